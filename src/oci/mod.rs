@@ -1,0 +1,32 @@
+//! The OCI image specification's nouns: [`Digest`], [`Reference`], [`Platform`], [`Descriptor`], [`ImageConfig`].
+//!
+//! Pure: nothing here reads a file or a socket. Manifests, indexes and descriptors are `oci-spec`'s; the image
+//! configuration is kiln's own, because Docker's fields (`Healthcheck`, `OnBuild`, `Shell`) are missing there.
+
+mod config;
+mod digest;
+mod platform;
+mod reference;
+
+pub use config::{ContainerConfig, Healthcheck, History, ImageConfig, RootFs};
+pub use digest::{Digest, DigestError, Hasher};
+pub use oci_spec::image::{Descriptor, ImageIndex, ImageManifest, MediaType};
+pub use platform::{Platform, PlatformError};
+pub use reference::{Reference, ReferenceError};
+
+/// Media types of Docker's image manifest, version 2, schema 2, which registries still serve.
+pub mod docker {
+    /// A manifest.
+    pub const MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+    /// A list of manifests by platform.
+    pub const MANIFEST_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+    /// An image configuration.
+    pub const CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+    /// A gzip layer.
+    pub const LAYER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
+}
+
+/// A descriptor of `bytes` under `media_type`.
+pub fn describe(media_type: MediaType, bytes: &[u8]) -> Descriptor {
+    Descriptor::new(media_type, bytes.len() as u64, Digest::of(bytes).to_spec())
+}
