@@ -1,1 +1,3 @@
-//! (empty)
+//! The Dockerfile language: text to [`ast::Dockerfile`], word expansion, ignore rules, lints. Pure.
+
+pub mod ast;
