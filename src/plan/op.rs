@@ -297,7 +297,7 @@ pub enum MountSource {
         /// Its group.
         gid: u32,
     },
-    /// A file with this content (a heredoc of RUN), mode 0o555... as given.
+    /// A file with this content: a heredoc of RUN.
     Text {
         /// The bytes.
         content: String,
@@ -369,7 +369,7 @@ pub struct CopyAction {
     pub sources: Vec<String>,
     /// Where to: absolute and clean but for a trailing `/`, which says that it is a folder.
     pub dest: String,
-    /// `--chown`; `None` is 0:0 from a context and as it was from a stage... the planner decides and says so here.
+    /// `--chown`. `None` keeps the owner that the source tree says (a context's and a URL's files are 0:0 there).
     pub owner: Option<Owner>,
     /// `--chmod`.
     pub mode: Option<Mode>,
@@ -379,8 +379,6 @@ pub struct CopyAction {
     pub exclude: Vec<String>,
     /// Whether archives are unpacked.
     pub unpack: Unpack,
-    /// The Dockerfile's ignore rules apply (sources come from a context).
-    pub ignore_rules: bool,
     /// The place of each source in the Dockerfile, for errors.
     pub source_spans: Vec<Span>,
 }
