@@ -82,8 +82,7 @@ fn copy_with(change: impl FnOnce(&mut CopyAction)) -> Op {
 }
 
 fn mkfile(name: &str, content: &[u8], mode: Option<Mode>, owner: Option<Owner>) -> Op {
-    let action =
-        FileAction::Mkfile { path: "/d/".into(), name: name.into(), content: content.to_vec(), mode, owner };
+    let action = FileAction::Mkfile { path: "/d/".into(), name: name.into(), content: content.to_vec(), mode, owner };
     Op::File(file(vec![action]))
 }
 
@@ -197,7 +196,8 @@ fn different() -> Vec<Op> {
         Op::Local(LocalOp { name: "other".into() }),
     ];
     for change in 0..7u32 {
-        let MountSource::Secret { mut id, mut env, mut file, mut required, mut mode, mut uid, mut gid } = secret() else {
+        let MountSource::Secret { mut id, mut env, mut file, mut required, mut mode, mut uid, mut gid } = secret()
+        else {
             unreachable!()
         };
         match change {
@@ -212,7 +212,8 @@ fn different() -> Vec<Op> {
         ops.push(mounted(MountSource::Secret { id, env, file, required, mode, uid, gid }));
     }
     for change in 0..6u32 {
-        let MountSource::Cache { mut id, from, source, mut readonly, mut sharing, mut mode, mut uid, mut gid } = cache()
+        let MountSource::Cache { mut id, from, source, mut readonly, mut sharing, mut mode, mut uid, mut gid } =
+            cache()
         else {
             unreachable!()
         };

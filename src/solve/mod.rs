@@ -7,6 +7,8 @@ pub mod key;
 #[cfg(test)]
 mod key_tests;
 pub mod lookup;
+#[cfg(test)]
+mod lookup_tests;
 pub mod record;
 pub mod scheduler;
 

@@ -89,7 +89,11 @@ mod tests {
     type Trace = Arc<Mutex<Vec<String>>>;
 
     /// Runs a graph whose vertices write `+v` and `-v`; those in `bad` fail.
-    async fn trace(graph: &[(usize, &[usize])], ready: &[usize], bad: &[usize]) -> (Vec<String>, Outcome<usize, String>) {
+    async fn trace(
+        graph: &[(usize, &[usize])],
+        ready: &[usize],
+        bad: &[usize],
+    ) -> (Vec<String>, Outcome<usize, String>) {
         let log: Trace = Arc::default();
         let wanted = graph.iter().map(|(v, i)| (*v, i.to_vec())).collect();
         let ready = ready.iter().map(|v| (*v, *v)).collect();
