@@ -1,7 +1,7 @@
 //! A file tree to read from, whatever it is stored in.
 
-use super::at::{Kind, Meta, Xattrs};
 use super::Error;
+use super::at::{Kind, Meta, Xattrs};
 use crate::layer::{Entry, EntryKind, EntryPath};
 use std::fs::File;
 use std::io::Read;
@@ -166,7 +166,8 @@ pub type Fingerprint = [u8; 32];
 /// Reads a regular file for its [`Fingerprint`].
 pub fn fingerprint(tree: &dyn Tree, path: &EntryPath) -> Result<Fingerprint, Error> {
     let mut file = tree.open(path)?;
-    let xattrs = super::at::xattrs(std::os::fd::AsFd::as_fd(&file)).map_err(|e| Error::inside("flistxattr", path, e))?;
+    let xattrs =
+        super::at::xattrs(std::os::fd::AsFd::as_fd(&file)).map_err(|e| Error::inside("flistxattr", path, e))?;
     let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; 128 << 10];
     loop {

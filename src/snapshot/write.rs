@@ -137,7 +137,10 @@ impl FolderWriter {
     /// One step down the way; a symbolic link's target instead, where one stands there.
     fn step(&mut self, name: &[u8]) -> Result<Option<Vec<u8>>, Error> {
         let path = self.here()?.path.join(name)?;
-        let fail = |call| { let path = path.clone(); move |e: Errno| Error::inside(call, &path, e) };
+        let fail = |call| {
+            let path = path.clone();
+            move |e: Errno| Error::inside(call, &path, e)
+        };
         let here = self.here()?;
         match at::open_dir(here.fd.as_fd(), name) {
             Ok(fd) => {
