@@ -11,29 +11,36 @@ use kiln::store::{Key, Policy, SnapshotInfo, Store};
 use kiln::sys::Cancel;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, SystemTime};
 
 const PART: &str = "KILN_TEST_PART";
 const ROOT: &str = "KILN_TEST_ROOT";
 
-/// Starts the other process in `part`, and waits until it says that it is there.
-fn start(part: &str, root: &Path) -> Child {
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["other_process", "--exact", "--ignored", "--nocapture"])
-        .env(PART, part)
-        .env(ROOT, root)
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let output = BufReader::new(child.stdout.as_mut().unwrap());
-    assert!(output.lines().any(|line| line.unwrap().ends_with("there")), "{part} never got there");
-    child
+/// The other process; killed when it is dropped.
+struct Other(Child);
+
+impl Other {
+    /// Starts it in `part`, and waits until it says that it is there.
+    fn start(part: &str, root: &Path) -> Self {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["other_process", "--exact", "--ignored", "--nocapture"]).env(PART, part).env(ROOT, root);
+        let mut other = Self(command.stdout(Stdio::piped()).spawn().unwrap());
+        let output = BufReader::new(other.0.stdout.as_mut().unwrap());
+        assert!(output.lines().any(|line| line.unwrap().ends_with("there")), "{part} never got there");
+        other
+    }
+
+    fn wait(mut self) -> ExitStatus {
+        self.0.wait().unwrap()
+    }
 }
 
-fn kill(mut child: Child) {
-    child.kill().unwrap();
-    child.wait().unwrap();
+impl Drop for Other {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 fn there() -> ! {
@@ -100,11 +107,11 @@ fn count(folder: &Path) -> usize {
 fn a_killed_build_leaves_nothing_after_a_sweep() {
     let temp = tempfile::tempdir().unwrap();
     let store = Store::open(temp.path()).unwrap();
-    let child = start("ingest", temp.path());
+    let child = Other::start("ingest", temp.path());
     store.sweep().unwrap();
     assert_eq!(count(&temp.path().join("tmp")), 1, "a running build's files stay");
     assert!(store.try_lock(&key()).unwrap().is_none(), "and its locks");
-    kill(child);
+    drop(child);
     store.sweep().unwrap();
     assert_eq!(count(&temp.path().join("tmp")), 0);
     assert_eq!(count(&temp.path().join("locks")), 0);
@@ -116,9 +123,9 @@ fn a_killed_build_leaves_nothing_after_a_sweep() {
 fn the_lock_of_a_killed_build_is_free_at_once() {
     let temp = tempfile::tempdir().unwrap();
     let store = Store::open(temp.path()).unwrap();
-    let child = start("ingest", temp.path());
+    let child = Other::start("ingest", temp.path());
     assert!(store.try_lock(&key()).unwrap().is_none());
-    kill(child);
+    drop(child);
     assert!(store.try_lock(&key()).unwrap().is_some());
 }
 
@@ -130,11 +137,11 @@ fn what_another_process_uses_is_not_pruned() {
     drop(store);
     let meta = std::fs::File::open(made.fs.with_file_name("meta.json")).unwrap();
     meta.set_modified(SystemTime::now() - Duration::from_secs(3600)).unwrap();
-    let child = start("use", temp.path());
+    let child = Other::start("use", temp.path());
     let store = Store::open(temp.path()).unwrap();
     let pruned = store.prune(&Policy::default()).unwrap();
     assert_eq!((pruned.removed.count, pruned.held.count), (0, 1));
-    kill(child);
+    drop(child);
     // This one's session may have begun in the same tick of the clock as the other's.
     drop(store);
     std::thread::sleep(Duration::from_millis(20));
@@ -149,7 +156,7 @@ fn two_processes_make_each_thing_once() {
     Store::open(temp.path()).unwrap();
     std::thread::scope(|scope| {
         for _ in 0..2 {
-            scope.spawn(|| assert!(start("make", temp.path()).wait().unwrap().success()));
+            scope.spawn(|| assert!(Other::start("make", temp.path()).wait().success()));
         }
     });
     let made = std::fs::read_to_string(temp.path().join("made")).unwrap();
