@@ -90,7 +90,7 @@ impl Chain {
     }
 }
 
-/// The identity of a root filesystem made of layers with these diff ids, wherever they came from.
+/// The identity of a root filesystem made of layers with these diff ids, wherever they came from: its chain id.
 pub fn image_identity(diff_ids: &[Digest]) -> Key {
-    Key::of("chain", chain_id(diff_ids).as_ref().map_or("", Digest::as_str))
+    chain_id(diff_ids).as_ref().map_or_else(|| Key::of(b""), Key::from)
 }

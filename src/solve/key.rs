@@ -9,63 +9,29 @@
 //! identity of the root filesystem below. Where no stage is read the two are the same.
 
 use crate::oci::{Digest, Platform};
+pub use crate::store::Key;
+
 use crate::plan::op::{
     CopyAction, ExecOp, FileAction, FileOp, GitOp, HttpOp, ImageOp, Limits, LocalOp, Mode, Mount, MountSource, Network,
     Op, Owner, Sharing, Unpack,
 };
-use std::fmt;
 
 /// Changed whenever a step's meaning changes without a change in its fields, so that older records never hit.
 const VERSION: u64 = 1;
 
-/// A cache key or an identity: 256 bits of BLAKE3.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Key([u8; 32]);
-
-impl Key {
-    /// The key of a single text, for identities that come from elsewhere (a chain id, a random number).
-    pub fn of(kind: &str, text: &str) -> Self {
-        let mut k = Keyer::new(kind);
-        k.text(text);
-        k.finish()
-    }
-
-    /// This and another, in order.
-    pub fn with(self, other: Self) -> Self {
-        let mut k = Keyer::new("pair");
-        k.key(self);
-        k.key(other);
-        k.finish()
-    }
-
-    /// As 64 hexadecimal digits.
-    pub fn hex(&self) -> String {
-        blake3::Hash::from_bytes(self.0).to_hex().to_string()
-    }
-
-    /// From 64 hexadecimal digits.
-    pub fn from_hex(text: &str) -> Option<Self> {
-        blake3::Hash::from_hex(text).ok().map(|h| Self(*h.as_bytes()))
-    }
+/// The key of a single text, for identities that come from elsewhere (a chain id, a random number).
+pub fn named(kind: &str, text: &str) -> Key {
+    let mut k = Keyer::new(kind);
+    k.text(text);
+    k.finish()
 }
 
-impl fmt::Debug for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.hex()[..16])
-    }
-}
-
-impl serde::Serialize for Key {
-    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.serialize_str(&self.hex())
-    }
-}
-
-impl<'de> serde::Deserialize<'de> for Key {
-    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(d)?;
-        Self::from_hex(&text).ok_or_else(|| serde::de::Error::custom("not a cache key"))
-    }
+/// Two keys as one, in order.
+pub fn pair(first: Key, second: Key) -> Key {
+    let mut k = Keyer::new("pair");
+    k.key(first);
+    k.key(second);
+    k.finish()
 }
 
 /// What is known of a tree that a step reads (a copy's source, a mount).
@@ -390,7 +356,7 @@ impl Keyer {
 
     /// Another key.
     pub fn key(&mut self, key: Key) {
-        self.0.update(&key.0);
+        self.0.update(key.as_bytes());
     }
 
     /// Something that may be missing.
@@ -411,6 +377,6 @@ impl Keyer {
 
     /// The key of everything fed.
     pub fn finish(self) -> Key {
-        Key(*self.0.finalize().as_bytes())
+        Key::new(*self.0.finalize().as_bytes())
     }
 }

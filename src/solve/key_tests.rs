@@ -1,6 +1,6 @@
 //! One case for each field of each op: a change in it changes the key, or is listed as one that must not.
 
-use super::key::{Key, ReadKey, chain_id, key};
+use super::key::{ReadKey, chain_id, key, named};
 use crate::oci::{Descriptor, Digest, MediaType, Platform};
 use crate::plan::op::*;
 use crate::report::Span;
@@ -232,8 +232,8 @@ fn different() -> Vec<Op> {
 
 #[test]
 fn every_keyed_field_changes_the_key() {
-    let base = Some(Key::of("t", "base"));
-    let read = [ReadKey::Definition(Key::of("t", "read"))];
+    let base = Some(named("t", "base"));
+    let read = [ReadKey::Definition(named("t", "read"))];
     let mut seen = std::collections::HashMap::new();
     for op in different() {
         if let Some(other) = seen.insert(key(&op, base, &read), format!("{op:?}")) {
@@ -244,7 +244,7 @@ fn every_keyed_field_changes_the_key() {
 
 #[test]
 fn what_does_not_matter_does_not_change_the_key() {
-    let base = Some(Key::of("t", "base"));
+    let base = Some(named("t", "base"));
     let same = |a: Op, b: Op| assert_eq!(key(&a, base, &[]), key(&b, base, &[]), "{a:?} {b:?}");
     same(Op::Exec(exec()), exec_with(|e| e.base = Some(7)));
     same(Op::Exec(exec()), exec_with(|e| e.env_unkeyed = vec![("HTTP_PROXY".into(), "p".into())]));
@@ -258,7 +258,7 @@ fn what_does_not_matter_does_not_change_the_key() {
 
 #[test]
 fn the_base_counts_but_not_under_a_linked_layer() {
-    let (a, b) = (Some(Key::of("t", "a")), Some(Key::of("t", "b")));
+    let (a, b) = (Some(named("t", "a")), Some(named("t", "b")));
     let plain = copy_with(|_| {});
     assert_ne!(key(&plain, a, &[]), key(&plain, b, &[]));
     assert_ne!(key(&plain, a, &[]), key(&plain, None, &[]));
@@ -268,19 +268,19 @@ fn the_base_counts_but_not_under_a_linked_layer() {
 
 #[test]
 fn equal_content_from_another_place_is_the_same() {
-    let content = ReadKey::Content(Key::of("t", "files"));
+    let content = ReadKey::Content(named("t", "files"));
     let here = copy_with(|_| {});
     let there = copy_with(|c| (c.from, c.sources, c.exclude) = (Some(9), vec!["/x/y".into()], vec!["z".into()]));
     assert_eq!(key(&here, None, &[content]), key(&there, None, &[content]));
-    let definition = ReadKey::Definition(Key::of("t", "stage"));
+    let definition = ReadKey::Definition(named("t", "stage"));
     assert_ne!(key(&here, None, &[definition]), key(&there, None, &[definition]));
-    assert_ne!(key(&here, None, &[content]), key(&here, None, &[ReadKey::Content(Key::of("t", "other"))]));
+    assert_ne!(key(&here, None, &[content]), key(&here, None, &[ReadKey::Content(named("t", "other"))]));
 }
 
 #[test]
 fn a_mounted_stage_is_part_of_the_key() {
     let op = mounted(MountSource::Bind { from: Some(3), source: "/".into(), readonly: true });
-    let read = |t| ReadKey::Content(Key::of("t", t));
+    let read = |t| ReadKey::Content(named("t", t));
     assert_ne!(key(&op, None, &[read("1")]), key(&op, None, &[read("2")]));
     let cached = mounted(MountSource::Cache {
         id: "c".into(),

@@ -1,7 +1,7 @@
 //! What can be said of a plan before anything runs: which steps the cache knows, and which must run for the target.
 
 use super::chain::{Chain, Layer, Origin};
-use super::key::{Key, ReadKey, key};
+use super::key::{Key, ReadKey, key, pair};
 use super::record::Record;
 use super::{Read, reads};
 use crate::plan::BuildPlan;
@@ -85,7 +85,7 @@ pub fn hit(op: &Op, below: &Chain, record: Record) -> Chain {
 /// What a root filesystem is with a layer on top: a linked layer doesn't know what it stands on.
 pub fn identity_on(op: &Op, below: &Chain, layer: Key) -> Key {
     match op {
-        Op::File(FileOp { link: true, .. }) => below.identity().map_or(layer, |b| b.with(layer)),
+        Op::File(FileOp { link: true, .. }) => below.identity().map_or(layer, |b| pair(b, layer)),
         _ => layer,
     }
 }

@@ -1,6 +1,6 @@
 //! What hits and what must run, on plans of a few words.
 
-use super::key::Key;
+use super::key::{Key, named};
 use super::lookup::{Known, known, wanted};
 use super::record::Record;
 use crate::oci::{ImageConfig, Platform};
@@ -69,7 +69,7 @@ struct Cache {
 impl Cache {
     fn look(&self, plan: &BuildPlan, learn: bool) -> Known {
         let content = |_: VertexId, read: &super::Read| match plan.vertices[read.from].op {
-            Op::Local(_) => Some(Key::of("context", &self.context.borrow())),
+            Op::Local(_) => Some(named("context", &self.context.borrow())),
             _ => None,
         };
         known(plan, &content, &|key| {
@@ -78,7 +78,7 @@ impl Cache {
                 let n = records.len().to_string();
                 let record = Record {
                     key,
-                    identity: Key::of("run", &n),
+                    identity: named("run", &n),
                     created: "2026-01-01T00:00:00Z".into(),
                     packed: None,
                     name: n,
@@ -161,7 +161,7 @@ fn a_hit_needs_the_very_root_filesystem_it_was_made_on() {
     assert_eq!(cache.runs(&chain), [0usize; 0]);
     // `a` ran again elsewhere, and made something of its own.
     for record in cache.records.borrow_mut().values_mut().filter(|r| r.name == "0") {
-        record.identity = Key::of("run", "another");
+        record.identity = named("run", "another");
     }
     assert_eq!(cache.runs(&chain), [1]);
 }
