@@ -5,7 +5,7 @@ use super::session::locked;
 use super::{Inner, Key, Store, files, tree};
 use serde::{Deserialize, Serialize};
 use std::fs::{DirBuilder, File};
-use std::io::{ErrorKind, Read as _};
+use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -189,14 +189,7 @@ impl Store {
 impl Inner {
     /// The name of this boot of the machine. Where the kernel doesn't tell, one that no later process shares.
     pub(super) fn boot(&self) -> &str {
-        self.boot.get_or_init(|| {
-            let mut id = String::new();
-            let read = File::open("/proc/sys/kernel/random/boot_id").and_then(|f| f.take(64).read_to_string(&mut id));
-            match read {
-                Ok(n) if n > 0 => id.trim_end().to_owned(),
-                _ => super::session::random_name(),
-            }
-        })
+        self.boot.get_or_init(|| crate::sys::boot_id().unwrap_or_else(|_| super::session::random_name()))
     }
 
     fn unsettle(&self, place: &Path) {

@@ -55,13 +55,16 @@ struct Known {
     asked: AtomicBool,
 }
 
+/// A path and what its file hashed to.
+type Told = (Box<[u8]>, Stamp, ContentHash);
+
 /// The index of one folder; any thread may ask and tell.
 #[derive(Debug)]
 pub struct StatIndex {
     path: PathBuf,
     began: Moment,
     known: HashMap<Box<[u8]>, Known>,
-    told: Mutex<Vec<(Box<[u8]>, Stamp, ContentHash)>>,
+    told: Mutex<Vec<Told>>,
 }
 
 impl Store {
@@ -145,7 +148,7 @@ fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
 }
 
 /// The file: what was told, and what was known about other paths and isn't too old.
-fn render(known: &HashMap<Box<[u8]>, Known>, told: &[(Box<[u8]>, Stamp, ContentHash)]) -> Vec<u8> {
+fn render(known: &HashMap<Box<[u8]>, Known>, told: &[Told]) -> Vec<u8> {
     let mut bytes = MAGIC.to_vec();
     let new: HashMap<&[u8], (&Stamp, &ContentHash)> = told.iter().map(|(p, s, h)| (&**p, (s, h))).collect();
     for (path, (stamp, hash)) in &new {
