@@ -61,9 +61,6 @@ impl Terminal {
         }
         let size = rustix::termios::tcgetwinsize(&stderr).ok();
         let known = |n: u16, otherwise| if n == 0 { otherwise } else { usize::from(n) };
-        Some(Self {
-            columns: known(size.map_or(0, |s| s.ws_col), 80),
-            rows: known(size.map_or(0, |s| s.ws_row), 24),
-        })
+        Some(Self { columns: known(size.map_or(0, |s| s.ws_col), 80), rows: known(size.map_or(0, |s| s.ws_row), 24) })
     }
 }

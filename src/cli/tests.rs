@@ -81,8 +81,13 @@ fn build_arguments_come_from_the_environment_where_no_value_is_given() {
 
 #[test]
 fn several_of_a_flag_add_up() {
-    let b = build("build -t a -t 127.0.0.1:5000/b:1 --label x=1 --label y -o out -o type=oci,dest=o.tar --push --no-cache-filter a,b --no-cache-filter c .");
-    assert_eq!(b.tags.iter().map(ToString::to_string).collect::<Vec<_>>(), ["docker.io/library/a:latest", "127.0.0.1:5000/b:1"]);
+    let b = build(
+        "build -t a -t 127.0.0.1:5000/b:1 --label x=1 --label y -o out -o type=oci,dest=o.tar --push --no-cache-filter a,b --no-cache-filter c .",
+    );
+    assert_eq!(
+        b.tags.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["docker.io/library/a:latest", "127.0.0.1:5000/b:1"]
+    );
     assert_eq!(b.labels, pairs(&[("x", "1"), ("y", "")]));
     assert_eq!(b.outputs, ["out", "type=oci,dest=o.tar"]);
     assert_eq!(b.no_cache_filter, ["a", "b", "c"]);
@@ -230,11 +235,20 @@ fn the_other_commands() {
         assert_eq!(format!("{:?}", ask(line).unwrap().command), want, "{line}");
     }
     assert!(matches!(ask("rmi a b").unwrap().command, Command::Rmi(names) if names.len() == 2));
-    assert!(matches!(ask("tag a b:1").unwrap().command, Command::Tag(a, b) if a.typed == "a" && b.tag.as_deref() == Some("1")));
-    assert!(matches!(ask("history --no-trunc a").unwrap().command, Command::History { whole_lines: true, json: false, .. }));
+    assert!(
+        matches!(ask("tag a b:1").unwrap().command, Command::Tag(a, b) if a.typed == "a" && b.tag.as_deref() == Some("1"))
+    );
+    assert!(matches!(
+        ask("history --no-trunc a").unwrap().command,
+        Command::History { whole_lines: true, json: false, .. }
+    ));
     assert!(matches!(ask("push a").unwrap().command, Command::Push(..)));
-    assert!(matches!(ask("pull --platform linux/arm64 a").unwrap().command, Command::Pull(_, p, _) if p.arch == "arm64"));
-    assert!(matches!(ask("plan --target x .").unwrap().command, Command::Plan(s, _) if s.target.as_deref() == Some("x")));
+    assert!(
+        matches!(ask("pull --platform linux/arm64 a").unwrap().command, Command::Pull(_, p, _) if p.arch == "arm64")
+    );
+    assert!(
+        matches!(ask("plan --target x .").unwrap().command, Command::Plan(s, _) if s.target.as_deref() == Some("x"))
+    );
     assert!(matches!(ask("check -f D .").unwrap().command, Command::Check(_)));
     assert_eq!(build("build --check .").call, Call::Check);
     assert_eq!(build("build --call=check .").call, Call::Check);
@@ -261,7 +275,11 @@ fn flags_whose_work_is_not_done_are_refused_by_name() {
         let problem = ask(&format!("build {flag} .")).unwrap_err();
         assert_eq!(problem.kind, Kind::Usage, "{flag}");
         let name = flag.split([' ', '=']).next().unwrap();
-        assert!(problem.message.starts_with("not supported yet: ") && problem.message.contains(name), "{}", problem.message);
+        assert!(
+            problem.message.starts_with("not supported yet: ") && problem.message.contains(name),
+            "{}",
+            problem.message
+        );
     }
     for context in ["-", "https://example.org/x.git", "git@example.org:x.git", "github.com/a/b"] {
         assert!(ask(&format!("build {context}")).unwrap_err().message.contains("not supported yet"), "{context}");
@@ -271,7 +289,10 @@ fn flags_whose_work_is_not_done_are_refused_by_name() {
     }
     // What kiln does anyway may be asked for.
     build("build --provenance=false --sbom=false .");
-    assert_eq!(build("build --build-context Lib=../lib .").source.named_contexts, [("lib".into(), "/work/../lib".into())]);
+    assert_eq!(
+        build("build --build-context Lib=../lib .").source.named_contexts,
+        [("lib".into(), "/work/../lib".into())]
+    );
 }
 
 #[test]
@@ -314,7 +335,11 @@ fn wrong_values_are_usage_problems_that_name_flag_and_value() {
         let problem = ask(line).unwrap_err();
         assert_eq!(problem.kind, Kind::Usage, "{line}");
         assert!(problem.message.contains(part), "{line}: {}", problem.message);
-        assert!(!problem.message.contains('\n') && !problem.message.starts_with("error"), "{line}: {}", problem.message);
+        assert!(
+            !problem.message.contains('\n') && !problem.message.starts_with("error"),
+            "{line}: {}",
+            problem.message
+        );
     }
 }
 

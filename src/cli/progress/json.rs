@@ -106,7 +106,10 @@ impl RawJson {
                 json!({ "line": p.line, "character": p.column - 1 })
             };
             fields.insert("sourceInfo".into(), json!({ "filename": source.name }));
-            fields.insert("range".into(), json!([{ "start": place(finding.span.start), "end": place(finding.span.end) }]));
+            fields.insert(
+                "range".into(),
+                json!([{ "start": place(finding.span.start), "end": place(finding.span.end) }]),
+            );
         }
         json!({ "warnings": [warning] })
     }

@@ -1,7 +1,7 @@
 //! Nothing, until a step fails: then the end of its output.
 
 use super::text::harmless;
-use super::{View, lines::Lines, harmless_line};
+use super::{View, harmless_line, lines::Lines};
 use crate::report::{Event, Step};
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;

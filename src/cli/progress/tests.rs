@@ -225,7 +225,13 @@ fn tty_redraws_what_runs_and_lets_the_rest_scroll_by() {
     }
     text.push_str(&view.event(output(1, "compiling\n"), SECOND));
     text.push_str(&view.tick(SECOND));
-    let want = [" => CACHED [1/2] FROM a", "[+] 1.0s, 1 of 2 steps", " => [2/2] RUN make                 1.0s", "    | compiling", ""];
+    let want = [
+        " => CACHED [1/2] FROM a",
+        "[+] 1.0s, 1 of 2 steps",
+        " => [2/2] RUN make                 1.0s",
+        "    | compiling",
+        "",
+    ];
     assert_eq!(screen(&text), want);
 
     text.push_str(&view.event(finished(1, 1500), SECOND));
@@ -316,7 +322,14 @@ fn a_closed_standard_error_stops_nothing() {
 
 #[test]
 fn sizes_as_buildkit_shows_them() {
-    for (n, want) in [(0, "0B"), (999, "999B"), (1000, "1kB"), (1_536_000, "1.54MB"), (60_000_000, "60MB"), (u64::MAX, "18446744.07TB")] {
+    for (n, want) in [
+        (0, "0B"),
+        (999, "999B"),
+        (1000, "1kB"),
+        (1_536_000, "1.54MB"),
+        (60_000_000, "60MB"),
+        (u64::MAX, "18446744.07TB"),
+    ] {
         assert_eq!(bytes(n), want);
     }
 }

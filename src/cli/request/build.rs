@@ -3,6 +3,7 @@
 use super::{ProcessRequest, RegistryRequest, each, not_yet, process, registry, style, values, word, wrong};
 use crate::cli::progress::Style;
 use crate::cli::{Env, args};
+use crate::layer::{Compression, CompressionError};
 use crate::oci::{Platform, Reference};
 use crate::report::{Kind, Problem};
 use std::path::{Path, PathBuf};
@@ -251,11 +252,8 @@ fn jobs(given: Option<usize>, env: &Env) -> Result<usize, Problem> {
     }
 }
 
-/// How layers are compressed: a type and its level.
-pub type Compression = String;
-
 fn compression(text: &str) -> Result<Compression, Problem> {
-    Ok(text.to_owned())
+    text.parse().map_err(|e: CompressionError| Problem::new(Kind::Usage, format!("--compression {e}")))
 }
 
 fn call(check: bool, method: Option<&str>) -> Result<Call, Problem> {

@@ -4,7 +4,7 @@ mod build;
 mod process;
 mod values;
 
-pub use build::{BuildRequest, Call, Compression, DockerfileAt, Secret, SecretFrom, SourceRequest};
+pub use build::{BuildRequest, Call, DockerfileAt, Secret, SecretFrom, SourceRequest};
 pub use process::{Isolation, ProcessRequest};
 pub use values::UNLIMITED;
 

@@ -11,10 +11,7 @@ pub(super) type Why = String;
 pub const UNLIMITED: u64 = u64::MAX;
 
 /// `K=V`; without `=`, the value is what `missing` says for the name, which may be nothing at all.
-pub(super) fn pair(
-    text: &str,
-    missing: impl FnOnce(&str) -> Option<String>,
-) -> Result<Option<(String, String)>, Why> {
+pub(super) fn pair(text: &str, missing: impl FnOnce(&str) -> Option<String>) -> Result<Option<(String, String)>, Why> {
     let (name, value) = match text.split_once('=') {
         Some((name, value)) => (name, Some(value.to_owned())),
         None => (text, missing(text)),
@@ -49,10 +46,7 @@ fn last_of_each_name(pairs: impl Iterator<Item = (String, String)>) -> Vec<(Stri
 }
 
 /// Applies `parse` to each text; the first that fails comes back with the reason.
-pub(super) fn each<T>(
-    texts: &[String],
-    parse: impl Fn(&str) -> Result<T, Why>,
-) -> Result<Vec<T>, (String, Why)> {
+pub(super) fn each<T>(texts: &[String], parse: impl Fn(&str) -> Result<T, Why>) -> Result<Vec<T>, (String, Why)> {
     texts.iter().map(|t| parse(t).map_err(|why| (t.clone(), why))).collect()
 }
 
@@ -91,8 +85,21 @@ pub(super) fn milli_cpus(text: &str) -> Result<u64, Why> {
 
 /// The limits that `--ulimit` names, as go-units has them.
 const ULIMITS: &[&str] = &[
-    "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio",
-    "rttime", "sigpending", "stack",
+    "core",
+    "cpu",
+    "data",
+    "fsize",
+    "locks",
+    "memlock",
+    "msgqueue",
+    "nice",
+    "nofile",
+    "nproc",
+    "rss",
+    "rtprio",
+    "rttime",
+    "sigpending",
+    "stack",
 ];
 
 /// `type=soft[:hard]`; -1 is no limit; without a hard one it is the soft one.
@@ -237,7 +244,9 @@ mod tests {
         for (text, (name, soft, hard)) in fine {
             assert_eq!(ulimit(text), Ok((name.to_owned(), soft, hard)), "{text}");
         }
-        for text in ["nofile", "nofile=", "nofile=a", "files=1", "nofile=2:1", "nofile=-1:5", "nofile=1:2:3", "nofile=-2"] {
+        for text in
+            ["nofile", "nofile=", "nofile=a", "files=1", "nofile=2:1", "nofile=-1:5", "nofile=1:2:3", "nofile=-2"]
+        {
             assert!(ulimit(text).is_err(), "{text}");
         }
     }
@@ -253,7 +262,9 @@ mod tests {
         for (text, (name, ip)) in fine {
             assert_eq!(host(text), Ok((name.to_owned(), ip.to_owned())), "{text}");
         }
-        for text in ["db", ":1.2.3.4", "db:", "db:300.0.0.1", "db:host-gateway", "a b:1.2.3.4", "a\n:1.2.3.4", "a:b=1.2.3.4"] {
+        for text in
+            ["db", ":1.2.3.4", "db:", "db:300.0.0.1", "db:host-gateway", "a b:1.2.3.4", "a\n:1.2.3.4", "a:b=1.2.3.4"]
+        {
             assert!(host(text).is_err(), "{text}");
         }
     }
@@ -291,7 +302,9 @@ mod tests {
     fn mirrors_and_hosts_of_registries() {
         let (host, url) = mirror("index.docker.io=http://127.0.0.1:5000").unwrap();
         assert_eq!((host.as_str(), url.as_str()), ("docker.io", "http://127.0.0.1:5000/"));
-        for text in ["docker.io", "docker.io=", "docker.io=ftp://x", "docker.io=127.0.0.1:5000", "=http://x", "a/b=http://x"] {
+        for text in
+            ["docker.io", "docker.io=", "docker.io=ftp://x", "docker.io=127.0.0.1:5000", "=http://x", "a/b=http://x"]
+        {
             assert!(mirror(text).is_err(), "{text}");
         }
         assert_eq!(registry_host("[::1]:5000"), Ok("[::1]:5000".into()));
