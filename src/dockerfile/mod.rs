@@ -24,7 +24,7 @@ mod keyword;
 mod lines;
 pub mod mount;
 mod node;
-mod quote;
+pub(crate) mod quote;
 mod suggest;
 #[cfg(test)]
 mod tests;
