@@ -13,4 +13,4 @@ pub use compression::{Compression, CompressionError};
 pub use entry::{Device, Entry, EntryKind, EntrySink, Timestamp};
 pub use error::Error;
 pub use path::{EntryPath, PathError};
-pub use tar::{TarReader, TarWriter};
+pub use tar::{TarReader, TarWriter, starts_like_tar};

@@ -25,6 +25,8 @@ mod error;
 mod folder;
 mod overlay;
 mod stack;
+#[cfg(test)]
+pub(crate) mod testing;
 mod tree;
 pub mod users;
 mod write;
