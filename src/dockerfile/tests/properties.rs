@@ -180,9 +180,17 @@ proptest! {
 /// Found by fuzzing with pieces of Dockerfiles; each was wrong once.
 #[test]
 fn texts_that_were_trouble() {
-    for text in
-        ["", "\u{feff}", "\\", "FROM\u{a0}a", "FROM a\nENV \u{a0}=", "FROM a\nRUN <<\u{a0}E", "--", "ONBUILD --"]
-    {
+    for text in [
+        "",
+        "\u{feff}",
+        "\\",
+        "FROM\u{a0}a",
+        "FROM a\nENV \u{a0}=",
+        "FROM a\nRUN <<\u{a0}E",
+        "--",
+        "ONBUILD --",
+        "ARG a\\\nb\\\nc=d",
+    ] {
         holds(text).unwrap();
     }
 }
