@@ -26,7 +26,7 @@ mod keyword;
 mod lines;
 pub mod mount;
 mod node;
-mod quote;
+pub(crate) mod quote;
 mod suggest;
 #[cfg(test)]
 mod tests;
