@@ -75,7 +75,7 @@ pub fn as_copy(op: &Op, read: &Read) -> Option<CopyAction> {
 }
 
 /// What a mount of `source` takes.
-fn mounted(source: &str) -> CopyAction {
+pub fn mounted(source: &str) -> CopyAction {
     let path = if source.is_empty() { "/" } else { source };
     CopyAction {
         from: None,

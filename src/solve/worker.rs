@@ -112,12 +112,7 @@ impl Worker {
     }
 
     async fn fetch(&self, id: VertexId) -> Result<Output> {
-        let tree = match &self.plan.vertices[id].op {
-            Op::Git(git) => self.env.fetcher.git(id, git).await,
-            Op::Http(http) => self.env.fetcher.http(id, http).await,
-            _ => return Err(Problem::new(Kind::Build, "nothing to fetch")),
-        };
-        Ok(Output::Tree(ReadTree::Other(tree.map_err(problem::from)?)))
+        Err(Problem::new(Kind::Usage, format!("not supported yet: {}", self.plan.vertices[id].name)))
     }
 
     /// A step that makes a layer; says whether the cache had it.
@@ -368,8 +363,7 @@ impl Worker {
             (_, false) => made.snapshot = Some(self.into_folder(base, &mut |writer| write(writer))?),
             (true, true) => {
                 let mut packer: pack::Dated<Packer<_>> = pack::packer(&self.env)?;
-                made.snapshot =
-                    Some(self.into_folder(base, &mut |writer| write(&mut Tee::new(&mut packer, writer)))?);
+                made.snapshot = Some(self.into_folder(base, &mut |writer| write(&mut Tee { sink: &mut packer, folder: writer }))?);
                 made.stored = Some(pack::finish(packer)?);
             }
         }
