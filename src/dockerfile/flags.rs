@@ -45,7 +45,7 @@ impl Flags {
         let wrong = |message: String| Box::new(Diagnostic::error(part(flag, 0, name.len()), message));
         let bare = name.trim_start_matches('-');
         let Some((key, takes)) = known.iter().copied().find(|(k, _)| *k == bare && name.len() == k.len() + 2) else {
-            return Err(unknown(wrong(format!("unknown flag: {name}")), bare, known));
+            return Err(unknown(*wrong(format!("unknown flag: {name}")), bare, known));
         };
         if takes != Takes::Texts && self.given.iter().any(|(k, _)| *k == key) {
             return Err(wrong(format!("duplicate flag specified: {name}")));
@@ -83,7 +83,7 @@ fn boolean(value: &str) -> Option<String> {
     matches!(value.as_str(), "true" | "false").then_some(value)
 }
 
-fn unknown(error: Box<Diagnostic>, name: &str, known: &[Known]) -> Box<Diagnostic> {
+fn unknown(error: Diagnostic, name: &str, known: &[Known]) -> Box<Diagnostic> {
     let meant = suggestion(name, known.iter().map(|(k, _)| *k));
     let hint = match (meant, known) {
         (Some(meant), _) => format!("did you mean --{meant}?"),
