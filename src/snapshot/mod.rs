@@ -25,6 +25,8 @@ mod error;
 mod folder;
 mod overlay;
 mod stack;
+#[cfg(test)]
+pub(crate) mod testing;
 mod tree;
 pub mod users;
 mod write;
@@ -37,7 +39,7 @@ pub use error::Error;
 pub use folder::{FolderTree, Ignore, Verdict};
 pub use overlay::{Active, Overlay};
 pub use stack::StackTree;
-pub use tree::{EmptyTree, Fingerprint, Found, Tree, entry, fingerprint};
+pub use tree::{EmptyTree, Fingerprint, Found, Tree, entry, fingerprint, follow, xattrs_of};
 pub use write::{FolderWriter, Tee};
 
 /// How root filesystems are kept. Layers are named by their folders; lists of them are topmost first.

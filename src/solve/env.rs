@@ -4,8 +4,8 @@ use super::chain::StoredLayer;
 use crate::layer::{Compression, Timestamp};
 use crate::report::Reporter;
 use crate::sandbox::Executor;
-use crate::snapshot::{Snapshotter, Tree};
-use crate::source;
+use crate::snapshot::Snapshotter;
+use crate::source::{LocalTree, Puller};
 use crate::store::Store;
 use crate::sys::Cancel;
 use std::collections::BTreeMap;
@@ -20,10 +20,10 @@ pub struct Env {
     pub snapshots: Arc<dyn Snapshotter>,
     /// How processes are run.
     pub executor: Arc<dyn Executor>,
-    /// Where layers, repositories and files come from.
-    pub remote: source::Remote,
+    /// Where layers come from.
+    pub puller: Puller,
     /// The contexts by the names that [`LocalOp`](crate::plan::op::LocalOp) uses.
-    pub contexts: BTreeMap<String, Arc<dyn Tree>>,
+    pub contexts: BTreeMap<String, Arc<LocalTree>>,
     /// Secrets by id.
     pub secrets: BTreeMap<String, Vec<u8>>,
     /// Where events go.

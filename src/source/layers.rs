@@ -78,6 +78,22 @@ impl Puller {
         Ok(done)
     }
 
+    /// Unpacks one layer, whose blob the store has, upon `parents` (top first).
+    ///
+    /// # Errors
+    /// As [`Puller::unpacked`]; [`Error::Worker`] where the blob is gone.
+    pub async fn unpack_stored(&self, layer: BaseLayer, key: Key, parents: Vec<PathBuf>) -> Result<Snapshot> {
+        let digest = digest_of(&layer.descriptor)?;
+        let Some(found) = self.store.blob(&digest, Some(layer.descriptor.size()))? else {
+            return Err(Error::Worker(format!("the stored layer {digest} is gone")));
+        };
+        let (grower, follower) = growing();
+        let size = found.size;
+        grower.complete(found.into_file(), size);
+        let (store, cancel) = (self.store.clone(), self.cancel.clone());
+        spawn_blocking(move || Job { layer, key, parents }.run(&store, follower, &cancel)).await?
+    }
+
     /// Starts the download of a layer, if it isn't there.
     fn start(&self, step: Step, image: &ImageOp, index: usize) -> Result<Coming> {
         let layer = layer_of(image, index)?;
