@@ -1,5 +1,7 @@
 //! `registry` against Debian's docker-registry. No privilege needed.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
 mod support {
     pub(crate) mod docker_registry;
 }

@@ -1,5 +1,7 @@
 //! `registry` against servers that fail, lie, or try to get what isn't theirs. No privilege needed.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
 mod support {
     pub(crate) mod server;
 }
