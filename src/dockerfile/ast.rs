@@ -68,6 +68,8 @@ pub struct From {
     pub image: Word,
     /// The stage's name as written (names compare without regard to case).
     pub name: Option<Word>,
+    /// The `AS` between image and name, as written.
+    pub as_keyword: Option<Word>,
 }
 
 /// A piece of text as it stands in the file (continuations joined), and its place.
@@ -91,6 +93,8 @@ pub struct Header {
     pub original: String,
     /// The comment lines directly above, without `#`; they document stages and ARGs for `--call outline`.
     pub comments: Vec<String>,
+    /// The last empty line inside the instruction's continuations: allowed, but deprecated.
+    pub empty_continuation: Option<Span>,
 }
 
 /// One instruction.
@@ -123,7 +127,7 @@ pub enum Kind {
     User(Word),
     /// `VOLUME PATH...`
     Volume(Vec<Word>),
-    /// `EXPOSE PORT...`
+    /// `EXPOSE PORT...`, sorted by their text as BuildKit does.
     Expose(Vec<Word>),
     /// `CMD`
     Cmd(CommandLine),
@@ -139,8 +143,9 @@ pub enum Kind {
     Onbuild {
         /// What goes into the image's `OnBuild`.
         text: String,
-        /// The trigger, parsed, so that its errors and lints show.
-        instruction: Box<Instruction>,
+        /// The trigger, parsed, so that its lints show. `None` where it is wrong: the image is built all the same (only
+        /// builds from it fail), so its errors are warnings.
+        instruction: Option<Box<Instruction>>,
     },
     /// `MAINTAINER NAME`
     Maintainer(Word),
@@ -175,6 +180,15 @@ pub struct CommandLine {
     pub span: Span,
 }
 
+impl CommandLine {
+    /// Whether the command is nothing but one heredoc (`RUN <<EOF`): its body is the script then, and no shell has to
+    /// know heredocs.
+    pub fn is_heredoc(&self) -> bool {
+        let Form::Shell(text) = &self.form else { return false };
+        !self.heredocs.is_empty() && matches!(super::heredoc::marker(text), Ok(Some(_)))
+    }
+}
+
 /// Shell or exec form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Form {
@@ -193,6 +207,8 @@ pub struct Heredoc {
     pub fd: u32,
     /// The body; tabs already chomped where `<<-` says so.
     pub content: String,
+    /// The body as it stands in the file, tabs and all: what a shell that reads heredocs itself is given.
+    pub raw: String,
     /// Whether variables in the body are expanded (COPY and ADD; the delimiter wasn't quoted).
     pub expand: bool,
     /// Whether `<<-` was written.
@@ -216,18 +232,23 @@ pub struct Run {
     pub devices: Vec<Word>,
 }
 
-/// One `--mount`: comma-separated fields as BuildKit reads them (CSV), types and keys checked.
+/// One `--mount`: comma-separated fields as BuildKit reads them (CSV).
+///
+/// Keys are checked at parse time, and values where they hold no variables; [`Mount::expand`](Self::expand) gives the
+/// mount with its variables expanded and everything checked.
 #[derive(Debug, Clone, Default)]
 pub struct Mount {
     /// The whole value.
     pub span: Span,
+    /// The fields as written (`key=value` or `key`), in order.
+    pub fields: Vec<Word>,
     /// `type=`.
     pub kind: MountKind,
     /// `target=`, `dst=`, `destination=`.
     pub target: Option<Word>,
     /// `source=`, `src=`.
     pub source: Option<Word>,
-    /// `from=`.
+    /// `from=`: variables aren't allowed in it.
     pub from: Option<Word>,
     /// `readonly`, `ro`, `rw`: what was said, if anything.
     pub readonly: Option<bool>,

@@ -51,7 +51,7 @@ pub enum EntryKind {
 }
 
 /// The number of a device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Device {
     /// Which driver.
     pub major: u32,

@@ -27,6 +27,14 @@ pub enum Error {
         /// `fewer` or `more`.
         found: &'static str,
     },
+    /// An entry that no tar can hold.
+    #[error("write {path}: {reason}")]
+    Unrepresentable {
+        /// Which.
+        path: EntryPath,
+        /// Why not.
+        reason: &'static str,
+    },
     /// The stream that the layer is written to failed.
     #[error("write layer")]
     Write(#[source] io::Error),

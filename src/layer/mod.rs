@@ -6,8 +6,11 @@ mod compression;
 mod entry;
 mod error;
 mod path;
+mod tar;
+mod whiteout;
 
 pub use compression::{Compression, CompressionError};
 pub use entry::{Device, Entry, EntryKind, EntrySink, Timestamp};
 pub use error::Error;
 pub use path::{EntryPath, PathError};
+pub use tar::{TarReader, TarWriter};

@@ -2,11 +2,14 @@
 
 use super::Error;
 use crate::layer::{Device, EntryPath, Timestamp};
+use crate::sys;
 use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, XattrFlags};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// Extended attributes by full name.
@@ -222,45 +225,18 @@ pub(super) fn is_kept(name: &[u8]) -> bool {
 /// The attributes of an open file that a layer keeps; none where the file system has no attributes.
 pub(super) fn xattrs(file: BorrowedFd<'_>) -> Result<Xattrs, Errno> {
     let mut kept = Xattrs::new();
-    for name in xattr_names(file)?.split(|b| *b == 0).filter(|n| is_kept(n)) {
+    for name in sys::xattr::list_fd(file, Path::new("")).map_err(|e| e.errno)?.into_iter().filter(|n| is_kept(n)) {
         // It may go away between the two calls; then it isn't there.
-        if let Some(value) = xattr(file, name)? {
-            kept.insert(name.to_vec(), value);
+        if let Some(value) = xattr(file, &name)? {
+            kept.insert(name, value);
         }
     }
     Ok(kept)
 }
 
-fn xattr_names(file: BorrowedFd<'_>) -> Result<Vec<u8>, Errno> {
-    let mut names = vec![0; 1024];
-    loop {
-        match fs::flistxattr(file, &mut names[..]) {
-            Ok(len) => {
-                names.truncate(len);
-                return Ok(names);
-            }
-            Err(Errno::RANGE) => names.resize(names.len() * 4, 0),
-            Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
-            Err(e) => return Err(e),
-        }
-    }
-}
-
 /// One attribute of an open file.
-pub(super) fn xattr(file: BorrowedFd<'_>, name: &[u8]) -> Result<Option<Vec<u8>>, Errno> {
-    let mut value = vec![0; 256];
-    loop {
-        match fs::fgetxattr(file, name, &mut value[..]) {
-            Ok(len) => {
-                value.truncate(len);
-                return Ok(Some(value));
-            }
-            // No value is longer than 64 KiB.
-            Err(Errno::RANGE) if value.len() <= 1 << 16 => value.resize(value.len() * 4, 0),
-            Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::PERM) => return Ok(None),
-            Err(e) => return Err(e),
-        }
-    }
+fn xattr(file: BorrowedFd<'_>, name: &[u8]) -> Result<Option<Vec<u8>>, Errno> {
+    sys::xattr::get_fd(file, OsStr::from_bytes(name), Path::new("")).map_err(|e| e.errno)
 }
 
 /// Makes an open directory of an overlay layer hide what lower layers have in it.
@@ -276,4 +252,9 @@ pub(super) fn is_opaque(dir: BorrowedFd<'_>) -> Result<bool, Errno> {
         }
     }
     Ok(false)
+}
+
+/// Whether overlayfs moved this directory and only noted from where (its `redirect_dir`).
+pub(super) fn has_redirect(dir: BorrowedFd<'_>) -> Result<bool, Errno> {
+    Ok(xattr(dir, b"trusted.overlay.redirect")?.is_some() || xattr(dir, b"user.overlay.redirect")?.is_some())
 }

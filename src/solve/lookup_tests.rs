@@ -80,7 +80,7 @@ impl Cache {
                     key,
                     identity: named("run", &n),
                     created: "2026-01-01T00:00:00Z".into(),
-                    packed: None,
+                    stored: None,
                     name: n,
                 };
                 records.insert(key, record);

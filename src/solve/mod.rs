@@ -3,6 +3,7 @@
 //! [`key`] says when two steps are the same, [`lookup`] what needn't run, [`scheduler`] in which order the rest does.
 
 pub mod chain;
+pub mod file;
 pub mod key;
 #[cfg(test)]
 mod key_tests;

@@ -2,6 +2,7 @@
 
 use super::error::{At as _, Error, Result};
 use super::{Key, Store};
+use crate::sys::Cancel;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use std::fs::{File, OpenOptions};
@@ -31,14 +32,14 @@ impl Store {
     /// there once it is taken: its last holder has probably made it. `waiting` is called once before the first pause.
     ///
     /// # Errors
-    /// [`Error::Cancelled`] as soon as `cancelled` says so.
-    pub fn lock(&self, key: &Key, cancelled: &dyn Fn() -> bool, waiting: &mut dyn FnMut()) -> Result<KeyLock> {
+    /// [`Error::Cancelled`] soon after `cancel` was set.
+    pub fn lock(&self, key: &Key, cancel: &Cancel, waiting: &mut dyn FnMut()) -> Result<KeyLock> {
         let mut pause = Duration::from_millis(1);
         loop {
             if let Some(lock) = self.try_lock(key)? {
                 return Ok(lock);
             }
-            if cancelled() {
+            if cancel.is_cancelled() {
                 return Err(Error::Cancelled);
             }
             if pause == Duration::from_millis(1) {

@@ -30,7 +30,8 @@ mod tests {
 
     #[test]
     fn the_nearest_word_wins() {
-        let cases: &[(Option<&str>, &[(&str, &str)], u32, Option<&str>)] = &[
+        type Case<'a> = (Option<&'a str>, &'a [(&'a str, &'a str)], u32, Option<&'a str>);
+        let cases: &[Case<'_>] = &[
             (Some("r"), &[("KILN_ROOT", "/k"), ("HOME", "/h")], 0, Some("r")),
             (None, &[("KILN_ROOT", "/k"), ("HOME", "/h")], 0, Some("/k")),
             (None, &[("KILN_ROOT", ""), ("HOME", "/h")], 0, Some("/var/lib/kiln")),

@@ -5,7 +5,7 @@ use super::session::locked;
 use super::{Inner, Key, Store, files, tree};
 use serde::{Deserialize, Serialize};
 use std::fs::{DirBuilder, File};
-use std::io::{ErrorKind, Read as _};
+use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -35,10 +35,18 @@ struct Meta {
 pub struct Snapshot {
     /// The key's short name.
     pub id: String,
+    /// Its place in the store, which holds the layer's folder `fs`.
+    pub folder: PathBuf,
     /// The layer's folder.
     pub fs: PathBuf,
     /// What its maker said.
     pub info: SnapshotInfo,
+}
+
+impl Snapshot {
+    fn new(key: &Key, folder: PathBuf, info: SnapshotInfo) -> Self {
+        Self { id: key.short(), fs: folder.join("fs"), folder, info }
+    }
 }
 
 /// Proof that one `syncfs` has covered everything that this process had stored.
@@ -55,6 +63,11 @@ pub struct TempSnapshot {
 }
 
 impl TempSnapshot {
+    /// What will be the snapshot's place in the store: nothing but `fs` and `work` may be in it.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// The layer's folder: there, empty, mode 0755.
     pub fn fs(&self) -> &Path {
         &self.fs
@@ -99,7 +112,7 @@ impl Store {
         match inner.put(&temp.folder, &place) {
             Ok(()) => {
                 locked(&inner.unsettled).push(place.clone());
-                Ok(Snapshot { id: key.short(), fs: place.join("fs"), info: meta.info })
+                Ok(Snapshot::new(key, place, meta.info))
             }
             Err(Error::Io { source, .. })
                 if matches!(source.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists) =>
@@ -137,7 +150,7 @@ impl Store {
         if meta.key != *key {
             return Err(Error::Taken(place));
         }
-        Ok(Some(Snapshot { id: key.short(), fs: place.join("fs"), info: meta.info }))
+        Ok(Some(Snapshot::new(key, place, meta.info)))
     }
 
     /// Removes the snapshot of a key. Nobody may be using it.
@@ -189,14 +202,7 @@ impl Store {
 impl Inner {
     /// The name of this boot of the machine. Where the kernel doesn't tell, one that no later process shares.
     pub(super) fn boot(&self) -> &str {
-        self.boot.get_or_init(|| {
-            let mut id = String::new();
-            let read = File::open("/proc/sys/kernel/random/boot_id").and_then(|f| f.take(64).read_to_string(&mut id));
-            match read {
-                Ok(n) if n > 0 => id.trim_end().to_owned(),
-                _ => super::session::random_name(),
-            }
-        })
+        self.boot.get_or_init(|| crate::sys::boot_id().unwrap_or_else(|_| super::session::random_name()))
     }
 
     fn unsettle(&self, place: &Path) {

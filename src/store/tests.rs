@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::oci::{Digest, MediaType, Reference, describe};
+use crate::sys::Cancel;
 use std::io::{Read as _, Write as _};
 use std::time::{Duration, SystemTime};
 
@@ -277,10 +278,13 @@ fn a_key_has_one_holder_at_a_time() {
     assert!(store.try_lock(&key).unwrap().is_none());
     assert!(store.try_lock(&Key::of(b"other")).unwrap().is_some());
     let mut waits = 0;
-    let stopped = store.lock(&key, &|| true, &mut || waits += 1);
-    assert!(matches!(stopped, Err(Error::Cancelled)));
+    let cancel = Cancel::new().unwrap();
+    std::thread::scope(|scope| {
+        let stopped = scope.spawn(|| store.lock(&key, &cancel, &mut || cancel.cancel()));
+        assert!(matches!(stopped.join().unwrap(), Err(Error::Cancelled)));
+    });
     drop(lock);
-    drop(store.lock(&key, &|| false, &mut || waits += 1).unwrap());
+    drop(store.lock(&key, &cancel, &mut || waits += 1).unwrap());
     assert_eq!(waits, 0);
     assert!(names_in(&store.root().join("locks")).is_empty());
 }
@@ -288,12 +292,13 @@ fn a_key_has_one_holder_at_a_time() {
 #[test]
 fn many_threads_meet_at_one_lock() {
     let (_temp, store) = store();
+    let cancel = Cancel::new().unwrap();
     let (key, inside) = (Key::of(b"k"), std::sync::atomic::AtomicU32::new(0));
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
                 for _ in 0..20 {
-                    let _lock = store.lock(&key, &|| false, &mut || ()).unwrap();
+                    let _lock = store.lock(&key, &cancel, &mut || ()).unwrap();
                     assert_eq!(inside.fetch_add(1, std::sync::atomic::Ordering::SeqCst), 0);
                     inside.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
                 }

@@ -97,7 +97,7 @@ fn remove_entry(
 pub(super) fn disk_usage(path: &Path) -> u64 {
     fn usage(at: BorrowedFd<'_>, name: impl rustix::path::Arg + Copy, depth: usize) -> rustix::io::Result<u64> {
         let stat = statat(at, name, AtFlags::SYMLINK_NOFOLLOW)?;
-        let links = u64::try_from(stat.st_nlink).unwrap_or(1).max(1);
+        let links = stat.st_nlink.max(1);
         let own = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512);
         if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
             return Ok(own / links);
@@ -128,7 +128,7 @@ mod tests {
         std::os::unix::fs::symlink(temp.path(), doomed.join("link")).unwrap();
         std::fs::create_dir(doomed.join("closed")).unwrap();
         std::fs::write(doomed.join("closed/file"), "x").unwrap();
-        std::fs::set_permissions(doomed.join("closed"), std::fs::Permissions::from_mode(0)).unwrap();
+        std::fs::set_permissions(doomed.join("closed"), std::fs::Permissions::from_mode(0o0)).unwrap();
         // Deeper than a path may be long, and than files may be open.
         let mut at = openat(CWD, &doomed, OPEN, Mode::empty()).unwrap();
         for _ in 0..3000 {
