@@ -25,6 +25,7 @@ mod names;
 pub mod op;
 mod origin;
 mod paths;
+pub mod print;
 mod resolved;
 mod run;
 mod stages;
