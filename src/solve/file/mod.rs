@@ -11,7 +11,6 @@ mod chmod;
 mod draft;
 mod emit;
 mod error;
-mod glob;
 mod place;
 mod select;
 #[cfg(test)]
@@ -19,7 +18,7 @@ mod tests;
 
 use crate::layer::{EntryPath, EntrySink, Timestamp};
 use crate::plan::op::{FileAction, FileOp};
-use crate::snapshot::{self, EmptyTree, Fingerprint, Ignore, Meta, Tree, fingerprint};
+use crate::snapshot::{self, EmptyTree, Fingerprint, Meta, Tree, fingerprint};
 use draft::Draft;
 use place::How;
 use std::num::NonZero;
@@ -27,18 +26,6 @@ use std::thread;
 
 pub use error::Error;
 pub use select::{Selection, select};
-
-/// Makes patterns, those of `--exclude` and `--parents`, into what they say about paths; they are those of
-/// .dockerignore.
-pub type Patterns<'a> = dyn Fn(&[String]) -> Result<Box<Ignore>, Error> + 'a;
-
-/// What [`select`] needs besides the tree.
-pub struct Rules<'a> {
-    /// Reads patterns.
-    pub patterns: &'a Patterns<'a>,
-    /// Knows or reads what is in files.
-    pub fingerprints: &'a dyn Fingerprints,
-}
 
 /// Knows what is in files, because it reads them or because it remembers.
 pub trait Fingerprints {
