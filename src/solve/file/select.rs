@@ -126,8 +126,8 @@ impl Source<'_> {
     }
 }
 
-/// What patterns, those of .dockerignore files, say about paths inside what is copied.
-fn patterns(patterns: &[String]) -> Result<Box<Ignore>, Error> {
+/// What patterns of .dockerignore files, `--exclude` and `--parents` say about paths.
+pub fn patterns(patterns: &[String]) -> Result<Box<Ignore>, Error> {
     let matcher = Arc::new(Matcher::new(patterns).map_err(|e| Error::Pattern(e.to_string()))?);
     let prune = matcher.clone();
     let enter = move |path: &str, above: Option<&_>| {
@@ -182,7 +182,8 @@ fn pick(
 ) -> Result<Pick, Error> {
     let found = tree.lookup(&path, true)?.ok_or_else(|| source.not_found(tree, &path))?;
     let name = path.file_name().unwrap_or_default().to_vec();
-    let archive = copy.unpack != Unpack::Never && found.meta.kind == Kind::File && archive::is_archive(tree, &found.path)?;
+    let archive =
+        copy.unpack != Unpack::Never && found.meta.kind == Kind::File && archive::is_archive(tree, &found.path)?;
     let items = if found.meta.is_dir() { walk(tree, &found.path, include, exclude)? } else { Vec::new() };
     Ok(Pick { path: found.path, name, meta: found.meta, items, archive, fingerprint: None })
 }
