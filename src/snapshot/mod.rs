@@ -36,7 +36,7 @@ use std::path::{Path, PathBuf};
 
 pub use at::{Kind, Meta, Xattrs};
 pub use error::Error;
-pub use folder::{FolderTree, Ignore, Verdict};
+pub use folder::{FolderTree, Ignore, Verdict, walked};
 pub use overlay::{Active, Overlay};
 pub use stack::StackTree;
 pub use tree::{EmptyTree, Fingerprint, Found, Tree, entry, fingerprint, follow, xattrs_of};
