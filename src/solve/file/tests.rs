@@ -4,8 +4,8 @@ use super::*;
 use crate::layer::Entry;
 use crate::plan::op::{CopyAction, Mode, Owner, Unpack};
 use crate::report::{Problem, Span};
-use crate::snapshot::testing::{Listing, TextTree, lines, path};
 use crate::snapshot::Verdict;
+use crate::snapshot::testing::{Listing, TextTree, lines, path};
 use std::io::Write;
 
 /// Patterns for tests: components with wildcards, `**` for any number of them; a parent's match is its children's.
@@ -129,7 +129,12 @@ fn an_existing_folder_keeps_its_metadata_but_those_in_it_do_not() {
 
 #[test]
 fn what_the_base_has_already_is_no_change() {
-    check(copy(&["dir"], "/x"), TREE, "d 751 3:4 x\nf 600 0:0 x/c three\nd 711 0:0 x/sub\nl 777 0:0 x/sub/up -> ../c", "");
+    check(
+        copy(&["dir"], "/x"),
+        TREE,
+        "d 751 3:4 x\nf 600 0:0 x/c three\nd 711 0:0 x/sub\nl 777 0:0 x/sub/up -> ../c",
+        "",
+    );
     check(
         copy(&["dir"], "/x"),
         TREE,
@@ -141,12 +146,7 @@ fn what_the_base_has_already_is_no_change() {
 #[test]
 fn destinations_may_be_links() {
     let base = "l 777 0:0 to -> /real/place\nd 750 1:1 real/place";
-    check(
-        copy(&["a.txt"], "/to/"),
-        TREE,
-        base,
-        "d 755 0:0 real\nd 750 1:1 real/place\nf 640 0:0 real/place/a.txt one",
-    );
+    check(copy(&["a.txt"], "/to/"), TREE, base, "d 755 0:0 real\nd 750 1:1 real/place\nf 640 0:0 real/place/a.txt one");
     check(copy(&["a.txt"], "/to"), TREE, base, "d 755 0:0 real\nd 750 1:1 real/place\nf 640 0:0 real/place/a.txt one");
     check(
         copy(&["dir"], "/to/x"),
@@ -187,7 +187,8 @@ fn later_sources_win() {
 
 #[test]
 fn wildcards_match_each_component() {
-    let tree = "f 644 0:0 a1/x 1\nf 644 0:0 a2/x 2\nf 644 0:0 a2/y 3\nf 644 0:0 b/x 4\nf 644 0:0 .a 5\nl 777 0:0 a3 -> b";
+    let tree =
+        "f 644 0:0 a1/x 1\nf 644 0:0 a2/x 2\nf 644 0:0 a2/y 3\nf 644 0:0 b/x 4\nf 644 0:0 .a 5\nl 777 0:0 a3 -> b";
     check(copy(&["a*/x"], "/d/"), tree, "", "d 755 0:0 d\nf 644 0:0 d/x 2");
     check(copy(&["a?"], "/d"), tree, "", "d 755 0:0 d\nf 644 0:0 d/x 4\nf 644 0:0 d/y 3");
     check(copy(&["[^ab]*"], "/d/"), tree, "", "d 755 0:0 d\nf 644 0:0 d/.a 5");
@@ -253,7 +254,12 @@ fn excludes_count_from_the_folder_that_is_copied() {
         copy.exclude = patterns.iter().map(|p| p.to_string()).collect();
         copy
     };
-    check(with(&["*.mp3"]), tree, "", "d 755 0:0 x\nf 644 0:0 x/b.txt\nd 755 0:0 x/e\nf 644 0:0 x/e/c.mp3\nd 755 0:0 x/f");
+    check(
+        with(&["*.mp3"]),
+        tree,
+        "",
+        "d 755 0:0 x\nf 644 0:0 x/b.txt\nd 755 0:0 x/e\nf 644 0:0 x/e/c.mp3\nd 755 0:0 x/f",
+    );
     check(with(&["**/*.mp3", "f"]), tree, "", "d 755 0:0 x\nf 644 0:0 x/b.txt\nd 755 0:0 x/e");
     check(with(&["*"]), tree, "", "d 755 0:0 x");
 }
@@ -267,7 +273,8 @@ fn a_named_file_is_never_excluded() {
 
 #[test]
 fn parents_keep_the_way() {
-    let tree = "d 700 1:1 p\nd 710 0:0 p/q\nf 600 0:0 p/q/bar 1\nf 600 0:0 p/q/baz 2\nf 600 0:0 p/q/no 3\nf 644 0:0 z 4";
+    let tree =
+        "d 700 1:1 p\nd 710 0:0 p/q\nf 600 0:0 p/q/bar 1\nf 600 0:0 p/q/baz 2\nf 600 0:0 p/q/no 3\nf 644 0:0 z 4";
     let with = |source: &str| {
         let mut copy = copy(&[source], "/x");
         copy.parents = true;
@@ -500,7 +507,8 @@ fn what_is_no_archive_is_copied() {
 #[test]
 fn archives_replace_what_is_there() {
     let base = "d 700 0:0 in/d/old\nf 644 0:0 in/f x\nl 777 0:0 in/l -> /etc";
-    let made = add(tar("f 644 0:0 d now a file\nd 711 0:0 f\nd 755 0:0 l\nf 644 0:0 l/g g"), "/in", base, None).unwrap();
+    let made =
+        add(tar("f 644 0:0 d now a file\nd 711 0:0 f\nd 755 0:0 l\nf 644 0:0 l/g g"), "/in", base, None).unwrap();
     let want = "d 755 0:0 in\nd 711 0:0 in/f\nd 755 0:0 in/l\nf 644 0:0 in/d now a file\nf 644 0:0 in/l/g g";
     assert_eq!(made.1, lines(want));
 }
