@@ -25,6 +25,8 @@ mod error;
 mod folder;
 mod overlay;
 mod stack;
+#[cfg(test)]
+pub(crate) mod testing;
 mod tree;
 pub mod users;
 mod write;
@@ -52,6 +54,9 @@ pub trait Snapshotter: Send + Sync {
 
     /// Writes what the layer in `folder`, finished or not, changes in `parents` to `sink`, in sorted order.
     fn diff(&self, folder: &Path, parents: &[PathBuf], sink: &mut dyn EntrySink) -> Result<(), Error>;
+
+    /// The folders that hold the files of `layers`, as an overlay mount takes them.
+    fn files(&self, layers: &[PathBuf]) -> Vec<PathBuf>;
 
     /// Layers as one tree.
     fn view(&self, layers: &[PathBuf]) -> Result<StackTree, Error>;
