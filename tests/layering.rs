@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each module and the modules of this crate that it may use. ARCHITECTURE.md has the same table for people.
+#[rustfmt::skip]
 const TABLE: &[(&str, &[&str])] = &[
     ("oci", &[]),
     ("report", &[]),
@@ -18,30 +19,14 @@ const TABLE: &[(&str, &[&str])] = &[
     ("sandbox", &["report", "sys"]),
     ("registry", &["oci", "report"]),
     ("source", &["layer", "oci", "plan", "registry", "report", "snapshot", "store", "sys"]),
-    ("solve", &["layer", "oci", "plan", "registry", "report", "sandbox", "snapshot", "source", "store", "sys"]),
+    ("solve", &["dockerfile", "layer", "oci", "plan", "registry", "report", "sandbox", "snapshot", "source", "store", "sys"]),
     ("export", &["layer", "oci", "registry", "report", "store", "sys"]),
-    (
-        "cli",
-        &[
-            "dockerfile",
-            "export",
-            "layer",
-            "oci",
-            "plan",
-            "registry",
-            "report",
-            "sandbox",
-            "snapshot",
-            "solve",
-            "source",
-            "store",
-            "sys",
-        ],
-    ),
+    ("cli", &["dockerfile", "export", "layer", "oci", "plan", "registry", "report", "sandbox", "snapshot", "solve", "source",
+              "store", "sys"]),
 ];
 
 /// The most lines of a file that can be read in one sitting, and of one that is a list of tests.
-const LONGEST: usize = 450;
+const LONGEST: usize = 500;
 const LONGEST_TESTS: usize = 900;
 
 fn repository() -> &'static Path {

@@ -363,7 +363,8 @@ impl Worker {
             (_, false) => made.snapshot = Some(self.into_folder(base, &mut |writer| write(writer))?),
             (true, true) => {
                 let mut packer: pack::Dated<Packer<_>> = pack::packer(&self.env)?;
-                made.snapshot = Some(self.into_folder(base, &mut |writer| write(&mut Tee { sink: &mut packer, folder: writer }))?);
+                made.snapshot =
+                    Some(self.into_folder(base, &mut |writer| write(&mut Tee { sink: &mut packer, folder: writer }))?);
                 made.stored = Some(pack::finish(packer)?);
             }
         }
