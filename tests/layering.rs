@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each module and the modules of this crate that it may use. ARCHITECTURE.md has the same table for people.
+#[rustfmt::skip]
 const TABLE: &[(&str, &[&str])] = &[
     ("oci", &[]),
     ("report", &[]),
@@ -18,22 +19,15 @@ const TABLE: &[(&str, &[&str])] = &[
     ("sandbox", &["report", "sys"]),
     ("registry", &["oci", "report"]),
     ("source", &["layer", "oci", "plan", "registry", "report", "snapshot", "store", "sys"]),
-    (
-        "solve",
-        &["layer", "oci", "plan", "registry", "report", "sandbox", "snapshot", "source", "store", "sys"],
-    ),
+    ("solve", &["dockerfile", "layer", "oci", "plan", "registry", "report", "sandbox", "snapshot", "source", "store", "sys"]),
     ("export", &["layer", "oci", "registry", "report", "store", "sys"]),
-    (
-        "cli",
-        &[
-            "dockerfile", "export", "layer", "oci", "plan", "registry", "report", "sandbox", "snapshot", "solve",
-            "source", "store", "sys",
-        ],
-    ),
+    ("cli", &["dockerfile", "export", "layer", "oci", "plan", "registry", "report", "sandbox", "snapshot", "solve", "source",
+              "store", "sys"]),
 ];
 
-/// The most lines of a file under src that can be read in one sitting.
-const LONGEST: usize = 650;
+/// The most lines of a file that can be read in one sitting, and of one that is a list of tests.
+const LONGEST: usize = 500;
+const LONGEST_TESTS: usize = 900;
 
 fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -259,15 +253,20 @@ fn architecture_md_has_the_same_table() {
     assert!(text.lines().count() <= 150, "ARCHITECTURE.md is to be read in one sitting: at most 150 lines");
 }
 
+/// Whether a whole file is tests.
+fn is_test(file: &str) -> bool {
+    file.ends_with("tests.rs") || file.contains("/tests/")
+}
+
 #[test]
 fn only_cli_prints() {
     let macros = ["print!", "println!", "eprint!", "eprintln!", "dbg!"];
     let streams = ["io::stdout()", "io::stderr()"];
     let mut wrong = Vec::new();
     for (file, text) in sources() {
-        let (code, tests) = (code(&text), file.ends_with("tests.rs"));
+        let code = code(&text);
         let body = code.split("#[cfg(test)]\nmod tests {").next().unwrap_or(&code);
-        if matches!(module(&file), "cli" | "main") || tests {
+        if matches!(module(&file), "cli" | "main") || is_test(&file) {
             continue;
         }
         wrong.extend(macros.iter().chain(&streams).filter(|m| says(body, m)).map(|m| format!("src/{file}: {m}")));
@@ -296,8 +295,8 @@ fn files_can_be_read_in_one_sitting() {
     let long: Vec<String> = sources()
         .iter()
         .map(|(file, text)| (file, text.lines().count()))
-        .filter(|(_, lines)| *lines > LONGEST)
+        .filter(|(file, lines)| *lines > if is_test(file) { LONGEST_TESTS } else { LONGEST })
         .map(|(file, lines)| format!("src/{file}: {lines} lines"))
         .collect();
-    assert!(long.is_empty(), "longer than {LONGEST} lines:\n{}", long.join("\n"));
+    assert!(long.is_empty(), "too long to be read in one sitting:\n{}", long.join("\n"));
 }
