@@ -89,11 +89,9 @@ mod tests {
 
     #[test]
     fn secrets_are_not_shown() {
-        for (address, want) in [
-            ("https://u:p@h/a?token=x#y", "https://h/a"),
-            ("http://h:80/", "http://h/"),
-            ("no address", "no address"),
-        ] {
+        for (address, want) in
+            [("https://u:p@h/a?token=x#y", "https://h/a"), ("http://h:80/", "http://h/"), ("no address", "no address")]
+        {
             assert_eq!(shown(address), want);
         }
     }

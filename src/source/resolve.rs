@@ -1,7 +1,7 @@
 //! Everything that a Dockerfile's plan has to know of the world, asked for at once.
 
 use super::error::{Error, Result};
-use super::{http, git, image};
+use super::{git, http, image};
 use crate::plan::{ResolvedBases, Wanted};
 use crate::registry::Client;
 use crate::report::{Problem, Span};
@@ -30,10 +30,15 @@ impl Resolver {
     /// # Errors
     /// The first, in the order of `wanted`, at its place in the Dockerfile.
     pub async fn resolve(&self, wanted: &Wanted, known: &mut ResolvedBases) -> std::result::Result<(), Problem> {
-        let images = join_all(wanted.images.iter().map(|(key, _)| {
-            self.stoppable(image::resolve(&self.store, &self.registry, self.pull, key))
-        }));
-        let files = join_all(wanted.http.iter().map(|(key, _)| self.stoppable(http::resolve(&self.store, &self.registry, key))));
+        let images = join_all(
+            wanted
+                .images
+                .iter()
+                .map(|(key, _)| self.stoppable(image::resolve(&self.store, &self.registry, self.pull, key))),
+        );
+        let files = join_all(
+            wanted.http.iter().map(|(key, _)| self.stoppable(http::resolve(&self.store, &self.registry, key))),
+        );
         let repositories = join_all(wanted.git.iter().map(|(key, _)| self.stoppable(self.git.resolve(key))));
         let (images, files, repositories) = tokio::join!(images, files, repositories);
         add(&mut known.images, &wanted.images, images)?;
