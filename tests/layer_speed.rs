@@ -12,7 +12,7 @@ use std::time::Instant;
 fn speed_and_size_of_each_compression() {
     let path = std::env::var("KILN_BENCH_FILE").expect("KILN_BENCH_FILE names the file to compress");
     let ways = std::env::var("KILN_BENCH_WAYS").unwrap_or_else(|_| "gzip:1 gzip:4 gzip:6 gzip:9 zstd:3".to_owned());
-    let bytes = std::fs::read(path).unwrap();
+    let bytes = std::fs::read(path).expect("a file");
     println!("{:>12} {:>7} {:>8} {:>7}", "way", "threads", "MB/s", "ratio");
     for way in ways.split_whitespace() {
         for threads in [1, 2] {
@@ -35,9 +35,9 @@ fn compress(bytes: &[u8], way: Compression, threads: usize) -> usize {
             Ok(())
         }
     }
-    let mut encoder = Encoder::new(Count(0), way, NonZeroUsize::new(threads).unwrap());
+    let mut encoder = Encoder::new(Count(0), way, NonZeroUsize::new(threads).expect("one or more"));
     for chunk in bytes.chunks(1 << 16) {
-        encoder.write_all(chunk).unwrap();
+        encoder.write_all(chunk).expect("no error");
     }
-    encoder.finish().unwrap().0
+    encoder.finish().expect("no error").0
 }
