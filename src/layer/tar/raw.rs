@@ -42,7 +42,7 @@ pub(super) struct RawReader<R> {
     /// Where the current header is, for messages.
     header_at: u64,
     /// The current entry's name, for messages.
-    name: String,
+    name: Vec<u8>,
     /// Bytes of the current content that weren't read.
     remaining: u64,
     /// Bytes after the content.
@@ -69,7 +69,7 @@ pub(in super::super) fn starts_like_tar(input: impl Read) -> bool {
 impl<R: Read> RawReader<R> {
     pub(super) fn new(input: R) -> Self {
         let input = BufReader::with_capacity(1 << 16, input);
-        Self { input, offset: 0, header_at: 0, name: String::new(), remaining: 0, padding: 0 }
+        Self { input, offset: 0, header_at: 0, name: Vec::new(), remaining: 0, padding: 0 }
     }
 
     /// The next entry's header, what is left of the last one's content being skipped; `None` at the archive's end.
@@ -105,7 +105,7 @@ impl<R: Read> RawReader<R> {
     }
 
     pub(super) fn malformed(&self, reason: impl Into<String>) -> Error {
-        Error::Malformed { entry: self.name.clone(), offset: self.header_at, reason: reason.into() }
+        Error::Malformed { entry: show(&self.name), offset: self.header_at, reason: reason.into() }
     }
 
     fn read_error(&self, source: io::Error) -> Error {
@@ -231,14 +231,14 @@ impl<R: Read> RawReader<R> {
 
     fn header(&mut self, block: &Block, mut pending: Pending) -> Result<Raw, Error> {
         let mut raw = self.plain(block)?;
-        self.name = show(&raw.name);
+        self.name.clone_from(&raw.name);
         let size = self.merge(&mut raw, &mut pending, block.number(block::LENGTH))?;
-        self.name = show(&raw.name);
+        self.name.clone_from(&raw.name);
         if raw.kind == kind::OLD_FILE {
             raw.kind = if raw.name.ends_with(b"/") { kind::DIR } else { kind::FILE };
         }
         raw.content = self.content(block, &mut raw, &pending.records, size)?;
-        self.name = show(&raw.name);
+        self.name.clone_from(&raw.name);
         Ok(raw)
     }
 
