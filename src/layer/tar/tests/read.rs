@@ -34,6 +34,19 @@ fn cuts_elsewhere_are_errors() {
 }
 
 #[test]
+fn an_end_is_an_end_and_an_error_an_error() {
+    let bytes = [write(&vec![file("a", b"")]), plain(b"after", b"")].concat();
+    let mut reader = TarReader::layer(bytes.as_slice());
+    assert!(reader.next_entry().unwrap().is_some());
+    assert_eq!(reader.next_entry().unwrap(), None);
+    assert_eq!(reader.next_entry().unwrap(), None, "what comes after isn't part of it");
+    let bytes = [plain(b"../out", b""), plain(b"in", b"")].concat();
+    let mut reader = TarReader::layer(bytes.as_slice());
+    assert!(reader.next_entry().is_err());
+    assert!(reader.next_entry().unwrap_err().to_string().contains("broken before"));
+}
+
+#[test]
 fn what_follows_the_end_is_drained() {
     let bytes = [write(&vec![file("a", b"")]), vec![9; 100_000]].concat();
     let mut left = bytes.as_slice();
