@@ -444,8 +444,3 @@ pub(super) fn c_string(text: impl AsRef<OsStr>) -> Result<CString, Error> {
     CString::new(text.as_ref().as_bytes())
         .map_err(|_| Error::Spec(format!("{:?} holds a zero byte", text.as_ref().to_string_lossy())))
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-}
