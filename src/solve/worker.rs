@@ -112,12 +112,7 @@ impl Worker {
     }
 
     async fn fetch(&self, id: VertexId) -> Result<Output> {
-        let tree = match &self.plan.vertices[id].op {
-            Op::Git(git) => self.env.fetcher.git(id, git).await,
-            Op::Http(http) => self.env.fetcher.http(id, http).await,
-            _ => return Err(Problem::new(Kind::Build, "nothing to fetch")),
-        };
-        Ok(Output::Tree(ReadTree::Other(tree.map_err(problem::from)?)))
+        Err(Problem::new(Kind::Usage, format!("not supported yet: {}", self.plan.vertices[id].name)))
     }
 
     /// A step that makes a layer; says whether the cache had it.
@@ -165,6 +160,16 @@ impl Worker {
         }
         (self.env.on_layer)(stored);
         Ok(stored.clone())
+    }
+
+    /// Sees to it that a base image's layer is in the store, where all layers are wanted there.
+    pub async fn at_hand(&self, id: VertexId, layer: &Layer) -> Result<()> {
+        match &layer.origin {
+            Origin::Base { image, index } if self.env.options.complete => {
+                self.env.puller.fetch(id, image, *index).await.map_err(problem::from)
+            }
+            _ => Ok(()),
+        }
     }
 
     async fn pack(&self, id: VertexId, chain: &Chain, top: &Layer) -> Result<StoredLayer> {
@@ -369,7 +374,7 @@ impl Worker {
             (true, true) => {
                 let mut packer: pack::Dated<Packer<_>> = pack::packer(&self.env)?;
                 made.snapshot =
-                    Some(self.into_folder(base, &mut |writer| write(&mut Tee::new(&mut packer, writer)))?);
+                    Some(self.into_folder(base, &mut |writer| write(&mut Tee { sink: &mut packer, folder: writer }))?);
                 made.stored = Some(pack::finish(packer)?);
             }
         }
