@@ -18,7 +18,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("snapshot", &["layer", "report", "store", "sys"]),
     ("sandbox", &["report", "sys"]),
     ("registry", &["oci", "report"]),
-    ("source", &["layer", "oci", "plan", "registry", "report", "snapshot", "store", "sys"]),
+    ("source", &["dockerfile", "layer", "oci", "plan", "registry", "report", "snapshot", "store", "sys"]),
     ("solve", &["dockerfile", "layer", "oci", "plan", "registry", "report", "sandbox", "snapshot", "source", "store", "sys"]),
     ("export", &["layer", "oci", "registry", "report", "store", "sys"]),
     ("cli", &["dockerfile", "export", "layer", "oci", "plan", "registry", "report", "sandbox", "snapshot", "solve", "source",

@@ -51,7 +51,7 @@ async fn build(
     env: &Env,
 ) -> Result<String, Problem> {
     let args = build_args(request);
-    let (plan, warnings) = plan(session, request, file, &args).await?;
+    let (plan, warnings) = plan(session, request, file, &args, env).await?;
     for warning in warnings {
         session.reporter.send(Event::Warning(warning));
     }
@@ -79,18 +79,25 @@ pub fn puller(session: &Session) -> Puller {
     Puller::new(session.store.clone(), session.registry.clone(), session.reporter.clone(), session.cancel.clone())
 }
 
+/// Repositories by the git program.
+fn git(session: &Session, env: &Env) -> Git {
+    let var = |name: &str| env.vars.get(std::ffi::OsStr::new(name)).cloned();
+    Git::new(session.store.clone(), session.cancel.clone(), &var)
+}
+
 /// Asks for what the Dockerfile names until nothing is unknown, and plans.
 async fn plan(
     session: &Session,
     request: &BuildRequest,
     file: &Dockerfile,
     args: &BuildArgs,
+    env: &Env,
 ) -> Result<(BuildPlan, Vec<Diagnostic>), Problem> {
     let resolver = Resolver {
         store: session.store.clone(),
         registry: session.registry.clone(),
         pull: request.pull,
-        git: Git {},
+        git: git(session, env),
         cancel: session.cancel.clone(),
     };
     let mut known = ResolvedBases::default();
