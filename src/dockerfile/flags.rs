@@ -45,7 +45,7 @@ impl Flags {
         let wrong = |message: String| Box::new(Diagnostic::error(part(flag, 0, name.len()), message));
         let bare = name.trim_start_matches('-');
         let Some((key, takes)) = known.iter().copied().find(|(k, _)| *k == bare && name.len() == k.len() + 2) else {
-            return Err(unknown(wrong(format!("unknown flag: {name}")), bare, known));
+            return Err(unknown(*wrong(format!("unknown flag: {name}")), bare, known));
         };
         if takes != Takes::Texts && self.given.iter().any(|(k, _)| *k == key) {
             return Err(wrong(format!("duplicate flag specified: {name}")));
@@ -83,7 +83,7 @@ fn boolean(value: &str) -> Option<String> {
     matches!(value.as_str(), "true" | "false").then_some(value)
 }
 
-fn unknown(error: Box<Diagnostic>, name: &str, known: &[Known]) -> Box<Diagnostic> {
+fn unknown(error: Diagnostic, name: &str, known: &[Known]) -> Box<Diagnostic> {
     let meant = suggestion(name, known.iter().map(|(k, _)| *k));
     let hint = match (meant, known) {
         (Some(meant), _) => format!("did you mean --{meant}?"),
@@ -96,11 +96,11 @@ fn unknown(error: Box<Diagnostic>, name: &str, known: &[Known]) -> Box<Diagnosti
     Box::new(error.hint(hint))
 }
 
-/// The place of a part of a flag's text: the whole flag where quotes or escapes make the two differ.
-pub(super) fn part(flag: &Word, from: usize, to: usize) -> Span {
-    let start = flag.span.start as usize;
-    if flag.span.end as usize - start != flag.text.len() {
-        return flag.span;
+/// The place of a part of a word's text: the whole word where quotes, escapes or continuations make the two differ.
+pub(super) fn part(word: &Word, from: usize, to: usize) -> Span {
+    let start = word.span.start as usize;
+    if word.span.end as usize - start != word.text.len() {
+        return word.span;
     }
     Span::new(start + from.min(to), start + to)
 }

@@ -11,20 +11,22 @@
 //! BuildKit refuses lines of more than 65,535 bytes; kiln reads them.
 
 pub mod ast;
-mod csv;
+pub mod csv;
 mod directives;
 mod dump;
 mod duration;
 pub mod expand;
 mod flags;
+pub mod glob;
 pub mod heredoc;
+pub mod ignore;
 mod instruction;
 mod json;
 mod keyword;
 mod lines;
 pub mod mount;
 mod node;
-mod quote;
+pub(crate) mod quote;
 mod suggest;
 #[cfg(test)]
 mod tests;

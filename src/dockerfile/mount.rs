@@ -171,7 +171,7 @@ impl Reader<'_, '_> {
             }
             "sharing" if !SHARING.contains(&text.to_lowercase().as_str()) => {
                 let message = format!("unsupported sharing value {}", quoted(text));
-                return Err(with_suggestion(fail(word.span, message), text, &SHARING));
+                return Err(with_suggestion(*fail(word.span, message), text, &SHARING));
             }
             "mode" => invalid(unsigned(text, 8).is_some(), format!("invalid value {text} for mode"))?,
             "uid" | "gid" => invalid(unsigned(text, 10).is_some(), format!("invalid value {text} for {key}"))?,
@@ -248,15 +248,15 @@ fn kind(word: &Word) -> Result<MountKind> {
     let name = word.text.to_lowercase();
     KINDS.into_iter().find(|(n, _)| *n == name).map(|(_, kind)| kind).ok_or_else(|| {
         let message = format!("unsupported mount type {}", quoted(&word.text));
-        with_suggestion(fail(word.span, message), &name, &KINDS.map(|(n, _)| n))
+        with_suggestion(*fail(word.span, message), &name, &KINDS.map(|(n, _)| n))
     })
 }
 
 fn unknown_key(key: &str, field: &Word) -> Box<Diagnostic> {
-    with_suggestion(fail(field.span, format!("unexpected key '{key}' in '{}'", field.text)), key, &KEYS)
+    with_suggestion(*fail(field.span, format!("unexpected key '{key}' in '{}'", field.text)), key, &KEYS)
 }
 
-fn with_suggestion(error: Box<Diagnostic>, name: &str, known: &[&str]) -> Box<Diagnostic> {
+fn with_suggestion(error: Diagnostic, name: &str, known: &[&str]) -> Box<Diagnostic> {
     let hint = match suggestion(name, known.iter().copied()) {
         Some(meant) => format!("did you mean {meant}?"),
         None => format!("it can be {}", known.join(", ")),

@@ -17,6 +17,8 @@ pub struct BuildPlan {
     pub vertices: Vec<Vertex>,
     /// One image for each platform asked for.
     pub targets: Vec<Target>,
+    /// `SOURCE_DATE_EPOCH`: seconds since 1970 that files, layers and the image are dated with.
+    pub source_date_epoch: Option<i64>,
 }
 
 /// One step.
@@ -112,6 +114,8 @@ impl Op {
 pub struct ImageOp {
     /// Where it is, pinned.
     pub reference: Reference,
+    /// The OCI layout on this machine that has it instead of a registry: `PATH[:TAG|@DIGEST]`.
+    pub layout: Option<String>,
     /// The manifest's digest.
     pub manifest: Digest,
     /// The platform asked for.

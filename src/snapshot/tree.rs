@@ -1,10 +1,11 @@
 //! A file tree to read from, whatever it is stored in.
 
 use super::Error;
-use super::at::{Kind, Meta, Xattrs};
-use crate::layer::{Entry, EntryKind, EntryPath};
+use super::at::{self, Kind, Meta, Xattrs};
+use crate::layer::{Entry, EntryKind, EntryPath, Timestamp};
 use std::fs::File;
 use std::io::Read;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 /// A read-only view of a file tree that hostile content can't lead out of.
@@ -36,31 +37,10 @@ pub trait Tree: Send + Sync {
     /// Where `path` leads when symbolic links are followed, as chroot(2) would: absolute targets and `..` stay inside. The
     /// last component is followed only if `follow_last`. What isn't there stays in the path as it is.
     fn resolve(&self, path: &EntryPath, follow_last: bool) -> Result<EntryPath, Error> {
-        let mut todo: Vec<Vec<u8>> = path.components().rev().map(<[u8]>::to_vec).collect();
-        let mut done = EntryPath::root();
-        let mut hops = 0;
-        while let Some(name) = todo.pop() {
-            if name == b".." {
-                done = done.parent().unwrap_or_default();
-                continue;
-            }
-            let next = done.join(&name)?;
-            let follow = follow_last || !todo.is_empty();
-            if !follow || self.stat(&next)?.is_none_or(|m| m.kind != Kind::Symlink) {
-                done = next;
-                continue;
-            }
-            hops += 1;
-            if hops > MOST_LINKS {
-                return Err(Error::Loop(path.clone()));
-            }
-            let target = self.read_link(&next)?;
-            if target.starts_with(b"/") {
-                done = EntryPath::root();
-            }
-            todo.extend(target.rsplit(|b| *b == b'/').filter(|c| !matches!(*c, b"" | b".")).map(<[u8]>::to_vec));
-        }
-        Ok(done)
+        follow(path, follow_last, |next| {
+            let is_link = self.stat(next)?.is_some_and(|m| m.kind == Kind::Symlink);
+            is_link.then(|| self.read_link(next)).transpose()
+        })
     }
 
     /// What stands at `path` when symbolic links are followed, and where that is.
@@ -70,8 +50,46 @@ pub trait Tree: Send + Sync {
     }
 }
 
+/// Where a path leads when symbolic links are followed inside the root; `target` says where the link at a path points, or
+/// that there is no link. What [`Tree::resolve`] does for a tree.
+pub fn follow(
+    path: &EntryPath,
+    follow_last: bool,
+    mut target: impl FnMut(&EntryPath) -> Result<Option<Vec<u8>>, Error>,
+) -> Result<EntryPath, Error> {
+    let mut todo: Vec<Vec<u8>> = path.components().rev().map(<[u8]>::to_vec).collect();
+    let mut done = EntryPath::root();
+    let mut hops = 0;
+    while let Some(name) = todo.pop() {
+        if name == b".." {
+            done = done.parent().unwrap_or_default();
+            continue;
+        }
+        let next = done.join(&name)?;
+        let link = if follow_last || !todo.is_empty() { target(&next)? } else { None };
+        let Some(link) = link else {
+            done = next;
+            continue;
+        };
+        hops += 1;
+        if hops > MOST_LINKS {
+            return Err(Error::Loop(path.clone()));
+        }
+        if link.starts_with(b"/") {
+            done = EntryPath::root();
+        }
+        todo.extend(steps(&link));
+    }
+    Ok(done)
+}
+
+/// A link's target as steps to take, the first one last.
+pub(super) fn steps(target: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+    target.rsplit(|b| *b == b'/').filter(|c| !matches!(*c, b"" | b".")).map(<[u8]>::to_vec)
+}
+
 /// How many symbolic links one path may lead through, as in BuildKit and Go.
-const MOST_LINKS: usize = 255;
+pub(super) const MOST_LINKS: usize = 255;
 
 /// What a path led to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,8 +131,10 @@ impl<T: Tree + ?Sized> Tree for Arc<T> {
 pub struct EmptyTree;
 
 impl Tree for EmptyTree {
-    fn stat(&self, _: &EntryPath) -> Result<Option<Meta>, Error> {
-        Ok(None)
+    fn stat(&self, path: &EntryPath) -> Result<Option<Meta>, Error> {
+        let (mtime, inode) = (Timestamp::default(), (0, 0));
+        let root = Meta { kind: Kind::Dir, mode: 0o755, uid: 0, gid: 0, size: 0, mtime, ctime: mtime, inode, links: 2 };
+        Ok(path.is_root().then_some(root))
     }
 
     fn read_dir(&self, path: &EntryPath) -> Result<Vec<(Vec<u8>, Meta)>, Error> {
@@ -130,7 +150,7 @@ impl Tree for EmptyTree {
     }
 
     fn xattrs(&self, path: &EntryPath) -> Result<Xattrs, Error> {
-        Err(missing("flistxattr", path))
+        if path.is_root() { Ok(Xattrs::new()) } else { Err(missing("flistxattr", path)) }
     }
 }
 
@@ -157,6 +177,11 @@ pub fn entry(tree: &dyn Tree, path: &EntryPath, meta: &Meta) -> Result<Entry, Er
 /// The error for what isn't there.
 pub(super) fn missing(call: &'static str, path: &EntryPath) -> Error {
     Error::inside(call, path, rustix::io::Errno::NOENT)
+}
+
+/// The extended attributes that a layer keeps, of the open regular file at `path`.
+pub fn xattrs_of(file: &File, path: &EntryPath) -> Result<Xattrs, Error> {
+    at::xattrs(file.as_fd()).map_err(|e| Error::inside("flistxattr", path, e))
 }
 
 /// Identifies what is in a regular file: its bytes and the extended attributes that a layer keeps, not its name, mode,

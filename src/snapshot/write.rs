@@ -1,7 +1,7 @@
 //! Entries of a layer to a folder in overlayfs's form, on top of lower layers.
 
 use super::at::{self, Kind, Meta};
-use super::tree::{entry, missing};
+use super::tree::{MOST_LINKS, entry, missing, steps};
 use super::{Error, StackTree, Tree};
 use crate::layer::{self, Device, Entry, EntryKind, EntryPath, EntrySink, Timestamp};
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Timestamps};
@@ -123,13 +123,13 @@ impl FolderWriter {
             }
             let Some(target) = self.step(&name)? else { continue };
             hops += 1;
-            if hops > 255 {
+            if hops > MOST_LINKS {
                 return Err(Error::Loop(path.clone()));
             }
             if target.starts_with(b"/") {
                 self.way.truncate(1);
             }
-            todo.extend(target.rsplit(|b| *b == b'/').filter(|c| !matches!(*c, b"" | b".")).map(<[u8]>::to_vec));
+            todo.extend(steps(&target));
         }
         Ok(())
     }

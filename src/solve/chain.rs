@@ -1,20 +1,11 @@
 //! A root filesystem as a chain of layers, each known by what it is before anybody has its files.
 
 use super::key::{Key, chain_id};
-use crate::oci::{Descriptor, Digest};
+use crate::oci::Digest;
+pub use crate::oci::assemble::Layer as StoredLayer;
 use crate::plan::op::ImageOp;
-use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use tokio::sync::OnceCell;
-
-/// A layer in its stored form.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Packed {
-    /// The blob: what a manifest lists.
-    pub descriptor: Descriptor,
-    /// The digest of its uncompressed tar.
-    pub diff_id: Digest,
-}
 
 /// Where a layer comes from when it has to be had.
 #[derive(Debug, Clone)]
@@ -43,7 +34,7 @@ pub struct Layer {
     /// When it was made, RFC 3339; a base image's layers don't say.
     pub created: Option<String>,
     /// Its blob, once there is one.
-    pub packed: OnceCell<Packed>,
+    pub stored: OnceCell<StoredLayer>,
 }
 
 /// Layers from the lowest up; cheap to clone. Empty is `FROM scratch`.
@@ -55,14 +46,14 @@ impl Chain {
     pub fn of_image(image: &Arc<ImageOp>) -> Self {
         let diff_ids: Vec<Digest> = image.layers.iter().map(|l| l.diff_id.clone()).collect();
         let layers = image.layers.iter().enumerate().map(|(index, layer)| {
-            let packed = Packed { descriptor: layer.descriptor.clone(), diff_id: layer.diff_id.clone() };
+            let stored = StoredLayer { descriptor: layer.descriptor.clone(), diff_id: layer.diff_id.clone() };
             let identity = image_identity(&diff_ids[..=index]);
             Arc::new(Layer {
                 identity,
                 own: identity,
                 origin: Origin::Base { image: image.clone(), index },
                 created: None,
-                packed: OnceCell::new_with(Some(packed)),
+                stored: OnceCell::new_with(Some(stored)),
             })
         });
         Self(layers.collect())

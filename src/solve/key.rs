@@ -81,7 +81,7 @@ pub fn chain_id(diff_ids: &[Digest]) -> Option<Digest> {
 fn image_key(k: &mut Keyer, op: &ImageOp) {
     // The same layers under another name or manifest are the same root filesystem; the image's configuration
     // reaches the steps above through their own fields (env, cwd, user).
-    let ImageOp { reference: _, manifest: _, platform, layers } = op;
+    let ImageOp { reference: _, layout: _, manifest: _, platform, layers } = op;
     k.tag("image");
     platform_key(k, platform);
     k.list(layers, |k, layer| k.text(layer.diff_id.as_str()));

@@ -78,7 +78,7 @@ pub fn hit(op: &Op, below: &Chain, record: Record) -> Chain {
         own: record.identity,
         origin: Origin::Step,
         created: Some(record.created),
-        packed: OnceCell::new_with(record.packed),
+        stored: OnceCell::new_with(record.stored),
     })
 }
 

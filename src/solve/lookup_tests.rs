@@ -56,7 +56,7 @@ fn context() -> Vertex {
 
 fn plan(vertices: Vec<Vertex>, root: VertexId) -> BuildPlan {
     let target = Target { platform: platform(), root: Some(root), config: ImageConfig::default(), history: vec![] };
-    BuildPlan { vertices, targets: vec![target] }
+    BuildPlan { vertices, targets: vec![target], source_date_epoch: None }
 }
 
 /// A cache that a test fills by looking things up, as a build does by running what misses.
@@ -80,7 +80,7 @@ impl Cache {
                     key,
                     identity: named("run", &n),
                     created: "2026-01-01T00:00:00Z".into(),
-                    packed: None,
+                    stored: None,
                     name: n,
                 };
                 records.insert(key, record);

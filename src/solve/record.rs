@@ -1,6 +1,6 @@
 //! What the cache knows of a step.
 
-use super::chain::Packed;
+use super::chain::StoredLayer;
 use super::key::Key;
 use serde::{Deserialize, Serialize};
 
@@ -15,8 +15,8 @@ pub struct Record {
     pub identity: Key,
     /// When the step ran, RFC 3339.
     pub created: String,
-    /// The layer's blob, once it was packed.
-    pub packed: Option<Packed>,
+    /// The layer's blob, once it was stored.
+    pub stored: Option<StoredLayer>,
     /// The step as it was shown, for people who look into the store.
     pub name: String,
 }

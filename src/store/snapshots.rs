@@ -35,10 +35,18 @@ struct Meta {
 pub struct Snapshot {
     /// The key's short name.
     pub id: String,
+    /// Its place in the store, which holds the layer's folder `fs`.
+    pub folder: PathBuf,
     /// The layer's folder.
     pub fs: PathBuf,
     /// What its maker said.
     pub info: SnapshotInfo,
+}
+
+impl Snapshot {
+    fn new(key: &Key, folder: PathBuf, info: SnapshotInfo) -> Self {
+        Self { id: key.short(), fs: folder.join("fs"), folder, info }
+    }
 }
 
 /// Proof that one `syncfs` has covered everything that this process had stored.
@@ -55,6 +63,11 @@ pub struct TempSnapshot {
 }
 
 impl TempSnapshot {
+    /// What will be the snapshot's place in the store: nothing but `fs` and `work` may be in it.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// The layer's folder: there, empty, mode 0755.
     pub fn fs(&self) -> &Path {
         &self.fs
@@ -99,7 +112,7 @@ impl Store {
         match inner.put(&temp.folder, &place) {
             Ok(()) => {
                 locked(&inner.unsettled).push(place.clone());
-                Ok(Snapshot { id: key.short(), fs: place.join("fs"), info: meta.info })
+                Ok(Snapshot::new(key, place, meta.info))
             }
             Err(Error::Io { source, .. })
                 if matches!(source.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists) =>
@@ -137,7 +150,7 @@ impl Store {
         if meta.key != *key {
             return Err(Error::Taken(place));
         }
-        Ok(Some(Snapshot { id: key.short(), fs: place.join("fs"), info: meta.info }))
+        Ok(Some(Snapshot::new(key, place, meta.info)))
     }
 
     /// Removes the snapshot of a key. Nobody may be using it.

@@ -10,8 +10,8 @@
 //! Numbers are little-endian, times nanoseconds since 1970. A file that isn't so is as good as empty.
 //!
 //! **What is trusted.** Same path, inode, size, mtime and ctime, as in git's index. A file that changed after it was
-//! hashed, but in the same tick of the clock, keeps its ctime: so what is no older than the start of the walk that
-//! hashed it is never written down, and will be read again. Nobody can set a ctime, so that a tool which
+//! hashed, but in the same tick of the clock, keeps its ctime: so what is no older than the index that was loaded
+//! before it was hashed is never written down, and will be read again. Nobody can set a ctime, so that a tool which
 //! restores mtimes misleads nobody.
 
 use super::session::{Moment, locked, now};
@@ -68,8 +68,8 @@ pub struct StatIndex {
 }
 
 impl Store {
-    /// The index of the folder `root` (an absolute path, without links), as the last walk left it. To be loaded
-    /// before the walk's first stat: its time is the walk's start.
+    /// The index of the folder `root` (an absolute path, without links), as the last build left it. To be loaded
+    /// before the first file is hashed, since its time counts as the time of that.
     pub fn stat_index(&self, root: &Path) -> Result<StatIndex> {
         let name = super::Key::of(root.as_os_str().as_encoded_bytes()).short();
         let path = self.inner.root.join("stat").join(name);
@@ -84,8 +84,8 @@ impl Store {
     }
 
     /// Writes an index where something was told that it didn't know.
-    pub fn save_stat_index(&self, index: StatIndex) -> Result<()> {
-        let told = index.told.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    pub fn save_stat_index(&self, index: &StatIndex) -> Result<()> {
+        let told = locked(&index.told);
         if told.is_empty() {
             return Ok(());
         }
@@ -200,7 +200,7 @@ mod tests {
         let first = index(&store);
         first.put(b"a", OLD_FILE, [7; 32]);
         first.put(b"a\xff\n", OLD_FILE, [8; 32]);
-        store.save_stat_index(first).unwrap();
+        store.save_stat_index(&first).unwrap();
         let second = index(&store);
         assert_eq!(second.get(b"a", &OLD_FILE), Some([7; 32]));
         assert_eq!(second.get(b"a\xff\n", &OLD_FILE), Some([8; 32]));
@@ -221,7 +221,7 @@ mod tests {
         let (_temp, store) = store();
         let idle = index(&store);
         let path = idle.path.clone();
-        store.save_stat_index(idle).unwrap();
+        store.save_stat_index(&idle).unwrap();
         assert!(!path.exists());
     }
 
@@ -242,7 +242,7 @@ mod tests {
         let first = index(&store);
         first.put(b"some/path", OLD_FILE, [7; 32]);
         let path = first.path.clone();
-        store.save_stat_index(first).unwrap();
+        store.save_stat_index(&first).unwrap();
         let whole = std::fs::read(&path).unwrap();
         for at in 0..whole.len() {
             let mut torn = whole.clone();
@@ -263,7 +263,7 @@ mod tests {
             }
             assert_eq!(i.get(b"kept", &OLD_FILE).is_some(), round > 0);
             i.put(b"new", OLD_FILE, [round; 32]);
-            store.save_stat_index(i).unwrap();
+            store.save_stat_index(&i).unwrap();
         }
         let last = index(&store);
         assert!(last.get(b"kept", &OLD_FILE).is_some());

@@ -95,7 +95,7 @@ impl Variables for BTreeMap<String, String> {
 }
 
 /// In a list the last setting of a name counts, as in an environment.
-impl Variables for [(String, String)] {
+impl Variables for Vec<(String, String)> {
     fn get(&self, name: &str) -> Option<Cow<'_, str>> {
         self.iter().rev().find(|(n, _)| n == name).map(|(_, v)| Cow::Borrowed(v.as_str()))
     }

@@ -1,3 +1,7 @@
+mod differential;
+mod growth;
+mod properties;
+
 use super::ast::*;
 use super::*;
 
@@ -355,31 +359,46 @@ fn nested_onbuild_does_not_recurse() {
     assert!(ast_dump(&text).0.len() > text.len());
 }
 
+/// The shared cases, or nothing with a word on why.
+fn shared_cases() -> Vec<std::path::PathBuf> {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let places = ["../shared/conformance/cases", "../../shared/conformance/cases"].map(|p| root.join(p));
+    let Some(entries) = places.iter().find_map(|place| std::fs::read_dir(place).ok()) else {
+        println!("SKIPPED: the shared conformance cases are not at {}", places[0].display());
+        return Vec::new();
+    };
+    let cases: Vec<_> = entries.flatten().map(|e| e.path()).collect();
+    assert!(!cases.is_empty());
+    cases
+}
+
 /// The syntax trees that BuildKit's parser printed.
 #[test]
-fn conformance_parse_cases() {
-    let cases = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/conformance/cases");
-    let cases = if cases.is_dir() {
-        cases
-    } else {
-        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/conformance/cases")
-    };
-    let Ok(entries) = std::fs::read_dir(&cases) else {
-        println!("SKIPPED: the shared conformance cases are not at {}", cases.display());
-        return;
-    };
-    let mut run = 0;
-    for case in entries.flatten().filter(|e| e.file_name().to_string_lossy().starts_with("parse-")) {
-        let text = std::fs::read_to_string(case.path().join("Dockerfile")).unwrap();
+fn shared_parse_cases() {
+    let is_parse = |case: &std::path::PathBuf| case.file_name().unwrap().to_string_lossy().starts_with("parse-");
+    for case in shared_cases().into_iter().filter(is_parse) {
+        let text = std::fs::read_to_string(case.join("Dockerfile")).unwrap();
         let (tree, errors) = ast_dump(&text);
-        match std::fs::read_to_string(case.path().join("result")) {
+        match std::fs::read_to_string(case.join("result")) {
             Ok(want) => {
                 assert!(errors.is_empty(), "{case:?}: {errors:?}");
                 assert_eq!(tree.trim(), want.trim(), "{case:?}");
             }
             Err(_) => assert!(!errors.is_empty(), "{case:?} should be refused"),
         }
-        run += 1;
     }
-    assert!(run > 0, "no parse cases in {}", cases.display());
+}
+
+/// Whatever BuildKit built has no errors.
+#[test]
+fn shared_build_cases() {
+    for case in shared_cases() {
+        let read = |name: &str| std::fs::read_to_string(case.join(name)).ok();
+        let about: serde_json::Value = serde_json::from_str(&read("case.json").unwrap()).unwrap();
+        let expected = read("expected.json").map(|text| serde_json::from_str::<serde_json::Value>(&text).unwrap());
+        let built = expected.is_some_and(|e| e["outcome"] == "ok");
+        let Some(text) = about["dockerfile"].as_str().and_then(read).filter(|_| built) else { continue };
+        let (_, found) = parse(&text);
+        assert!(found.iter().all(|d| d.severity != Severity::Error), "{case:?}: {found:?}");
+    }
 }
