@@ -1,5 +1,7 @@
 //! Debian's `docker-registry` on a free loopback port, gone when dropped.
 
+#![allow(dead_code, reason = "each test uses a part of it")]
+
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
