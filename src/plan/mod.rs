@@ -24,6 +24,7 @@ mod mounts;
 mod names;
 pub mod op;
 mod origin;
+mod outline;
 mod paths;
 pub mod print;
 mod resolved;
@@ -41,6 +42,7 @@ mod words;
 pub use args::{BuildArgs, Context, Entitlements, context_name};
 pub use lower::{bases, lower};
 pub use op::BuildPlan;
+pub use outline::{BuildTarget, Outline, OutlineArg, OutlineNeed, outline, targets};
 pub use resolved::{
     GitKey, HttpKey, ImageKey, ImageName, ResolvedBases, ResolvedGit, ResolvedHttp, ResolvedImage, Wanted,
 };

@@ -23,7 +23,7 @@ pub(super) fn run(
 ) -> Result<(), Diagnostic> {
     let command = command(state, &run.command);
     let mut list: Vec<Mount> = command.script.into_iter().collect();
-    let (mounts, secret_names) = mounts::mounts(cx, state, run)?;
+    let (mounts, secret_names) = mounts::mounts(cx, state, run, instruction.header.span)?;
     list.extend(mounts);
     if let Some(device) = run.devices.first() {
         let error = Diagnostic::error(device.span, "RUN --device is not supported");

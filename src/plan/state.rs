@@ -76,11 +76,10 @@ impl State {
     }
 
     /// A stage that stands on this one.
-    pub(super) fn child(&self) -> Self {
-        let mut child = self.clone();
-        child.image.config.on_build.clear();
-        child.cmd_set = false;
-        child
+    pub(super) fn into_child(mut self) -> Self {
+        self.image.config.on_build.clear();
+        self.cmd_set = false;
+        self
     }
 
     /// Takes over what the image's configuration says, before the first instruction.
