@@ -1,1 +1,60 @@
-//! (empty)
+//! The command line: flags to requests, events to the terminal. The only module that prints.
+//!
+//! [`parse`] turns what was typed into a [`request::Request`] in two steps: [`args`] is the text in clap's structures,
+//! [`request`] is checked data. [`progress`] draws events on standard error, [`failure`] draws what went wrong.
+
+pub mod args;
+mod env;
+pub mod failure;
+pub mod progress;
+pub mod request;
+
+pub use env::{Env, Terminal};
+
+use crate::report::{Kind, Problem};
+use clap::Parser as _;
+use clap::error::ErrorKind;
+use request::Request;
+use std::ffi::OsString;
+
+/// What a command line asks for.
+#[derive(Debug)]
+pub enum Wanted {
+    /// A text for standard output: help or the version.
+    Text(String),
+    /// Work.
+    Request(Box<Request>),
+}
+
+/// Makes sense of a command line, the program's name first. Everything wrong with it is a problem of [`Kind::Usage`].
+pub fn parse(argv: impl IntoIterator<Item = OsString>, env: &Env) -> Result<Wanted, Problem> {
+    match args::Cli::try_parse_from(argv) {
+        Ok(cli) => request::resolve(cli, env).map(|r| Wanted::Request(Box::new(r))),
+        Err(e) if matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            Ok(Wanted::Text(e.render().to_string()))
+        }
+        Err(e) if e.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            Err(Problem::new(Kind::Usage, "no command is given").hint("kiln --help lists them"))
+        }
+        Err(e) => Err(usage_problem(&e.render().to_string())),
+    }
+}
+
+/// A problem out of clap's text: `error: what`, then `tip:` lines, then the usage.
+fn usage_problem(text: &str) -> Problem {
+    let (head, usage) = text.split_once("Usage:").unwrap_or((text, ""));
+    let mut lines = head.lines().map(str::trim).filter(|l| !l.is_empty());
+    let (tips, said): (Vec<&str>, Vec<&str>) = lines.by_ref().partition(|l| l.starts_with("tip: "));
+    let said = said.join(" ");
+    let mut problem = Problem::new(Kind::Usage, said.strip_prefix("error: ").unwrap_or(&said));
+    for tip in tips {
+        problem = problem.hint(tip.trim_start_matches("tip: "));
+    }
+    match usage.lines().next().map(str::trim) {
+        Some(line) if !line.is_empty() => problem.hint(format!("usage: {line}")),
+        _ => problem,
+    }
+}
+
+#[cfg(test)]
+mod tests;

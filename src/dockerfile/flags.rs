@@ -96,11 +96,11 @@ fn unknown(error: Diagnostic, name: &str, known: &[Known]) -> Box<Diagnostic> {
     Box::new(error.hint(hint))
 }
 
-/// The place of a part of a flag's text: the whole flag where quotes or escapes make the two differ.
-pub(super) fn part(flag: &Word, from: usize, to: usize) -> Span {
-    let start = flag.span.start as usize;
-    if flag.span.end as usize - start != flag.text.len() {
-        return flag.span;
+/// The place of a part of a word's text: the whole word where quotes, escapes or continuations make the two differ.
+pub(super) fn part(word: &Word, from: usize, to: usize) -> Span {
+    let start = word.span.start as usize;
+    if word.span.end as usize - start != word.text.len() {
+        return word.span;
     }
     Span::new(start + from.min(to), start + to)
 }

@@ -2,7 +2,7 @@
 
 use super::ast::{self, Add, ArgPair, CommandLine, Copy, FileSource, Files, Form, Header, Healthcheck};
 use super::ast::{HealthcheckCommand, Heredoc, Instruction, Kind, Pairs, Run, Word};
-use super::flags::{Flags, Known, Takes};
+use super::flags::{Flags, Known, Takes, part};
 use super::keyword::Keyword;
 use super::node::{Args, Level, Node};
 use super::quote::quoted;
@@ -232,9 +232,8 @@ impl<'a> Reader<'a> {
         if name.is_empty() {
             self.error(word.span, "ARG names can not be blank");
         }
-        let (start, at) = (word.span.start as usize, word.span.start as usize + name.len());
-        let default = Word { text: value.to_owned(), span: Span::new(at + 1, word.span.end as usize) };
-        ArgPair { name: Word { text: name.to_owned(), span: Span::new(start, at) }, default: Some(default) }
+        let default = Word { text: value.to_owned(), span: part(word, name.len() + 1, word.text.len()) };
+        ArgPair { name: Word { text: name.to_owned(), span: part(word, 0, name.len()) }, default: Some(default) }
     }
 
     fn pairs(&mut self) -> Option<Pairs> {

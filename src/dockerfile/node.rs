@@ -80,8 +80,7 @@ pub(super) fn read(text: &str) -> (Tree, Vec<Diagnostic>) {
         } else if !first.content.trim_start().is_empty() {
             let line = Line::read(first, &mut reader, taker.found.escape);
             any = true;
-            let start = Span::new(first.start, first.start);
-            match node(line, start, &mut reader, taker.found.escape.char()) {
+            match node(line, &mut reader, taker.found.escape.char()) {
                 Ok(node) => nodes.push(Node { comments: std::mem::take(&mut comments), ..node }),
                 Err(error) => errors.push(*error),
             }
@@ -112,7 +111,7 @@ fn error(span: Span, message: impl Into<String>) -> Box<Diagnostic> {
     Box::new(Diagnostic::error(span, message))
 }
 
-fn node(line: Line, start: Span, reader: &mut Reader<'_>, escape: char) -> Result<Node> {
+fn node(line: Line, reader: &mut Reader<'_>, escape: char) -> Result<Node> {
     let (levels, rest) = levels(&line);
     let keyword = levels.last().and_then(|level| level.keyword);
     let args = args(keyword, &line, rest.clone(), escape);
@@ -120,9 +119,8 @@ fn node(line: Line, start: Span, reader: &mut Reader<'_>, escape: char) -> Resul
         Ok(args) if takes_heredocs(&levels, args) => heredocs(&line, reader)?,
         _ => Vec::new(),
     };
-    let body = heredocs.last().map_or(Span::default(), |h| h.span);
-    let span = line.span(words::trimmed(&line.text, 0..line.text.len())).to(start);
-    let span = Span { end: span.end.max(body.end), ..span };
+    let span = line.span(words::trimmed(&line.text, 0..line.text.len()));
+    let span = heredocs.last().map_or(span, |body| span.to(body.span));
     Ok(Node { levels, args: args?, rest, heredocs, line, comments: Vec::new(), span })
 }
 

@@ -39,6 +39,8 @@ mod vertices;
 mod walk;
 mod words;
 
+// What copies match paths with; the patterns themselves are in the plan.
+pub use crate::dockerfile::{glob, ignore};
 pub use args::{BuildArgs, Context, Entitlements, context_name};
 pub use lower::{bases, lower};
 pub use op::BuildPlan;

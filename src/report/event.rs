@@ -1,7 +1,7 @@
 //! What happens during a build, as a closed set of events from the workers to the one thread that draws.
 
 use super::Diagnostic;
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
 /// The number of a step in a build: the index of its vertex in the plan.
@@ -62,14 +62,17 @@ pub enum Event {
 }
 
 /// Where workers send events; cheap to clone. Without a receiver, events are dropped.
+///
+/// The channel is bounded: a process that writes faster than the terminal shows waits, as it would at a pipe, instead of
+/// filling the memory.
 #[derive(Debug, Clone, Default)]
 pub struct Reporter {
-    sender: Option<Sender<Event>>,
+    sender: Option<SyncSender<Event>>,
 }
 
 impl Reporter {
     /// Sends to `sender`.
-    pub fn new(sender: Sender<Event>) -> Self {
+    pub fn new(sender: SyncSender<Event>) -> Self {
         Self { sender: Some(sender) }
     }
 

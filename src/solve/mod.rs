@@ -1,1 +1,75 @@
-//! (empty)
+//! Runs a [`BuildPlan`](crate::plan::BuildPlan): looks up what is known, runs what is missing.
+//!
+//! [`key`] says when two steps are the same, [`lookup`] what needn't run, [`scheduler`] in which order the rest does.
+
+mod cache_mount;
+pub mod chain;
+pub mod env;
+mod exec;
+pub mod file;
+pub mod key;
+#[cfg(test)]
+mod key_tests;
+pub mod lookup;
+#[cfg(test)]
+mod lookup_tests;
+mod output;
+mod pack;
+mod problem;
+pub mod record;
+mod roots;
+mod run;
+pub mod scheduler;
+mod selecting;
+mod time;
+mod worker;
+
+pub use env::{Env, Options};
+pub use run::{Solved, run};
+
+use crate::plan::op::{FileAction, MountSource, Op, VertexId};
+
+/// Something that a step reads besides the root filesystem it stands on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Read {
+    /// Whose tree.
+    pub from: VertexId,
+    /// For what.
+    pub what: ReadKind,
+}
+
+/// What a step reads a tree for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadKind {
+    /// The copy that is this action of a File op.
+    Copy(usize),
+    /// The mount with this number of an Exec op.
+    Mount(usize),
+}
+
+/// What a step reads, in the order in which [`key::key`] takes it.
+pub fn reads(op: &Op) -> Vec<Read> {
+    match op {
+        Op::Image(_) | Op::Local(_) | Op::Git(_) | Op::Http(_) => Vec::new(),
+        Op::Exec(e) => {
+            let from = |kind: &MountSource| match kind {
+                MountSource::Bind { from, .. } | MountSource::Cache { from, .. } => *from,
+                MountSource::Tmpfs { .. }
+                | MountSource::Secret { .. }
+                | MountSource::Ssh { .. }
+                | MountSource::Text { .. } => None,
+            };
+            let mounts = e.mounts.iter().enumerate();
+            mounts.filter_map(|(i, m)| Some(Read { from: from(&m.kind)?, what: ReadKind::Mount(i) })).collect()
+        }
+        Op::File(f) => {
+            let actions = f.actions.iter().enumerate();
+            actions
+                .filter_map(|(i, a)| match a {
+                    FileAction::Copy(c) => Some(Read { from: c.from?, what: ReadKind::Copy(i) }),
+                    FileAction::Mkdir { .. } | FileAction::Mkfile { .. } => None,
+                })
+                .collect()
+        }
+    }
+}

@@ -1,1 +1,24 @@
-//! (empty)
+//! From names to pinned content, and from there to files: base images, the context, git repositories, web files.
+//!
+//! Nothing is fetched before it is needed. [`Puller`] downloads and unpacks the layers that a step must read.
+
+mod dockerfile;
+mod error;
+mod file;
+mod git;
+mod growing;
+mod http;
+mod image;
+mod layers;
+mod layout;
+mod local;
+mod resolve;
+mod unpack;
+
+pub use dockerfile::{DockerfileText, ignore_rules, read_dockerfile};
+pub use error::{Error, Result};
+pub use file::FileTree;
+pub use git::Git;
+pub use layers::Puller;
+pub use local::LocalTree;
+pub use resolve::Resolver;

@@ -1,1 +1,155 @@
-//! (empty)
+//! One folder that outlives builds: blobs, unpacked layers, cache records, image names. Plain files a person can read.
+//!
+//! ```text
+//! ROOT/                                mode 0700; chosen by `place`
+//!   kiln-store                         "kiln store 1": the format; locked (see below), never changed
+//!   blobs/sha256/<hex>                 content by digest, mode 0444; also blobs/sha512/
+//!   snapshots/<id>/fs/                 one unpacked layer (an overlay's upper folder), never changed once here
+//!   snapshots/<id>/meta.json           its key, the boot it was written in, its driver and size
+//!   snapshots/<id>/settled             empty; there once a syncfs has covered the snapshot
+//!   records/<kind>/<key>.json          what a cache key gave; also pinned git and HTTP sources
+//!   names/<registry>/<repository>/:<tag>   the manifest that a tag means
+//!   stat/<hash of a folder's path>     what the files of a context hashed to (see `StatIndex`)
+//!   caches/<id>/<n>/                   what cache mounts keep; `flock`ed while in use, never pruned with the rest
+//!   locks/<key>                        one for each key somebody works on now
+//!   tmp/<start>-<random>/              what one process is writing; goes when it ends
+//! ```
+//!
+//! **Lifetimes.** Everything is written under `tmp/` and renamed into place, so a reader sees it whole or not at all.
+//! A file's modification time is when it was last used (for a snapshot, that of `meta.json`), to a build's precision.
+//! Blobs are verified by whoever reads them ([`Blob::verified`], [`Store::read_blob`]); records and indexes that don't
+//! parse are misses. A snapshot can't be verified: it is trusted in the boot that wrote it, and beyond that only
+//! with `settled`, which [`Store::settle`] adds after one `syncfs` for the whole build. Nothing is synced file by file.
+//! Names are published after that ([`Store::publish`] asks for the proof).
+//!
+//! **Locks** are `flock`s: the kernel drops them with their process, and they hold across pid namespaces.
+//! - `tmp/<session>` (the folder itself), exclusive, by the process that writes there. It says "a build is running
+//!   since `<start>`". What can be locked belongs to a dead process, and [`Store::sweep`] removes it.
+//! - `locks/<key>`, exclusive, by whoever makes what the key names, so that two processes make it once.
+//! - `kiln-store`, the gate: shared for the moment in which a build looks something up and marks it as used; exclusive
+//!   for the moment in which [`Store::prune`] takes something away. Whatever was used since the start of the oldest
+//!   running session stays, so nothing vanishes under a build, and neither waits long for the other.
+
+mod blobs;
+mod caches;
+mod error;
+mod files;
+mod gc;
+mod key;
+mod locks;
+mod names;
+mod place;
+mod records;
+mod session;
+mod snapshots;
+mod stat;
+mod tree;
+
+#[cfg(test)]
+mod tests;
+
+pub use blobs::{Blob, Ingest, RawIngest, Verified};
+pub use caches::{CacheMount, Use};
+pub use error::{Error, Result};
+pub use gc::{Amount, Policy, Pruned, Usage};
+pub use key::Key;
+pub use locks::KeyLock;
+pub use names::Name;
+pub use place::place;
+pub use snapshots::{Settled, Snapshot, SnapshotInfo, TempSnapshot};
+pub use stat::{ContentHash, Stamp, StatIndex};
+
+use error::At as _;
+use session::{Gate, Session};
+use std::fs::{DirBuilder, File};
+use std::io::{ErrorKind, Read as _};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, OnceLock};
+
+/// The file that says what a folder is, and its text.
+const MARK: &str = "kiln-store";
+const FORMAT: &str = "kiln store 1\n";
+
+/// The folders of a store, made together with it.
+const FOLDERS: [&str; 7] = ["blobs", "snapshots", "records", "names", "stat", "locks", "tmp"];
+
+/// An open store; clones are the same store. Its methods block, and any thread may call them.
+#[derive(Debug, Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    root: PathBuf,
+    gate: Gate,
+    session: OnceLock<Session>,
+    /// Held while the session is made, so that it is made once.
+    beginning: Mutex<()>,
+    boot: OnceLock<String>,
+    /// Snapshots that this process used and no sync has covered.
+    unsettled: Mutex<Vec<PathBuf>>,
+    /// Whether anything was written since the last sync.
+    dirty: AtomicBool,
+}
+
+impl Store {
+    /// Opens the store in `root`, which is made where it isn't there.
+    ///
+    /// # Errors
+    /// Where the folder can't be made or read, or holds a store of another format.
+    pub fn open(root: &Path) -> Result<Self> {
+        let mark = root.join(MARK);
+        let mut file = match File::open(&mark) {
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                create(root)?;
+                File::open(&mark)
+            }
+            other => other,
+        }
+        .at("open the store", &mark)?;
+        let mut text = String::new();
+        file.by_ref().take(64).read_to_string(&mut text).at("read", &mark)?;
+        if text != FORMAT {
+            return Err(Error::Format { root: root.into(), found: text.trim_end().into() });
+        }
+        Ok(Self {
+            inner: Arc::new(Inner {
+                root: root.into(),
+                gate: Gate::new(file),
+                session: OnceLock::new(),
+                beginning: Mutex::new(()),
+                boot: OnceLock::new(),
+                unsettled: Mutex::default(),
+                dirty: AtomicBool::new(false),
+            }),
+        })
+    }
+
+    /// The folder that the store is in.
+    pub fn root(&self) -> &Path {
+        &self.inner.root
+    }
+}
+
+/// Makes the folders of a store, then the file that says that they are one. Two processes may do so at once.
+fn create(root: &Path) -> Result<()> {
+    let mut private = DirBuilder::new();
+    private.recursive(true).mode(0o700).create(root).at("make the store's folder", root)?;
+    for folder in FOLDERS {
+        let path = root.join(folder);
+        private.create(&path).at("make the folder", &path)?;
+    }
+    let mark = root.join(MARK);
+    let beside = root.join(format!("{MARK}.{}", session::random_name()));
+    std::fs::write(&beside, FORMAT).at("write", &beside)?;
+    // A second process's rename puts another file there; a gate opened on the first would lock nothing.
+    let linked = std::fs::hard_link(&beside, &mark);
+    std::fs::remove_file(&beside).at("remove", &beside)?;
+    match linked {
+        Err(e) if e.kind() != ErrorKind::AlreadyExists => Err(e).at("make", &mark),
+        _ => Ok(()),
+    }
+}

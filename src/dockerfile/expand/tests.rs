@@ -206,7 +206,7 @@ fn time_is_linear() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(300) })]
 
     #[test]
     fn never_panics(text in r#"([a-z$ {}:?+#%/'"<\\`*-]|\PC){0,60}"#, raw in any::<[bool; 4]>()) {

@@ -184,7 +184,7 @@ fn agrees_with_globset_where_both_mean_the_same() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(300) })]
 
     #[test]
     fn never_panics(pattern in r"([ab/*?!.^\[\]\\-]|\PC){0,12}", path in "[ab/.]{0,12}") {

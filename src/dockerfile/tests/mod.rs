@@ -1,3 +1,7 @@
+mod differential;
+mod growth;
+mod properties;
+
 use super::ast::*;
 use super::*;
 

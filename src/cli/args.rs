@@ -1,0 +1,375 @@
+//! The command line as typed: clap's structures, with nothing resolved or checked beyond their shape.
+//! [`super::request`] makes sense of them. Flags mean what they mean in `docker buildx build`.
+
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Builds OCI images from Dockerfiles: no daemon, no root needed, no privileged container.
+#[derive(Debug, Parser)]
+#[command(name = "kiln", version, disable_help_subcommand = true)]
+pub struct Cli {
+    /// The folder of the local store [default: $KILN_ROOT, else /var/lib/kiln for root, else the XDG data folder].
+    #[arg(long, value_name = "DIR", global = true)]
+    pub root: Option<PathBuf>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "one value in a process")]
+pub enum Command {
+    /// Build an image from a Dockerfile.
+    Build(Build),
+    /// Check a Dockerfile without building it.
+    Check(Check),
+    /// Show the steps a build would take, without taking them.
+    Plan(Plan),
+    /// Run a command in an image of the local store.
+    Run(Run),
+    /// Push an image of the local store to its registry.
+    Push(Push),
+    /// Pull an image into the local store.
+    Pull(Pull),
+    /// Give an image of the local store another name.
+    Tag(Tag),
+    /// List the images of the local store.
+    Images(Images),
+    /// Remove names from the local store.
+    Rmi(Rmi),
+    /// Print an image's configuration and manifest as JSON.
+    Inspect(Image),
+    /// Print the history of an image.
+    History(History),
+    /// Store credentials of a registry.
+    Login(Login),
+    /// Forget credentials of a registry.
+    Logout(Logout),
+    /// Remove what nothing needs from the local store.
+    Prune(Prune),
+    /// Print what kiln found out about this place.
+    Info(Info),
+    /// Print what kiln sees inside.
+    #[command(subcommand, hide = true)]
+    Debug(Debug),
+}
+
+/// The flags that say what is built from: those of `build`, `check` and `plan`.
+#[derive(Debug, Args)]
+pub struct Source {
+    /// The Dockerfile; - reads it from standard input [default: CONTEXT/Dockerfile].
+    #[arg(short, long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// The stage to build [default: the last].
+    #[arg(long, value_name = "STAGE")]
+    pub target: Option<String>,
+    /// Set an ARG; without =VALUE, to the value of the environment variable of that name.
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    pub build_arg: Vec<String>,
+    /// A further context: a folder that COPY --from and FROM can name.
+    #[arg(long, value_name = "NAME=DIR")]
+    pub build_context: Vec<String>,
+    /// What the image shall run on, as in linux/amd64; several separated by commas.
+    #[arg(long, value_name = "PLATFORM", value_delimiter = ',')]
+    pub platform: Vec<String>,
+    /// The folder whose files COPY and ADD can read.
+    pub context: String,
+}
+
+/// How registries are reached.
+#[derive(Debug, Args, Default)]
+pub struct Registry {
+    /// Ask URL first for what HOST has; several times for several mirrors.
+    #[arg(long, value_name = "HOST=URL")]
+    pub registry_mirror: Vec<String>,
+    /// Allow plain HTTP and unverified certificates with HOST; loopback needs no leave for plain HTTP.
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub insecure_registry: Vec<String>,
+}
+
+/// What a process may see and use.
+#[derive(Debug, Args)]
+pub struct Process {
+    /// The network of processes: default, none or host.
+    #[arg(long, value_name = "MODE")]
+    pub network: Option<String>,
+    /// A line for /etc/hosts.
+    #[arg(long, value_name = "HOST:IP")]
+    pub add_host: Vec<String>,
+    /// The size of /dev/shm, as in 64m.
+    #[arg(long, value_name = "BYTES")]
+    pub shm_size: Option<String>,
+    /// A resource limit, as in nofile=1024:2048.
+    #[arg(long, value_name = "TYPE=SOFT[:HARD]")]
+    pub ulimit: Vec<String>,
+    /// The most memory, as in 512m.
+    #[arg(short, long, value_name = "BYTES")]
+    pub memory: Option<String>,
+    /// The relative share of the processors.
+    #[arg(short, long, value_name = "WEIGHT")]
+    pub cpu_shares: Option<u64>,
+    /// How many cores, as in 1.5.
+    #[arg(long, value_name = "N")]
+    pub cpus: Option<String>,
+    /// How processes are isolated: auto or root.
+    #[arg(long, value_name = "LEVEL", default_value = "auto")]
+    pub isolation: String,
+}
+
+/// `kiln build`.
+#[derive(Debug, Args)]
+pub struct Build {
+    /// What is built.
+    #[command(flatten)]
+    pub source: Source,
+    /// What its processes may use.
+    #[command(flatten)]
+    pub process: Process,
+    /// How registries are reached.
+    #[command(flatten)]
+    pub registry: Registry,
+    /// A name for the image.
+    #[arg(short, long, value_name = "NAME[:TAG]")]
+    pub tag: Vec<String>,
+    /// Push the image to the registries that its names say.
+    #[arg(long)]
+    pub push: bool,
+    /// Write the image somewhere: type=oci|docker|local|tar|registry|image,dest=PATH.
+    #[arg(short, long, value_name = "SPEC")]
+    pub output: Vec<String>,
+    /// Look nothing up in the cache.
+    #[arg(long)]
+    pub no_cache: bool,
+    /// Look nothing of these stages up in the cache.
+    #[arg(long, value_name = "STAGE", value_delimiter = ',')]
+    pub no_cache_filter: Vec<String>,
+    /// Ask the registry what the bases' tags mean, even where the local store knows.
+    #[arg(long)]
+    pub pull: bool,
+    /// A secret for RUN --mount=type=secret: id=ID[,src=FILE|,env=NAME].
+    #[arg(long, value_name = "SPEC")]
+    pub secret: Vec<String>,
+    /// A label of the image.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub label: Vec<String>,
+    /// Write the image's id into FILE.
+    #[arg(long, value_name = "FILE")]
+    pub iidfile: Option<PathBuf>,
+    /// Write what was built, or why not, into FILE as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub metadata_file: Option<PathBuf>,
+    /// How progress is shown: auto, tty, plain, rawjson or quiet.
+    #[arg(long, value_name = "STYLE", default_value = "auto")]
+    pub progress: String,
+    /// Show no progress, print the image's id.
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// How many steps run at once [default: the number of cores].
+    #[arg(long, value_name = "N")]
+    pub jobs: Option<usize>,
+    /// How layers are compressed: gzip, zstd or uncompressed, with :LEVEL.
+    #[arg(long, value_name = "TYPE[:LEVEL]", default_value = "gzip")]
+    pub compression: String,
+    /// Check the Dockerfile instead of building it: --call=check.
+    #[arg(long, conflicts_with = "call")]
+    pub check: bool,
+    /// What to do with the Dockerfile: build, or check.
+    #[arg(long, value_name = "METHOD")]
+    pub call: Option<String>,
+    /// Flags whose work isn't done yet.
+    #[command(flatten)]
+    pub later: Later,
+}
+
+/// Flags of `docker buildx build` that kiln doesn't know how to honour yet. They are parsed so that the message can say
+/// just that; [`super::request`] refuses each.
+#[derive(Debug, Args, Default)]
+pub struct Later {
+    #[arg(long, hide = true, value_name = "SPEC")]
+    pub(super) cache_from: Vec<String>,
+    #[arg(long, hide = true, value_name = "SPEC")]
+    pub(super) cache_to: Vec<String>,
+    #[arg(long, hide = true, value_name = "SPEC")]
+    pub(super) ssh: Vec<String>,
+    #[arg(long, hide = true, value_name = "KEY=VALUE")]
+    pub(super) annotation: Vec<String>,
+    #[arg(long, hide = true, value_name = "SPEC")]
+    pub(super) attest: Vec<String>,
+    #[arg(long, hide = true, value_name = "SPEC", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(super) provenance: Option<String>,
+    #[arg(long, hide = true, value_name = "SPEC", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(super) sbom: Option<String>,
+    #[arg(long, hide = true, value_name = "ENTITLEMENT")]
+    pub(super) allow: Vec<String>,
+    #[arg(long, hide = true, value_name = "GROUP")]
+    pub(super) cgroup_parent: Option<String>,
+}
+
+/// `kiln check`.
+#[derive(Debug, Args)]
+pub struct Check {
+    /// What is checked.
+    #[command(flatten)]
+    pub source: Source,
+}
+
+/// `kiln plan`.
+#[derive(Debug, Args)]
+pub struct Plan {
+    /// What is planned.
+    #[command(flatten)]
+    pub source: Source,
+    /// How registries are reached.
+    #[command(flatten)]
+    pub registry: Registry,
+}
+
+/// `kiln run`.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// What the process may use.
+    #[command(flatten)]
+    pub process: Process,
+    /// Set a variable; without =VALUE, to the value it has outside.
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    pub env: Vec<String>,
+    /// Run as this user, by name or number.
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    pub user: Option<String>,
+    /// Start in this folder.
+    #[arg(short, long, value_name = "DIR")]
+    pub workdir: Option<String>,
+    /// Run this program instead of the image's entrypoint; empty for none.
+    #[arg(long, value_name = "PROGRAM")]
+    pub entrypoint: Option<String>,
+    /// The image, and arguments for its entrypoint instead of its own.
+    // One list, so that everything behind the image stays as it is, a `--` too.
+    #[arg(required = true, trailing_var_arg = true, value_names = ["IMAGE", "ARG"], num_args = 1..)]
+    pub image_and_args: Vec<String>,
+}
+
+/// `kiln push`.
+#[derive(Debug, Args)]
+pub struct Push {
+    /// How registries are reached.
+    #[command(flatten)]
+    pub registry: Registry,
+    /// The image.
+    pub image: String,
+}
+
+/// `kiln pull`.
+#[derive(Debug, Args)]
+pub struct Pull {
+    /// How registries are reached.
+    #[command(flatten)]
+    pub registry: Registry,
+    /// What the image shall run on [default: this machine].
+    #[arg(long, value_name = "PLATFORM")]
+    pub platform: Option<String>,
+    /// The image.
+    pub image: String,
+}
+
+/// `kiln tag`.
+#[derive(Debug, Args)]
+pub struct Tag {
+    /// The image as it is named now.
+    pub source: String,
+    /// Its further name.
+    pub name: String,
+}
+
+/// `kiln images`.
+#[derive(Debug, Args)]
+pub struct Images {
+    /// Print only ids.
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// How: table or json.
+    #[arg(long, value_name = "FORMAT", default_value = "table", conflicts_with = "quiet")]
+    pub format: String,
+}
+
+/// `kiln rmi`.
+#[derive(Debug, Args)]
+pub struct Rmi {
+    /// The names to remove.
+    #[arg(required = true, value_name = "IMAGE")]
+    pub images: Vec<String>,
+}
+
+/// `kiln inspect`.
+#[derive(Debug, Args)]
+pub struct Image {
+    /// The image.
+    pub image: String,
+}
+
+/// `kiln history`.
+#[derive(Debug, Args)]
+pub struct History {
+    /// Don't cut long lines.
+    #[arg(long)]
+    pub no_trunc: bool,
+    /// How: table or json.
+    #[arg(long, value_name = "FORMAT", default_value = "table")]
+    pub format: String,
+    /// The image.
+    pub image: String,
+}
+
+/// `kiln login`.
+#[derive(Debug, Args)]
+pub struct Login {
+    /// How registries are reached.
+    #[command(flatten)]
+    pub registry_flags: Registry,
+    /// The user's name.
+    #[arg(short, long, value_name = "NAME")]
+    pub username: Option<String>,
+    /// The password, which other users of this machine can see here: better --password-stdin.
+    #[arg(short, long, value_name = "PASSWORD", conflicts_with = "password_stdin")]
+    pub password: Option<String>,
+    /// Read the password from standard input.
+    #[arg(long)]
+    pub password_stdin: bool,
+    /// The registry's host [default: docker.io].
+    #[arg(value_name = "REGISTRY")]
+    pub registry: Option<String>,
+}
+
+/// `kiln logout`.
+#[derive(Debug, Args)]
+pub struct Logout {
+    /// The registry's host [default: docker.io].
+    #[arg(value_name = "REGISTRY")]
+    pub registry: Option<String>,
+}
+
+/// `kiln prune`.
+#[derive(Debug, Args)]
+pub struct Prune {
+    /// The cache too, not only what a crash left and no image or cache record needs.
+    #[arg(short, long)]
+    pub all: bool,
+}
+
+/// `kiln info`.
+#[derive(Debug, Args)]
+pub struct Info {
+    /// How: text or json.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub format: String,
+}
+
+/// `kiln debug`.
+#[derive(Debug, Subcommand)]
+pub enum Debug {
+    /// Print a Dockerfile's syntax tree as BuildKit's parser does.
+    Ast {
+        /// The Dockerfile; - reads it from standard input.
+        file: PathBuf,
+    },
+}

@@ -1,0 +1,66 @@
+//! What the command line needs to know about its surroundings, read once and passed on.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::{self, IsTerminal as _};
+use std::path::PathBuf;
+
+/// The process's surroundings. Nothing else in `cli` reads them, so a test can make any.
+#[derive(Debug, Clone, Default)]
+pub struct Env {
+    /// The environment variables.
+    pub vars: BTreeMap<OsString, OsString>,
+    /// The working directory; relative paths of the command line start there.
+    pub cwd: PathBuf,
+    /// The effective user.
+    pub uid: u32,
+    /// How many cores the process may use.
+    pub cores: usize,
+    /// The terminal behind standard error, where it is one.
+    pub terminal: Option<Terminal>,
+}
+
+/// The size of a terminal, in character cells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terminal {
+    /// Characters in a line.
+    pub columns: usize,
+    /// Lines.
+    pub rows: usize,
+}
+
+impl Env {
+    /// The surroundings of this process. Fails where the working directory is gone.
+    pub fn current() -> io::Result<Self> {
+        Ok(Self {
+            vars: std::env::vars_os().collect(),
+            cwd: std::env::current_dir()?,
+            uid: rustix::process::geteuid().as_raw(),
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            terminal: Terminal::behind_stderr(),
+        })
+    }
+
+    /// A variable's value; one that is no UTF-8 counts as unset.
+    pub fn var(&self, name: &str) -> Option<&str> {
+        self.vars.get(std::ffi::OsStr::new(name)).and_then(|v| v.to_str())
+    }
+
+    /// A variable's value, unless it is empty.
+    pub fn set_var(&self, name: &str) -> Option<&str> {
+        self.var(name).filter(|v| !v.is_empty())
+    }
+}
+
+impl Terminal {
+    /// The terminal behind standard error, with its size now.
+    pub fn behind_stderr() -> Option<Self> {
+        let stderr = io::stderr();
+        if !stderr.is_terminal() {
+            return None;
+        }
+        let size = rustix::termios::tcgetwinsize(&stderr).ok();
+        let known = |n: u16, otherwise| if n == 0 { otherwise } else { usize::from(n) };
+        Some(Self { columns: known(size.map_or(0, |s| s.ws_col), 80), rows: known(size.map_or(0, |s| s.ws_row), 24) })
+    }
+}

@@ -1,0 +1,295 @@
+//! What `build`, `check` and `plan` are asked for.
+
+use super::{ProcessRequest, RegistryRequest, each, not_yet, process, registry, style, values, word, wrong};
+use crate::cli::progress::Style;
+use crate::cli::{Env, args};
+use crate::dockerfile::csv;
+use crate::layer::{Compression, CompressionError};
+use crate::oci::{Platform, Reference};
+use crate::report::{Kind, Problem};
+use std::path::{Path, PathBuf};
+use values::Why;
+
+/// What is built from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SourceRequest {
+    /// The folder of the context, absolute.
+    pub context: PathBuf,
+    /// Further folders by name.
+    pub named_contexts: Vec<(String, PathBuf)>,
+    /// The Dockerfile.
+    pub dockerfile: DockerfileAt,
+    /// The stage to build; the last where none is named.
+    pub target: Option<String>,
+    /// ARG values.
+    pub build_args: Vec<(String, String)>,
+    /// What to build for, this machine where nothing was said; never empty, no platform twice.
+    pub platforms: Vec<Platform>,
+}
+
+/// Where a Dockerfile is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DockerfileAt {
+    /// At this path, which people know by this name.
+    Path {
+        /// Absolute.
+        path: PathBuf,
+        /// As typed.
+        shown: String,
+    },
+    /// On standard input.
+    Stdin,
+}
+
+/// `kiln build`.
+#[derive(Debug, Clone)]
+pub struct BuildRequest {
+    /// What is built from.
+    pub source: SourceRequest,
+    /// What its processes may use.
+    pub process: ProcessRequest,
+    /// How registries are reached.
+    pub registry: RegistryRequest,
+    /// Names for the image.
+    pub tags: Vec<Reference>,
+    /// Push to the registries of these names.
+    pub push: bool,
+    /// `--output`, as typed; `export` knows what they mean.
+    pub outputs: Vec<String>,
+    /// Look nothing up in the cache.
+    pub no_cache: bool,
+    /// Nor anything of these stages.
+    pub no_cache_filter: Vec<String>,
+    /// Ask the registry what the bases' tags mean, even where the store knows.
+    pub pull: bool,
+    /// Secrets for RUN.
+    pub secrets: Vec<Secret>,
+    /// Labels of the image.
+    pub labels: Vec<(String, String)>,
+    /// Where the image's id goes.
+    pub iidfile: Option<PathBuf>,
+    /// Where the account of the build goes.
+    pub metadata_file: Option<PathBuf>,
+    /// How progress is drawn.
+    pub style: Style,
+    /// Print the image's id on standard output.
+    pub print_id: bool,
+    /// How many steps run at once, at least one.
+    pub jobs: usize,
+    /// How layers are compressed.
+    pub compression: Compression,
+    /// What to do with the Dockerfile.
+    pub call: Call,
+}
+
+/// What to do with a Dockerfile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Call {
+    /// Build it.
+    Build,
+    /// Check it.
+    Check,
+}
+
+/// A secret for `RUN --mount=type=secret`. Its value is read when it is needed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Secret {
+    /// Its name.
+    pub id: String,
+    /// Where its value is.
+    pub from: SecretFrom,
+}
+
+/// Where a secret's value is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecretFrom {
+    /// In a file.
+    File(PathBuf),
+    /// In an environment variable.
+    Env(String),
+}
+
+pub(super) fn build(b: args::Build, env: &Env) -> Result<BuildRequest, Problem> {
+    refuse_later(&b.later)?;
+    let tags = each("--tag", &b.tag, values::tag)?;
+    if b.push && tags.is_empty() {
+        return Err(Problem::new(Kind::Usage, "--push needs a name to push to").hint("give one with --tag"));
+    }
+    Ok(BuildRequest {
+        source: source(b.source, env)?,
+        process: process::process(&b.process)?,
+        registry: registry(&b.registry)?,
+        tags,
+        push: b.push,
+        outputs: b.output,
+        no_cache: b.no_cache,
+        no_cache_filter: b.no_cache_filter,
+        pull: b.pull,
+        secrets: each("--secret", &b.secret, |t| secret(t, env))?,
+        labels: values::pairs_or_empty(&b.label).map_err(|(text, why)| wrong("--label", &text, &why))?,
+        iidfile: b.iidfile.map(|f| env.cwd.join(f)),
+        metadata_file: b.metadata_file.map(|f| env.cwd.join(f)),
+        style: style(&b.progress, b.quiet, env)?,
+        print_id: b.quiet || b.progress == "quiet",
+        jobs: jobs(b.jobs, env)?,
+        compression: compression(&b.compression)?,
+        call: call(b.check, b.call.as_deref())?,
+    })
+}
+
+/// A flag that is accepted and does nothing would be a lie. `false` is what kiln does: it attaches nothing.
+fn refuse_later(l: &args::Later) -> Result<(), Problem> {
+    let wanted = |flag: &Option<String>| flag.as_deref().is_some_and(|v| v != "false");
+    let given = [
+        ("--cache-from", !l.cache_from.is_empty()),
+        ("--cache-to", !l.cache_to.is_empty()),
+        ("--ssh", !l.ssh.is_empty()),
+        ("--annotation", !l.annotation.is_empty()),
+        ("--attest", !l.attest.is_empty()),
+        ("--provenance", wanted(&l.provenance)),
+        ("--sbom", wanted(&l.sbom)),
+        ("--allow", !l.allow.is_empty()),
+        ("--cgroup-parent", l.cgroup_parent.is_some()),
+    ];
+    given.iter().find(|(_, given)| *given).map_or(Ok(()), |(flag, _)| Err(not_yet(flag)))
+}
+
+pub(super) fn source(s: args::Source, env: &Env) -> Result<SourceRequest, Problem> {
+    let context = context(&s.context, env)?;
+    let dockerfile = match s.file {
+        Some(file) => self::dockerfile(file, env),
+        None => beside(&s.context, &context),
+    };
+    Ok(SourceRequest {
+        context,
+        named_contexts: s.build_context.iter().map(|t| named_context(t, env)).collect::<Result<_, _>>()?,
+        dockerfile,
+        target: s.target.filter(|t| !t.is_empty()),
+        build_args: build_args(&s.build_arg, env)?,
+        platforms: platforms(&s.platform)?,
+    })
+}
+
+/// Whether a context is no folder of this machine, by buildx's rules.
+fn is_remote(text: &str) -> bool {
+    ["git@", "github.com/"].iter().any(|p| text.starts_with(p)) || text.contains("://")
+}
+
+fn context(text: &str, env: &Env) -> Result<PathBuf, Problem> {
+    match text {
+        "" => Err(wrong("context", text, "want a folder")),
+        "-" => Err(not_yet("a context on standard input")),
+        remote if is_remote(remote) => Err(not_yet("a context that is no folder")),
+        folder => Ok(env.cwd.join(folder)),
+    }
+}
+
+fn named_context(text: &str, env: &Env) -> Result<(String, PathBuf), Problem> {
+    let fail = |why: &str| wrong("--build-context", text, why);
+    let (name, place) = text.split_once('=').ok_or_else(|| fail("want NAME=DIR"))?;
+    if name.is_empty() || place.is_empty() {
+        return Err(fail("want NAME=DIR"));
+    }
+    if place == "-" || is_remote(place) || place.starts_with("target:") {
+        return Err(not_yet("a --build-context that is no folder"));
+    }
+    Ok((name.to_ascii_lowercase(), env.cwd.join(place)))
+}
+
+/// The Dockerfile that `-f` names, from the working directory on.
+pub(super) fn dockerfile(file: PathBuf, env: &Env) -> DockerfileAt {
+    if file.as_os_str() == "-" {
+        return DockerfileAt::Stdin;
+    }
+    DockerfileAt::Path { shown: file.display().to_string(), path: env.cwd.join(file) }
+}
+
+/// The Dockerfile of a context.
+fn beside(typed: &str, context: &Path) -> DockerfileAt {
+    let shown = match typed {
+        "." => "Dockerfile".to_owned(),
+        dir => Path::new(dir).join("Dockerfile").display().to_string(),
+    };
+    DockerfileAt::Path { path: context.join("Dockerfile"), shown }
+}
+
+/// `--build-arg`, and `$SOURCE_DATE_EPOCH`, which buildx passes on, too.
+fn build_args(texts: &[String], env: &Env) -> Result<Vec<(String, String)>, Problem> {
+    let mut pairs = values::pairs_from_env(texts, env).map_err(|(text, why)| wrong("--build-arg", &text, &why))?;
+    let epoch = "SOURCE_DATE_EPOCH";
+    if let Some(value) = env.set_var(epoch)
+        && !pairs.iter().any(|(name, _)| name == epoch)
+    {
+        pairs.push((epoch.into(), value.into()));
+    }
+    Ok(pairs)
+}
+
+pub(super) fn platform(text: &str) -> Result<Platform, Problem> {
+    if text == "local" {
+        return Ok(Platform::host());
+    }
+    text.parse().map_err(|e: crate::oci::PlatformError| Problem::new(Kind::Usage, e.to_string()))
+}
+
+fn platforms(texts: &[String]) -> Result<Vec<Platform>, Problem> {
+    let mut platforms: Vec<Platform> = Vec::new();
+    for text in texts.iter().map(|t| t.trim()).filter(|t| !t.is_empty()) {
+        let p = platform(text)?;
+        if !platforms.contains(&p) {
+            platforms.push(p);
+        }
+    }
+    if platforms.is_empty() {
+        platforms.push(Platform::host());
+    }
+    Ok(platforms)
+}
+
+fn jobs(given: Option<usize>, env: &Env) -> Result<usize, Problem> {
+    match given {
+        Some(0) => Err(wrong("--jobs", "0", "want at least one")),
+        given => Ok(given.unwrap_or(env.cores).max(1)),
+    }
+}
+
+fn compression(text: &str) -> Result<Compression, Problem> {
+    text.parse().map_err(|e: CompressionError| Problem::new(Kind::Usage, format!("--compression {e}")))
+}
+
+fn call(check: bool, method: Option<&str>) -> Result<Call, Problem> {
+    match method {
+        Some("outline" | "targets") => Err(not_yet("--call outline and targets")),
+        Some(m) => word("--call", m, &[("build", Call::Build), ("check", Call::Check)]),
+        None if check => Ok(Call::Check),
+        None => Ok(Call::Build),
+    }
+}
+
+/// `id=ID[,src=FILE|,env=NAME][,type=file|env]`; with an id alone, the variable of that name, else the file.
+fn secret(text: &str, env: &Env) -> Result<Secret, Why> {
+    let (mut id, mut file, mut variable, mut kind) = (None, None, None, None);
+    for field in csv::fields(text)? {
+        let (key, value) = field.text.split_once('=').ok_or_else(|| format!("the field {:?} has no =", field.text))?;
+        match key.to_ascii_lowercase().as_str() {
+            "id" => id = Some(value.to_owned()),
+            "src" | "source" => file = Some(value.to_owned()),
+            "env" => variable = Some(value.to_owned()),
+            "type" if matches!(value, "file" | "env") => kind = Some(value.to_owned()),
+            "type" => return Err(format!("the type {value:?} is neither file nor env")),
+            _ => return Err(format!("there is no field {key:?}; known are id, src, env and type")),
+        }
+    }
+    let id = id.filter(|i| !i.is_empty()).ok_or("it has no id=")?;
+    if kind.as_deref() == Some("env") && variable.is_none() {
+        variable = file.take();
+    }
+    let from = match (variable, file) {
+        (Some(_), Some(_)) => return Err("it has both a file and a variable".into()),
+        (Some(variable), None) => SecretFrom::Env(variable),
+        (None, Some(file)) => SecretFrom::File(env.cwd.join(file)),
+        (None, None) if env.var(&id).is_some() => SecretFrom::Env(id.clone()),
+        (None, None) => SecretFrom::File(env.cwd.join(&id)),
+    };
+    Ok(Secret { id, from })
+}

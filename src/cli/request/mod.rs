@@ -1,0 +1,308 @@
+//! The command line resolved and checked: what to do, as data. Nothing here reads a file or asks a registry.
+
+mod build;
+mod process;
+mod values;
+
+pub use build::{BuildRequest, Call, DockerfileAt, Secret, SecretFrom, SourceRequest};
+pub use process::{Isolation, ProcessRequest};
+pub use values::UNLIMITED;
+
+use super::progress::Style;
+use super::{Env, args};
+use crate::oci::{Platform, Reference};
+use crate::report::{Kind, Problem};
+use crate::store;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use values::Why;
+
+/// One run of the program.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The folder of the local store.
+    pub store: PathBuf,
+    /// What to do.
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Clone)]
+pub enum Command {
+    /// Build an image.
+    Build(Box<BuildRequest>),
+    /// Check a Dockerfile.
+    Check(SourceRequest),
+    /// Show the steps of a build.
+    Plan(SourceRequest, RegistryRequest),
+    /// Run a process in an image.
+    Run(RunRequest),
+    /// Push an image of the store.
+    Push(Reference, RegistryRequest),
+    /// Pull an image into the store, for a platform.
+    Pull(Reference, Platform, RegistryRequest),
+    /// Name an image, the old name first.
+    Tag(ImageName, Reference),
+    /// List the images: ids alone, or all as JSON or a table.
+    Images(Listing),
+    /// Remove names.
+    Rmi(Vec<ImageName>),
+    /// Print an image's manifest and configuration.
+    Inspect(ImageName),
+    /// Print an image's history.
+    History {
+        /// The image.
+        image: ImageName,
+        /// Whether long lines stay whole.
+        whole_lines: bool,
+        /// As JSON rather than a table.
+        json: bool,
+    },
+    /// Store credentials.
+    Login(LoginRequest),
+    /// Forget the credentials of a registry's host.
+    Logout(String),
+    /// Remove what nothing needs.
+    Prune {
+        /// The cache too.
+        all: bool,
+    },
+    /// Print what was found out about this place.
+    Info {
+        /// As JSON rather than text.
+        json: bool,
+    },
+    /// Print a Dockerfile's syntax tree.
+    DebugAst(DockerfileAt),
+}
+
+/// How registries are reached.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct RegistryRequest {
+    /// Host and mirror, in the order to try.
+    pub mirrors: Vec<(String, url::Url)>,
+    /// Hosts that may speak plain HTTP or show any certificate.
+    pub insecure: Vec<String>,
+}
+
+/// `kiln run`.
+#[derive(Debug, Clone)]
+pub struct RunRequest {
+    /// The image.
+    pub image: ImageName,
+    /// Arguments instead of the image's own; empty for those.
+    pub args: Vec<String>,
+    /// Instead of the image's entrypoint; an empty one is none.
+    pub entrypoint: Option<Vec<String>>,
+    /// Variables on top of the image's.
+    pub env: Vec<(String, String)>,
+    /// Instead of the image's user.
+    pub user: Option<String>,
+    /// Instead of the image's working folder.
+    pub workdir: Option<String>,
+    /// What it may use.
+    pub process: ProcessRequest,
+}
+
+/// An image of the local store as a person names it: a reference or (the beginning of) an id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageName {
+    /// As typed.
+    pub typed: String,
+    /// As a reference; `None` for a whole id.
+    pub reference: Option<Reference>,
+}
+
+/// What `kiln images` prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listing {
+    /// Columns for a person.
+    Table,
+    /// One JSON array.
+    Json,
+    /// Ids.
+    Ids,
+}
+
+/// `kiln login`.
+#[derive(Debug, Clone)]
+pub struct LoginRequest {
+    /// The registry's host.
+    pub host: String,
+    /// The user; asked for where there is none.
+    pub username: Option<String>,
+    /// The password.
+    pub password: PasswordFrom,
+    /// How registries are reached.
+    pub registry: RegistryRequest,
+}
+
+/// Where a password comes from.
+#[derive(Clone, PartialEq, Eq)]
+pub enum PasswordFrom {
+    /// The command line.
+    Given(String),
+    /// Standard input, without its last line end.
+    Stdin,
+    /// The terminal, asked for.
+    Prompt,
+}
+
+impl std::fmt::Debug for PasswordFrom {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Given(_) => "Given(…)",
+            Self::Stdin => "Stdin",
+            Self::Prompt => "Prompt",
+        })
+    }
+}
+
+/// A value that its flag doesn't take.
+fn wrong(flag: &str, text: &str, why: &str) -> Problem {
+    Problem::new(Kind::Usage, format!("{flag} {text:?}: {why}"))
+}
+
+/// A flag whose work isn't done yet.
+fn not_yet(what: &str) -> Problem {
+    Problem::new(Kind::Usage, format!("not supported yet: {what}"))
+}
+
+/// One of a closed set of words.
+fn word<T: Copy>(flag: &str, text: &str, words: &[(&str, T)]) -> Result<T, Problem> {
+    words.iter().find(|(w, _)| *w == text).map(|(_, t)| *t).ok_or_else(|| {
+        let known: Vec<&str> = words.iter().map(|(w, _)| *w).collect();
+        wrong(flag, text, &format!("want one of {}", known.join(", ")))
+    })
+}
+
+/// Values of a flag that comes several times.
+fn each<T>(flag: &str, texts: &[String], parse: impl Fn(&str) -> Result<T, Why>) -> Result<Vec<T>, Problem> {
+    values::each(texts, parse).map_err(|(text, why)| wrong(flag, &text, &why))
+}
+
+/// Resolves a command line.
+pub fn resolve(cli: args::Cli, env: &Env) -> Result<Request, Problem> {
+    Ok(Request { store: place(cli.root.as_deref(), env)?, command: command(cli.command, env)? })
+}
+
+/// Where the store is, absolute.
+fn place(given: Option<&Path>, env: &Env) -> Result<PathBuf, Problem> {
+    if given.is_some_and(|g| g.as_os_str().is_empty()) {
+        return Err(wrong("--root", "", "want a folder"));
+    }
+    Ok(env.cwd.join(store::place(given, &|name| env.vars.get(OsStr::new(name)).cloned(), env.uid)?))
+}
+
+fn command(command: args::Command, env: &Env) -> Result<Command, Problem> {
+    use args::Command as A;
+    Ok(match command {
+        A::Build(b) => Command::Build(Box::new(build::build(b, env)?)),
+        A::Check(c) => Command::Check(build::source(c.source, env)?),
+        A::Plan(p) => Command::Plan(build::source(p.source, env)?, registry(&p.registry)?),
+        A::Run(r) => Command::Run(run(r, env)?),
+        A::Push(p) => Command::Push(reference(&p.image)?, registry(&p.registry)?),
+        A::Pull(p) => Command::Pull(reference(&p.image)?, platform(p.platform.as_deref())?, registry(&p.registry)?),
+        A::Tag(t) => Command::Tag(image(&t.source)?, values::tag(&t.name).map_err(|w| wrong("name", &t.name, &w))?),
+        A::Images(i) => Command::Images(listing(&i)?),
+        A::Rmi(r) => Command::Rmi(r.images.iter().map(|i| image(i)).collect::<Result<_, _>>()?),
+        A::Inspect(i) => Command::Inspect(image(&i.image)?),
+        A::History(h) => Command::History {
+            image: image(&h.image)?,
+            whole_lines: h.no_trunc,
+            json: word("--format", &h.format, &[("table", false), ("json", true)])?,
+        },
+        A::Login(l) => Command::Login(login(l)?),
+        A::Logout(l) => Command::Logout(host(l.registry.as_deref())?),
+        A::Prune(p) => Command::Prune { all: p.all },
+        A::Info(i) => Command::Info { json: word("--format", &i.format, &[("text", false), ("json", true)])? },
+        A::Debug(args::Debug::Ast { file }) => Command::DebugAst(build::dockerfile(file, env)),
+    })
+}
+
+fn run(r: args::Run, env: &Env) -> Result<RunRequest, Problem> {
+    let variables = values::pairs_from_env(&r.env, env).map_err(|(text, why)| wrong("--env", &text, &why))?;
+    let mut words = r.image_and_args.into_iter();
+    Ok(RunRequest {
+        image: image(&words.next().unwrap_or_default())?,
+        args: words.collect(),
+        entrypoint: r.entrypoint.map(|e| if e.is_empty() { Vec::new() } else { vec![e] }),
+        env: variables,
+        user: r.user,
+        workdir: r.workdir,
+        process: process::process(&r.process)?,
+    })
+}
+
+fn listing(i: &args::Images) -> Result<Listing, Problem> {
+    if i.quiet {
+        return Ok(Listing::Ids);
+    }
+    word("--format", &i.format, &[("table", Listing::Table), ("json", Listing::Json)])
+}
+
+fn login(l: args::Login) -> Result<LoginRequest, Problem> {
+    let password = match l.password {
+        Some(given) => PasswordFrom::Given(given),
+        None if l.password_stdin => PasswordFrom::Stdin,
+        None => PasswordFrom::Prompt,
+    };
+    if password == PasswordFrom::Stdin && l.username.is_none() {
+        return Err(Problem::new(Kind::Usage, "--password-stdin needs --username"));
+    }
+    let registry = registry(&l.registry_flags)?;
+    Ok(LoginRequest { host: host(l.registry.as_deref())?, username: l.username, password, registry })
+}
+
+/// A registry's host as typed, docker.io where none is.
+fn host(typed: Option<&str>) -> Result<String, Problem> {
+    let typed = typed.unwrap_or("docker.io");
+    // People paste `https://host/`; the scheme says nothing that loopback and --insecure-registry don't.
+    let bare = typed.trim_start_matches("https://").trim_start_matches("http://");
+    values::registry_host(bare).map_err(|why| wrong("registry", typed, &why))
+}
+
+fn registry(r: &args::Registry) -> Result<RegistryRequest, Problem> {
+    Ok(RegistryRequest {
+        mirrors: each("--registry-mirror", &r.registry_mirror, values::mirror)?,
+        insecure: each("--insecure-registry", &r.insecure_registry, values::registry_host)?,
+    })
+}
+
+fn reference(text: &str) -> Result<Reference, Problem> {
+    text.parse().map_err(|e: crate::oci::ReferenceError| Problem::new(Kind::Usage, e.to_string()))
+}
+
+/// An image of the store. A whole id is no reference, though its letters would be one; of a shorter one the store tells.
+fn image(text: &str) -> Result<ImageName, Problem> {
+    let digits = text.strip_prefix("sha256:").unwrap_or(text);
+    let id = digits.len() == 64 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    let reference = if id { None } else { Some(reference(text)?) };
+    Ok(ImageName { typed: text.to_owned(), reference })
+}
+
+fn platform(text: Option<&str>) -> Result<Platform, Problem> {
+    text.map_or_else(|| Ok(Platform::host()), build::platform)
+}
+
+/// How progress is drawn: what `--progress` says, as far as the place allows.
+fn style(progress: &str, quiet: bool, env: &Env) -> Result<Style, Problem> {
+    let words = [
+        ("auto", None),
+        ("tty", None),
+        ("plain", Some(Style::Plain)),
+        ("rawjson", Some(Style::RawJson)),
+        ("quiet", Some(Style::Quiet)),
+    ];
+    let chosen = word("--progress", progress, &words)?;
+    if quiet && !matches!(progress, "auto" | "quiet") {
+        return Err(Problem::new(Kind::Usage, format!("--quiet and --progress {progress} contradict each other")));
+    }
+    Ok(match (chosen, env.terminal) {
+        _ if quiet => Style::Quiet,
+        (Some(style), _) => style,
+        (None, None) => Style::Plain,
+        (None, Some(_)) if env.var("TERM") == Some("dumb") => Style::Plain,
+        (None, Some(terminal)) => Style::Tty { terminal, colours: env.set_var("NO_COLOR").is_none() },
+    })
+}

@@ -1,0 +1,67 @@
+//! What a process of a build or of `kiln run` may see and use.
+
+use super::{each, not_yet, values, word, wrong};
+use crate::cli::args;
+use crate::plan::op::{Limits, Network};
+use crate::report::Problem;
+
+/// What a process may see and use.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ProcessRequest {
+    /// Its network.
+    pub network: Network,
+    /// `/etc/hosts` entries: name, address.
+    pub extra_hosts: Vec<(String, String)>,
+    /// Its limits.
+    pub limits: Limits,
+    /// How it is kept apart.
+    pub isolation: Isolation,
+}
+
+/// How processes are kept apart from the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Isolation {
+    /// The strongest way that works here.
+    #[default]
+    Auto,
+    /// Namespaces, as root.
+    Root,
+}
+
+/// Levels that the design names and kiln doesn't have yet.
+const LATER: &[&str] = &["rootless", "chroot", "in-place", "oci"];
+
+pub(super) fn process(p: &args::Process) -> Result<ProcessRequest, Problem> {
+    let networks = [("default", Network::Default), ("none", Network::None), ("host", Network::Host)];
+    let network = p.network.as_deref().map_or(Ok(Network::Default), |n| word("--network", n, &networks))?;
+    Ok(ProcessRequest {
+        network,
+        extra_hosts: each("--add-host", &p.add_host, values::host)?,
+        limits: limits(p)?,
+        isolation: isolation(&p.isolation)?,
+    })
+}
+
+fn isolation(text: &str) -> Result<Isolation, Problem> {
+    if LATER.contains(&text) {
+        return Err(not_yet(&format!("--isolation {text}")));
+    }
+    word("--isolation", text, &[("auto", Isolation::Auto), ("root", Isolation::Root)])
+}
+
+fn limits(p: &args::Process) -> Result<Limits, Problem> {
+    Ok(Limits {
+        shm_size: positive("--shm-size", p.shm_size.as_deref())?,
+        ulimits: each("--ulimit", &p.ulimit, values::ulimit)?,
+        memory: positive("--memory", p.memory.as_deref())?,
+        cpu_shares: p.cpu_shares.filter(|n| *n > 0),
+        milli_cpus: p.cpus.as_deref().map(|t| values::milli_cpus(t).map_err(|w| wrong("--cpus", t, &w))).transpose()?,
+    })
+}
+
+/// Bytes; 0 is no limit, as with Docker.
+fn positive(flag: &str, text: Option<&str>) -> Result<Option<u64>, Problem> {
+    let Some(text) = text else { return Ok(None) };
+    let bytes = values::bytes(text).map_err(|why| wrong(flag, text, &why))?;
+    Ok(Some(bytes).filter(|b| *b > 0))
+}

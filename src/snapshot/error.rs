@@ -1,0 +1,56 @@
+//! What can go wrong with a root filesystem.
+
+use crate::layer::{EntryPath, PathError};
+use std::io;
+use std::path::Path;
+
+/// A root filesystem that couldn't be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A system call failed.
+    #[error("{call} {path}")]
+    Call {
+        /// Which, by its name.
+        call: &'static str,
+        /// On which file: a path of this machine, or one inside the root filesystem.
+        path: String,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// More symbolic links on the way than a kernel or BuildKit follows.
+    #[error("{0}: too many levels of symbolic links")]
+    Loop(EntryPath),
+    /// A directory was needed there.
+    #[error("{0}: not a directory")]
+    NotDirectory(EntryPath),
+    /// A directory was moved by overlayfs itself, which a layer can't say.
+    #[error("{0} was renamed by overlayfs (redirect_dir is on), which can't become a layer")]
+    Redirect(EntryPath),
+    /// A path that no root filesystem can have.
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// The layer on the other side failed.
+    #[error(transparent)]
+    Layer(#[from] crate::layer::Error),
+    /// No such user in the image.
+    #[error("unable to find user {0}: no matching entries in passwd file")]
+    NoUser(String),
+    /// No such group in the image.
+    #[error("unable to find group {0}: no matching entries in group file")]
+    NoGroup(String),
+    /// A user's or group's number that no kernel takes.
+    #[error("{0:?} is not a user or group number between 0 and 4294967294")]
+    IdRange(String),
+}
+
+impl Error {
+    /// A failed call on a file of this machine.
+    pub fn host(call: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
+        Self::Call { call, path: path.display().to_string(), source: source.into() }
+    }
+
+    /// A failed call on a file inside a root filesystem.
+    pub fn inside(call: &'static str, path: &EntryPath, source: impl Into<io::Error>) -> Self {
+        Self::Call { call, path: path.to_string(), source: source.into() }
+    }
+}

@@ -1,0 +1,407 @@
+//! Entries of a layer to a folder in overlayfs's form, on top of lower layers.
+
+use super::at::{self, Kind, Meta};
+use super::tree::{MOST_LINKS, entry, missing, steps};
+use super::{Error, StackTree, Tree};
+use crate::layer::{self, Device, Entry, EntryKind, EntryPath, EntrySink, Timestamp};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Timestamps};
+use rustix::io::Errno;
+use rustix::process::{Gid, Uid};
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+/// Fills the upper directory of an overlay with a layer's entries, as containerd applies a layer:
+///
+/// - a path's parents may be symbolic links, of this layer or lower ones; they are followed inside the root;
+/// - parents that aren't entries are made like the lower directory of that name, or 0755 and root's;
+/// - an entry takes the place of whatever is there, but for a directory on a directory, which takes over its metadata;
+/// - a hardlink to a lower layer's file brings that file up;
+/// - the root itself stays as it is.
+///
+/// Nothing outside the folder is ever opened: each step is relative to an open directory and follows no link. The folder
+/// must be this writer's alone. [`finish`](Self::finish) sets the times of the directories; without it they are wrong.
+#[derive(Debug)]
+pub struct FolderWriter {
+    lower: StackTree,
+    /// The directories from the root to where the last entry went; the root is always there.
+    way: Vec<Step>,
+    /// When each directory of this layer says it changed.
+    times: HashMap<EntryPath, Timestamp>,
+    /// The time of directories that no entry speaks of.
+    made: Timestamp,
+}
+
+/// An open directory of the folder.
+#[derive(Debug)]
+struct Step {
+    path: EntryPath,
+    fd: OwnedFd,
+    /// Whether what lower layers have in it shows.
+    lower: bool,
+}
+
+/// What was in an entry's place.
+enum Was {
+    Nothing,
+    Dir,
+    /// Something that hid what lower layers have.
+    Hiding,
+}
+
+impl FolderWriter {
+    /// Writes into `folder` what is to lie upon `lower`; directories that no entry speaks of get the time `made`.
+    pub fn new(folder: &Path, lower: StackTree, made: Timestamp) -> Result<Self, Error> {
+        let root = Step { path: EntryPath::root(), fd: at::open_root(folder)?, lower: !lower.is_empty() };
+        Ok(Self { lower, way: vec![root], times: HashMap::new(), made })
+    }
+
+    /// Sets the times of all directories.
+    pub fn finish(self) -> Result<(), Error> {
+        let Some(root) = self.way.first() else { return Ok(()) };
+        for (path, time) in &self.times {
+            match at::open(root.fd.as_fd(), path, OFlags::RDONLY | OFlags::DIRECTORY) {
+                Ok(dir) => fs::futimens(&dir, &both(*time)).map_err(|e| Error::inside("futimens", path, e))?,
+                // A later entry took its place.
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
+                Err(e) => return Err(Error::inside("open", path, e)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a regular file to be written to, with [`end_file`](Self::end_file) to follow.
+    pub(super) fn start_file(&mut self, entry: &Entry) -> Result<File, Error> {
+        let name = self.go_to(&entry.path)?;
+        self.clear(&name, false)?;
+        self.create_file(&name, &entry.path)
+    }
+
+    /// Gives a written file its metadata.
+    pub(super) fn end_file(&mut self, entry: &Entry, file: &File) -> Result<(), Error> {
+        set_meta(file.as_fd(), entry)
+    }
+
+    fn add_entry(&mut self, entry: &Entry, content: &mut dyn Read) -> Result<(), Error> {
+        match &entry.kind {
+            _ if entry.path.is_root() && entry.kind != EntryKind::Opaque => Ok(()),
+            EntryKind::Opaque => self.make_opaque(&entry.path),
+            EntryKind::Whiteout => self.hide(&entry.path),
+            EntryKind::Hardlink(target) => self.link(entry, target),
+            EntryKind::Dir => {
+                let name = self.go_to(&entry.path)?;
+                self.make_dir(&name, entry)
+            }
+            _ => {
+                let name = self.go_to(&entry.path)?;
+                self.clear(&name, false)?;
+                self.create(&name, entry, content)
+            }
+        }
+    }
+
+    /// Makes the way lead to the directory that `path` is in, and returns its name there.
+    fn go_to(&mut self, path: &EntryPath) -> Result<Vec<u8>, Error> {
+        let name = path.file_name().ok_or_else(|| Error::NotDirectory(path.clone()))?.to_vec();
+        self.descend(&path.parent().unwrap_or_default())?;
+        Ok(name)
+    }
+
+    /// Makes the way lead to the directory at `path`, following links inside the root, making what is missing.
+    fn descend(&mut self, path: &EntryPath) -> Result<(), Error> {
+        let names: Vec<_> = path.components().collect();
+        let shared = self.way.iter().skip(1).zip(&names).take_while(|(s, n)| s.path.file_name() == Some(**n)).count();
+        self.way.truncate(shared + 1);
+        let mut todo: Vec<Vec<u8>> = names.iter().skip(shared).rev().map(|n| n.to_vec()).collect();
+        let mut hops = 0;
+        while let Some(name) = todo.pop() {
+            if name == b".." {
+                self.way.truncate(self.way.len().saturating_sub(1).max(1));
+                continue;
+            }
+            let Some(target) = self.step(&name)? else { continue };
+            hops += 1;
+            if hops > MOST_LINKS {
+                return Err(Error::Loop(path.clone()));
+            }
+            if target.starts_with(b"/") {
+                self.way.truncate(1);
+            }
+            todo.extend(steps(&target));
+        }
+        Ok(())
+    }
+
+    /// One step down the way; a symbolic link's target instead, where one stands there.
+    fn step(&mut self, name: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        let path = self.here()?.path.join(name)?;
+        let fail = |call| {
+            let path = path.clone();
+            move |e: Errno| Error::inside(call, &path, e)
+        };
+        let here = self.here()?;
+        match at::open_dir(here.fd.as_fd(), name) {
+            Ok(fd) => {
+                let lower = here.lower
+                    && !at::is_opaque(fd.as_fd()).map_err(fail("fgetxattr"))?
+                    && self.lower.stat(&path)?.is_some_and(|m| m.is_dir());
+                self.way.push(Step { path, fd, lower });
+                return Ok(None);
+            }
+            Err(Errno::NOENT) => {}
+            Err(Errno::NOTDIR | Errno::LOOP) => match at::stat_name(here.fd.as_fd(), name).map_err(fail("stat"))? {
+                Some(meta) if meta.kind == Kind::Symlink => {
+                    return at::read_link(here.fd.as_fd(), name).map(Some).map_err(fail("readlink"));
+                }
+                // The directory that this layer removed comes back with nothing in it.
+                Some(meta) if meta.is_whiteout() => {
+                    self.make_parent(name, &path)?;
+                    return Ok(None);
+                }
+                _ => return Err(Error::NotDirectory(path)),
+            },
+            Err(e) => return Err(fail("open")(e)),
+        }
+        match self.lower_stat(&path)? {
+            Some(meta) if meta.kind == Kind::Symlink => return self.lower.read_link(&path).map(Some),
+            Some(meta) if !meta.is_dir() => return Err(Error::NotDirectory(path)),
+            _ => self.make_parent(name, &path)?,
+        }
+        Ok(None)
+    }
+
+    /// Makes a directory that no entry spoke of, like the one that it covers, and steps into it.
+    fn make_parent(&mut self, name: &[u8], path: &EntryPath) -> Result<(), Error> {
+        let like = match self.lower_stat(path)? {
+            Some(meta) if meta.is_dir() => entry(&self.lower, path, &meta)?,
+            _ => Entry { mtime: self.made, ..Entry::new(path.clone(), EntryKind::Dir) },
+        };
+        self.make_dir(name, &like)?;
+        self.step(name).map(drop)
+    }
+
+    fn here(&self) -> Result<&Step, Error> {
+        self.way.last().ok_or_else(|| missing("open", &EntryPath::root()))
+    }
+
+    /// What lower layers have at a path whose parent is the end of the way.
+    fn lower_stat(&self, path: &EntryPath) -> Result<Option<Meta>, Error> {
+        if self.here()?.lower { self.lower.stat(path) } else { Ok(None) }
+    }
+
+    /// Removes what is in the place of `name`, unless it and what is to come are directories.
+    fn clear(&mut self, name: &[u8], for_dir: bool) -> Result<Was, Error> {
+        let here = self.here()?;
+        match at::stat_name(here.fd.as_fd(), name).map_err(|e| Error::inside("stat", &here.path, e))? {
+            None => Ok(Was::Nothing),
+            Some(meta) if for_dir && meta.is_dir() => Ok(Was::Dir),
+            Some(_) => {
+                at::remove(here.fd.as_fd(), name).map_err(|e| Error::inside("unlink", &here.path, e))?;
+                Ok(Was::Hiding)
+            }
+        }
+    }
+
+    fn make_dir(&mut self, name: &[u8], entry: &Entry) -> Result<(), Error> {
+        let was = self.clear(name, true)?;
+        let here = self.here()?;
+        let path = here.path.join(name)?;
+        if !matches!(was, Was::Dir) {
+            fs::mkdirat(&here.fd, name, Mode::RWXU).map_err(|e| Error::inside("mkdir", &path, e))?;
+        }
+        let dir = at::open_dir(here.fd.as_fd(), name).map_err(|e| Error::inside("open", &path, e))?;
+        if matches!(was, Was::Hiding) && self.lower_stat(&path)?.is_some_and(|m| m.is_dir()) {
+            at::set_opaque(dir.as_fd()).map_err(|e| Error::inside("fsetxattr", &path, e))?;
+        }
+        set_meta(dir.as_fd(), entry)?;
+        self.times.insert(path, entry.mtime);
+        Ok(())
+    }
+
+    /// Hides what lower layers have at `path`. What this layer put there already hides it, or is itself to stay.
+    fn hide(&mut self, path: &EntryPath) -> Result<(), Error> {
+        let name = self.go_to(path)?;
+        let here = self.here()?;
+        let path = here.path.join(&name)?;
+        let Some(below) = self.lower_stat(&path)? else { return Ok(()) };
+        match at::stat_name(here.fd.as_fd(), &name).map_err(|e| Error::inside("stat", &path, e))? {
+            None => self.mknod(&name, &path, FileType::CharacterDevice, Device { major: 0, minor: 0 }),
+            Some(meta) if meta.is_dir() && below.is_dir() => self.make_opaque(&path),
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// Hides what lower layers have in the directory at `path`.
+    fn make_opaque(&mut self, path: &EntryPath) -> Result<(), Error> {
+        self.descend(path)?;
+        let Some(here) = self.way.last_mut().filter(|h| h.lower) else { return Ok(()) };
+        here.lower = false;
+        at::set_opaque(here.fd.as_fd()).map_err(|e| Error::inside("fsetxattr", path, e))
+    }
+
+    fn link(&mut self, entry: &Entry, target: &EntryPath) -> Result<(), Error> {
+        let name = self.go_to(target)?;
+        let source = self.here()?.path.join(&name)?;
+        self.bring_up(&name, &source)?;
+        let name = self.go_to(&entry.path)?;
+        let path = self.here()?.path.join(&name)?;
+        if path == source {
+            return Ok(());
+        }
+        self.clear(&name, false)?;
+        let root = self.way.first().ok_or_else(|| missing("open", &source))?;
+        let here = self.here()?;
+        // `source` has no link on its way: it was walked just now.
+        fs::linkat(&root.fd, source.as_path(), &here.fd, name.as_slice(), AtFlags::empty())
+            .map_err(|e| Error::inside("link", &path, e))
+    }
+
+    /// Copies a lower layer's file into this one, if it isn't there yet.
+    fn bring_up(&mut self, name: &[u8], path: &EntryPath) -> Result<(), Error> {
+        let here = self.here()?;
+        match at::stat_name(here.fd.as_fd(), name).map_err(|e| Error::inside("stat", path, e))? {
+            Some(meta) if meta.is_whiteout() => Err(missing("link", path)),
+            Some(_) => Ok(()),
+            None => {
+                let meta = self.lower_stat(path)?.ok_or_else(|| missing("link", path))?;
+                let entry = entry(&self.lower, path, &meta)?;
+                match meta.kind {
+                    Kind::File => {
+                        let mut content = self.lower.open(path)?;
+                        self.create(name, &entry, &mut content)
+                    }
+                    Kind::Dir => Err(Error::inside("link", path, Errno::PERM)),
+                    _ => self.create(name, &entry, &mut io::empty()),
+                }
+            }
+        }
+    }
+
+    /// Makes anything but a directory where nothing is.
+    fn create(&mut self, name: &[u8], entry: &Entry, content: &mut dyn Read) -> Result<(), Error> {
+        let path = &entry.path;
+        match &entry.kind {
+            EntryKind::File { size } => {
+                let mut file = self.create_file(name, path)?;
+                copy_exactly(content, &mut file, *size, path)?;
+                return set_meta(file.as_fd(), entry);
+            }
+            EntryKind::Symlink(target) => fs::symlinkat(target.as_slice(), &self.here()?.fd, name)
+                .map_err(|e| Error::inside("symlink", path, e))?,
+            EntryKind::CharDevice(device) => self.mknod(name, path, FileType::CharacterDevice, *device)?,
+            EntryKind::BlockDevice(device) => self.mknod(name, path, FileType::BlockDevice, *device)?,
+            EntryKind::Fifo => self.mknod(name, path, FileType::Fifo, Device { major: 0, minor: 0 })?,
+            EntryKind::Dir | EntryKind::Hardlink(_) | EntryKind::Whiteout | EntryKind::Opaque => return Ok(()),
+        }
+        self.set_meta_at(name, entry)
+    }
+
+    fn create_file(&self, name: &[u8], path: &EntryPath) -> Result<File, Error> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        fs::openat(&self.here()?.fd, name, flags, Mode::RUSR | Mode::WUSR)
+            .map(File::from)
+            .map_err(|e| Error::inside("create", path, e))
+    }
+
+    fn mknod(&self, name: &[u8], path: &EntryPath, kind: FileType, device: Device) -> Result<(), Error> {
+        let number = fs::makedev(device.major, device.minor);
+        fs::mknodat(&self.here()?.fd, name, kind, Mode::empty(), number).map_err(|e| Error::inside("mknod", path, e))
+    }
+
+    /// Owner, mode and time of what isn't opened: links, devices, pipes. None of them has extended attributes.
+    fn set_meta_at(&self, name: &[u8], entry: &Entry) -> Result<(), Error> {
+        let dir = &self.here()?.fd;
+        let fail = |call| move |e: Errno| Error::inside(call, &entry.path, e);
+        let (uid, gid) = owner(entry);
+        fs::chownat(dir, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW).map_err(fail("chown"))?;
+        if !matches!(entry.kind, EntryKind::Symlink(_)) {
+            fs::chmodat(dir, name, Mode::from_raw_mode(entry.mode), AtFlags::empty()).map_err(fail("chmod"))?;
+        }
+        fs::utimensat(dir, name, &both(entry.mtime), AtFlags::SYMLINK_NOFOLLOW).map_err(fail("utimensat"))
+    }
+}
+
+impl EntrySink for FolderWriter {
+    fn add(&mut self, entry: &Entry, content: &mut dyn Read) -> Result<(), layer::Error> {
+        self.add_entry(entry, content).map_err(|error| match error {
+            Error::Layer(error) => error,
+            error => layer::Error::file("unpack", &entry.path, error),
+        })
+    }
+}
+
+/// Owner, attributes, mode and time of an open file. The order counts: a change of owner takes set-id bits and
+/// capabilities away.
+fn set_meta(file: BorrowedFd<'_>, entry: &Entry) -> Result<(), Error> {
+    let fail = |call| move |e: Errno| Error::inside(call, &entry.path, e);
+    let (uid, gid) = owner(entry);
+    fs::fchown(file, uid, gid).map_err(fail("fchown"))?;
+    for (name, value) in entry.xattrs.iter().filter(|(name, _)| at::is_kept(name)) {
+        at::set_xattr(file, name, value).map_err(fail("fsetxattr"))?;
+    }
+    fs::fchmod(file, Mode::from_raw_mode(entry.mode)).map_err(fail("fchmod"))?;
+    fs::futimens(file, &both(entry.mtime)).map_err(fail("futimens"))
+}
+
+fn owner(entry: &Entry) -> (Option<Uid>, Option<Gid>) {
+    // The largest number means "leave it" to the kernel; no file can have it.
+    let id = |n: u32| (n != u32::MAX).then_some(n);
+    (id(entry.uid).map(Uid::from_raw), id(entry.gid).map(Gid::from_raw))
+}
+
+fn both(time: Timestamp) -> Timestamps {
+    let time = rustix::fs::Timespec { tv_sec: time.secs, tv_nsec: i64::from(time.nanos) };
+    Timestamps { last_access: time, last_modification: time }
+}
+
+/// Copies exactly as many bytes as the entry promised.
+fn copy_exactly(from: &mut dyn Read, to: &mut File, size: u64, path: &EntryPath) -> Result<(), Error> {
+    let changed = |found| Error::Layer(layer::Error::Changed { path: path.clone(), expected: size, found });
+    let copied = io::copy(&mut from.take(size), to).map_err(|e| Error::inside("write", path, e))?;
+    if copied < size {
+        return Err(changed("fewer"));
+    }
+    match from.read(&mut [0]) {
+        Ok(0) => Ok(()),
+        Ok(_) => Err(changed("more")),
+        Err(e) => Err(Error::inside("read", path, e)),
+    }
+}
+
+/// Both at once, each file read once: what is packed is also unpacked here.
+#[derive(Debug)]
+pub struct Tee<'a, S> {
+    /// Gets the entries first and reads their content.
+    pub sink: S,
+    /// Gets what the sink reads.
+    pub folder: &'a mut FolderWriter,
+}
+
+impl<S: EntrySink> EntrySink for Tee<'_, S> {
+    fn add(&mut self, entry: &Entry, content: &mut dyn Read) -> Result<(), layer::Error> {
+        if !matches!(entry.kind, EntryKind::File { .. }) {
+            self.sink.add(entry, content)?;
+            return self.folder.add(entry, &mut io::empty());
+        }
+        let fail = |e: Error| layer::Error::file("unpack", &entry.path, e);
+        let mut file = self.folder.start_file(entry).map_err(fail)?;
+        // The sink checks that there are as many bytes as promised.
+        self.sink.add(entry, &mut TeeReader { from: content, to: &mut file })?;
+        self.folder.end_file(entry, &file).map_err(fail)
+    }
+}
+
+struct TeeReader<'a> {
+    from: &'a mut dyn Read,
+    to: &'a mut File,
+}
+
+impl Read for TeeReader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.from.read(buffer)?;
+        self.to.write_all(buffer.get(..n).unwrap_or_default())?;
+        Ok(n)
+    }
+}

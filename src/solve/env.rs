@@ -1,0 +1,73 @@
+//! Everything a build uses of the world, as arguments.
+
+use super::chain::StoredLayer;
+use crate::layer::{Compression, Timestamp};
+use crate::report::Reporter;
+use crate::sandbox::Executor;
+use crate::snapshot::Snapshotter;
+use crate::source::{LocalTree, Puller};
+use crate::store::Store;
+use crate::sys::Cancel;
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+/// What a build has at hand.
+pub struct Env {
+    /// Where results are kept.
+    pub store: Store,
+    /// How root filesystems are kept.
+    pub snapshots: Arc<dyn Snapshotter>,
+    /// How processes are run.
+    pub executor: Arc<dyn Executor>,
+    /// Where layers come from.
+    pub puller: Puller,
+    /// The contexts by the names that [`LocalOp`](crate::plan::op::LocalOp) uses.
+    pub contexts: BTreeMap<String, Arc<LocalTree>>,
+    /// Secrets by id.
+    pub secrets: BTreeMap<String, Vec<u8>>,
+    /// Where events go.
+    pub reporter: Reporter,
+    /// Stops everything.
+    pub cancel: Cancel,
+    /// What is wanted of the build.
+    pub options: Options,
+    /// Told of each layer of an image as soon as it is stored, perhaps more than once.
+    pub on_layer: Box<dyn Fn(&StoredLayer) + Send + Sync>,
+}
+
+impl std::fmt::Debug for Env {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Env").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+/// What is wanted of a build beyond its plan.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How many processes and copies run at once.
+    pub jobs: NonZeroUsize,
+    /// How many threads compress one layer.
+    pub threads: NonZeroUsize,
+    /// How new layers are compressed.
+    pub compression: Compression,
+    /// Whether the images' layers are stored as blobs.
+    pub images: bool,
+    /// Whether the layers of base images are wanted in the store too, though no step reads them.
+    pub complete: bool,
+    /// Whether the targets' root filesystems are read afterwards (`-o type=local`).
+    pub trees: bool,
+    /// `SOURCE_DATE_EPOCH`: no file in a new layer is younger, and new layers say that they were made then.
+    pub epoch: Option<i64>,
+    /// The time of the build.
+    pub now: Timestamp,
+    /// The host's name in the sandbox, as BuildKit has it.
+    pub hostname: String,
+}
+
+impl Options {
+    /// The time that new files and layers get.
+    pub fn time(&self) -> Timestamp {
+        self.epoch.map_or(self.now, Timestamp::from_secs)
+    }
+}

@@ -1,0 +1,127 @@
+//! A RUN: an [`ExecOp`] to a process in a sandbox, and its changes to a snapshot.
+
+use super::cache_mount;
+use super::env::Env;
+use super::problem::{self, Result};
+use crate::plan::op::{ExecOp, Limits, Mount, MountSource, Network};
+use crate::report::{Event, Kind, Problem, Step};
+use crate::sandbox::{self, MountKind, Spec, Stream};
+use crate::snapshot::users;
+use crate::store::{CacheMount, TempSnapshot};
+use crate::sys::RootMount;
+use std::path::PathBuf;
+
+/// The layers that a mount reads, topmost first; none is an empty tree.
+pub type MountLayers = Vec<PathBuf>;
+
+/// Runs the process in a new layer on top of `parents` (topmost first). `trees` are the layers of its mounts, by the
+/// mount's number.
+pub fn run(
+    env: &Env,
+    step: Step,
+    op: &ExecOp,
+    parents: &[PathBuf],
+    trees: &[(usize, MountLayers)],
+) -> Result<TempSnapshot> {
+    let layer = env.store.new_snapshot().map_err(problem::from)?;
+    let active = env.snapshots.prepare(layer.folder(), parents).map_err(problem::snapshot)?;
+    let view = env.snapshots.view(parents).map_err(problem::snapshot)?;
+    let user = users::exec_user(&view, &op.user).map_err(problem::snapshot)?;
+    drop(view);
+    let mut held = Held::default();
+    let mut spec = Spec::new(active.root_mount(), op.args.clone());
+    spec.env = op.env.iter().chain(&op.env_unkeyed).cloned().collect();
+    spec.cwd = op.cwd.clone().into();
+    spec.user = sandbox::User { uid: user.uid, gid: user.gid, groups: user.groups };
+    spec.hostname = env.options.hostname.clone();
+    spec.network = network(op.network);
+    spec.extra_hosts = op.extra_hosts.clone();
+    spec.limits = limits(&op.limits);
+    spec.insecure = op.insecure;
+    for (index, mount) in op.mounts.iter().enumerate() {
+        let layers = trees.iter().find(|(i, _)| *i == index).map_or(&[][..], |(_, l)| l.as_slice());
+        add_mount(env, mount, layers, &mut spec, &mut held)?;
+    }
+    let mut output = |stream: Stream, bytes: &[u8]| {
+        env.reporter.send(Event::Output { step, stderr: stream == Stream::Stderr, bytes: bytes.to_vec() });
+    };
+    let exit = env.executor.run(&spec, &mut output, &env.cancel).map_err(problem::from)?;
+    if exit.success() { Ok(layer) } else { Err(problem::command_failed(&op.args, exit)) }
+}
+
+/// What must live as long as the process: folders that are thrown away afterwards, and locks.
+#[derive(Default)]
+struct Held {
+    discarded: Vec<TempSnapshot>,
+    caches: Vec<CacheMount>,
+}
+
+fn network(network: Network) -> sandbox::Network {
+    match network {
+        Network::Default | Network::Host => sandbox::Network::Host,
+        Network::None => sandbox::Network::None,
+    }
+}
+
+fn limits(limits: &Limits) -> sandbox::Limits {
+    let Limits { shm_size, ulimits, memory, cpu_shares, milli_cpus } = limits.clone();
+    sandbox::Limits { shm_size, ulimits, memory, cpu_shares, milli_cpus }
+}
+
+fn add_mount(env: &Env, mount: &Mount, layers: &[PathBuf], spec: &mut Spec, held: &mut Held) -> Result<()> {
+    let kind = match &mount.kind {
+        MountSource::Bind { source, readonly: true, .. } => {
+            MountKind::Layers { lowers: env.snapshots.files(layers), path: source.into() }
+        }
+        MountSource::Bind { source, readonly: false, .. } => {
+            // Writes are allowed and forgotten.
+            let scratch = env.store.new_snapshot().map_err(problem::from)?;
+            let root = env.snapshots.prepare(scratch.folder(), layers).map_err(problem::snapshot)?.root_mount();
+            held.discarded.push(scratch);
+            MountKind::Tree { root, path: source.into(), readonly: false }
+        }
+        MountSource::Cache { from, readonly, .. } => {
+            let layers = from.is_some().then_some(layers);
+            let cache = cache_mount::open(env, &mount.kind, layers)?;
+            let root = RootMount::Dir(cache.folder().to_owned());
+            held.caches.push(cache);
+            MountKind::Tree { root, path: PathBuf::new(), readonly: *readonly }
+        }
+        MountSource::Tmpfs { size } => MountKind::Tmpfs { size: *size },
+        MountSource::Text { content, mode } => {
+            MountKind::File { content: content.clone().into_bytes(), mode: *mode, uid: 0, gid: 0 }
+        }
+        MountSource::Secret { id, env: variable, file, required, mode, uid, gid } => {
+            let Some(value) = env.secrets.get(id) else {
+                return if *required { Err(no_secret(id)) } else { Ok(()) };
+            };
+            if let Some(name) = variable {
+                spec.env.push((name.clone(), secret_text(id, value)?));
+            }
+            if !file {
+                return Ok(());
+            }
+            MountKind::File { content: value.clone(), mode: *mode, uid: *uid, gid: *gid }
+        }
+        MountSource::Ssh { id, required, .. } => {
+            return if *required { Err(no_agent(id)) } else { Ok(()) };
+        }
+    };
+    spec.mounts.push(sandbox::Mount { target: mount.target.clone().into(), kind });
+    Ok(())
+}
+
+fn no_secret(id: &str) -> Problem {
+    Problem::new(Kind::Build, format!("secret {id}: not found"))
+        .hint(format!("give it with --secret id={id},src=FILE or --secret id={id},env=NAME"))
+}
+
+fn no_agent(id: &str) -> Problem {
+    Problem::new(Kind::Build, format!("ssh {id}: there is no agent to forward"))
+        .cause("forwarding an SSH agent is not supported yet")
+}
+
+fn secret_text(id: &str, value: &[u8]) -> Result<String> {
+    String::from_utf8(value.to_vec())
+        .map_err(|_| Problem::new(Kind::Build, format!("secret {id} is not UTF-8, so it can't be a variable")))
+}

@@ -1,0 +1,295 @@
+//! A folder of the user's as a tree: walked by several threads, hashed by what the store remembers.
+//!
+//! Nothing is walked or hashed but what is asked for. What was listed once is what the whole build sees.
+
+use super::error::{At as _, Error, Result};
+use crate::layer::EntryPath;
+use crate::snapshot::{self, Fingerprint, FolderTree, Ignore, Meta, Tree, Xattrs, fingerprint};
+use crate::store::{Stamp, StatIndex, Store};
+use crate::sys::Cancel;
+use std::collections::HashMap;
+use std::fs::File;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+
+/// What a folder has, sorted by name.
+type Listing = Arc<Vec<(Vec<u8>, Meta)>>;
+
+/// A context or another folder named on the command line.
+#[derive(Debug)]
+pub struct LocalTree {
+    path: PathBuf,
+    folder: FolderTree,
+    store: Store,
+    threads: NonZeroUsize,
+    cancel: Cancel,
+    listings: RwLock<HashMap<EntryPath, Listing>>,
+    index: OnceLock<StatIndex>,
+    /// What was hashed in this build, the young files too, which the index doesn't take.
+    hashed: Mutex<HashMap<EntryPath, (Stamp, Fingerprint)>>,
+}
+
+/// Locks data that is whole even after a panic elsewhere.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl LocalTree {
+    /// The folder at `path`, without what `ignore` leaves out. `threads` is how many read at once.
+    ///
+    /// # Errors
+    /// [`Error::Context`] where there is no such folder.
+    pub fn open(
+        store: &Store,
+        path: &Path,
+        ignore: Option<Box<Ignore>>,
+        threads: NonZeroUsize,
+        cancel: &Cancel,
+    ) -> Result<Self> {
+        let bad = |why| Error::Context { path: path.into(), why };
+        let real = match std::fs::canonicalize(path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(bad("not found")),
+            other => other.at("open", path)?,
+        };
+        if !real.is_dir() {
+            return Err(bad("is not a folder"));
+        }
+        let folder = FolderTree::open(&real)?;
+        Ok(Self {
+            folder: match ignore {
+                Some(ignore) => folder.ignoring(ignore),
+                None => folder,
+            },
+            path: real,
+            store: store.clone(),
+            threads,
+            cancel: cancel.clone(),
+            listings: RwLock::default(),
+            index: OnceLock::new(),
+            hashed: Mutex::default(),
+        })
+    }
+
+    /// Lists a folder and all below it, on all threads, so that walking it costs no system call afterwards. A path
+    /// that isn't a folder is left alone.
+    ///
+    /// # Errors
+    /// Where a folder can't be read, or the build is stopped.
+    pub fn prefetch(&self, path: &EntryPath) -> Result<()> {
+        if self.listed(path).is_some() || !self.folder.stat(path)?.is_some_and(|m| m.is_dir()) {
+            return Ok(());
+        }
+        let queue = Queue::new(path.clone());
+        std::thread::scope(|scope| {
+            for _ in 1..self.threads.get() {
+                scope.spawn(|| self.list_all(&queue));
+            }
+            self.list_all(&queue);
+        });
+        queue.result()
+    }
+
+    /// Lists what the queue gives, and gives it what is found.
+    fn list_all(&self, queue: &Queue) {
+        let mut lists = Vec::new();
+        while let Some(path) = queue.next() {
+            let listed = self.list(&path).map(|list| {
+                let below = list.iter().filter(|(_, meta)| meta.is_dir()).map(|(name, _)| path.join(name));
+                let below = below.collect::<std::result::Result<Vec<_>, _>>();
+                lists.push((path.clone(), Arc::new(list)));
+                below
+            });
+            queue.done(listed.and_then(|below| below.map_err(|e| snapshot::Error::from(e).into())));
+        }
+        self.listings.write().unwrap_or_else(PoisonError::into_inner).extend(lists);
+    }
+
+    fn list(&self, path: &EntryPath) -> Result<Vec<(Vec<u8>, Meta)>> {
+        if self.cancel.is_cancelled() { Err(Error::Cancelled) } else { Ok(self.folder.read_dir(path)?) }
+    }
+
+    fn listed(&self, path: &EntryPath) -> Option<Listing> {
+        self.listings.read().unwrap_or_else(PoisonError::into_inner).get(path).cloned()
+    }
+
+    /// The fingerprints of regular files, on all threads. Those that are as they were when a former build read them
+    /// aren't read.
+    ///
+    /// # Errors
+    /// Where a file can't be read, or the build is stopped.
+    pub fn fingerprints(&self, files: &[(EntryPath, Meta)]) -> Result<Vec<Fingerprint>> {
+        // By one thread, not by each that starts.
+        self.index()?;
+        let next = AtomicUsize::new(0);
+        let work = || -> Result<Vec<(usize, Fingerprint)>> {
+            let mut done = Vec::new();
+            loop {
+                let from = next.fetch_add(TOGETHER, Ordering::Relaxed);
+                let Some(part) = files.get(from..files.len().min(from + TOGETHER)).filter(|p| !p.is_empty()) else {
+                    return Ok(done);
+                };
+                for (offset, (path, meta)) in part.iter().enumerate() {
+                    done.push((from + offset, self.fingerprint_of(path, meta)?));
+                }
+            }
+        };
+        let threads = self.threads.get().min(files.len().div_ceil(TOGETHER));
+        let parts: Result<Vec<_>> = std::thread::scope(|scope| {
+            let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+            let own = work();
+            let others = others.into_iter().map(|t| t.join().unwrap_or_else(|_| Err(Error::Worker("hashing".into()))));
+            std::iter::once(own).chain(others).collect()
+        });
+        let mut all = vec![[0; 32]; files.len()];
+        for (at, fingerprint) in parts?.into_iter().flatten() {
+            if let Some(slot) = all.get_mut(at) {
+                *slot = fingerprint;
+            }
+        }
+        Ok(all)
+    }
+
+    /// The fingerprint of one regular file, whose metadata was asked for before.
+    ///
+    /// # Errors
+    /// As [`LocalTree::fingerprints`].
+    pub fn fingerprint_of(&self, path: &EntryPath, meta: &Meta) -> Result<Fingerprint> {
+        let stamp = stamp(meta);
+        if let Some(known) = self.index()?.get(path.as_bytes(), &stamp) {
+            return Ok(known);
+        }
+        match locked(&self.hashed).get(path) {
+            Some((known, fingerprint)) if *known == stamp => return Ok(*fingerprint),
+            _ => {}
+        }
+        if self.cancel.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
+        let fingerprint = fingerprint(&self.folder, path)?;
+        // One that changed while it was read may be half the old and half the new.
+        if self.folder.stat(path)?.is_some_and(|now| self::stamp(&now) == stamp) {
+            self.index()?.put(path.as_bytes(), stamp, fingerprint);
+            locked(&self.hashed).insert(path.clone(), (stamp, fingerprint));
+        }
+        Ok(fingerprint)
+    }
+
+    /// The store's memory of this folder, loaded before the first file is hashed.
+    fn index(&self) -> Result<&StatIndex> {
+        if let Some(index) = self.index.get() {
+            return Ok(index);
+        }
+        let loaded = self.store.stat_index(&self.path)?;
+        Ok(self.index.get_or_init(|| loaded))
+    }
+
+    /// Writes down what was hashed, for the next build.
+    ///
+    /// # Errors
+    /// Where the store can't be written to.
+    pub fn remember(&self) -> Result<()> {
+        match self.index.get() {
+            Some(index) => Ok(self.store.save_stat_index(index)?),
+            None => Ok(()),
+        }
+    }
+}
+
+/// How many files a thread takes at once.
+const TOGETHER: usize = 64;
+
+fn stamp(meta: &Meta) -> Stamp {
+    let nanos = |t: crate::layer::Timestamp| t.secs.saturating_mul(1_000_000_000).saturating_add(t.nanos.into());
+    let (device, inode) = meta.inode;
+    // The device tells the same number on another file system apart; one that changes with every boot costs one read.
+    let inode = inode ^ device.rotate_left(40);
+    Stamp { inode, size: meta.size, mtime: nanos(meta.mtime), ctime: nanos(meta.ctime) }
+}
+
+impl Tree for LocalTree {
+    fn stat(&self, path: &EntryPath) -> std::result::Result<Option<Meta>, snapshot::Error> {
+        let listing = path.parent().and_then(|parent| self.listed(&parent));
+        let Some((listing, name)) = listing.zip(path.file_name()) else { return self.folder.stat(path) };
+        let found = listing.binary_search_by(|(n, _)| n.as_slice().cmp(name)).ok();
+        Ok(found.and_then(|at| listing.get(at)).map(|(_, meta)| *meta))
+    }
+
+    fn read_dir(&self, path: &EntryPath) -> std::result::Result<Vec<(Vec<u8>, Meta)>, snapshot::Error> {
+        match self.listed(path) {
+            Some(listing) => Ok(listing.to_vec()),
+            None => self.folder.read_dir(path),
+        }
+    }
+
+    fn read_link(&self, path: &EntryPath) -> std::result::Result<Vec<u8>, snapshot::Error> {
+        self.folder.read_link(path)
+    }
+
+    fn open(&self, path: &EntryPath) -> std::result::Result<File, snapshot::Error> {
+        self.folder.open(path)
+    }
+
+    fn xattrs(&self, path: &EntryPath) -> std::result::Result<Xattrs, snapshot::Error> {
+        self.folder.xattrs(path)
+    }
+
+    fn is_ignored(&self, path: &EntryPath) -> bool {
+        self.folder.is_ignored(path)
+    }
+}
+
+/// The folders that are still to be listed, among threads that find more of them.
+struct Queue {
+    state: Mutex<QueueState>,
+    changed: Condvar,
+}
+
+struct QueueState {
+    todo: Vec<EntryPath>,
+    /// Folders that somebody is listing now.
+    busy: usize,
+    failed: Option<Error>,
+}
+
+impl Queue {
+    fn new(first: EntryPath) -> Self {
+        Self { state: Mutex::new(QueueState { todo: vec![first], busy: 0, failed: None }), changed: Condvar::new() }
+    }
+
+    /// The next folder; `None` once all are done or one has failed.
+    fn next(&self) -> Option<EntryPath> {
+        let mut state = locked(&self.state);
+        loop {
+            if state.failed.is_some() {
+                return None;
+            }
+            if let Some(next) = state.todo.pop() {
+                state.busy += 1;
+                return Some(next);
+            }
+            if state.busy == 0 {
+                return None;
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// A folder was listed; these are in it.
+    fn done(&self, below: Result<Vec<EntryPath>>) {
+        let mut state = locked(&self.state);
+        state.busy -= 1;
+        match below {
+            Ok(below) if below.is_empty() && state.busy > 0 => return,
+            Ok(below) => state.todo.extend(below),
+            Err(error) => state.failed = Some(error),
+        }
+        self.changed.notify_all();
+    }
+
+    fn result(self) -> Result<()> {
+        let state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
+        state.failed.map_or(Ok(()), Err)
+    }
+}

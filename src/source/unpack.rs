@@ -1,0 +1,206 @@
+//! A layer's blob to a snapshot: decompressed and hashed on one thread, written on another.
+
+use super::error::{Error, Result};
+use crate::layer::{self, EntrySink as _, TarReader, Timestamp};
+use crate::oci::{Descriptor, Digest, Hasher, docker};
+use crate::snapshot::{Overlay, Snapshotter as _};
+use crate::store::TempSnapshot;
+use flate2::bufread::MultiGzDecoder;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+/// How much is handed from thread to thread at once, and how many such pieces may wait, bytes.
+const PIECE: usize = 256 << 10;
+const AHEAD: usize = 4;
+
+/// The largest window that a Zstandard frame may ask for, as a power of two: what `zstd -19 --long` makes.
+const ZSTD_WINDOW: u32 = 27;
+
+/// Refuses layers that aren't tars, whatever their bytes look like.
+pub(super) fn check_media_type(descriptor: &Descriptor) -> Result<()> {
+    let media_type = descriptor.media_type().to_string();
+    let known = matches!(
+        media_type.as_str(),
+        "application/vnd.oci.image.layer.v1.tar"
+            | "application/vnd.oci.image.layer.v1.tar+gzip"
+            | "application/vnd.oci.image.layer.v1.tar+zstd"
+            | "application/vnd.docker.image.rootfs.diff.tar"
+            | "application/vnd.docker.image.rootfs.diff.tar.zstd"
+            | docker::LAYER_GZIP
+    );
+    if known { Ok(()) } else { Err(Error::MediaType { digest: descriptor.digest().to_string(), media_type }) }
+}
+
+/// Unpacks a layer upon `parents` (top first) into `temp`, and verifies that it is the one with this `diff_id`.
+pub(super) fn unpack(
+    blob: impl Read + Send,
+    digest: &Digest,
+    diff_id: &Digest,
+    parents: &[PathBuf],
+    temp: &TempSnapshot,
+) -> Result<()> {
+    let active = Overlay.prepare(temp.folder(), parents)?;
+    // Directories that no entry speaks of: the same time wherever they are made.
+    let mut writer = active.writer(Timestamp::default())?;
+    let tar = |input: &mut dyn Read| -> std::result::Result<(), layer::Error> {
+        let mut tar = TarReader::layer(input);
+        while let Some(entry) = tar.next_entry()? {
+            writer.add(&entry, &mut tar)?;
+        }
+        tar.drain()
+    };
+    let hasher = diff_id.hasher();
+    let (read, got) = read_ahead(blob, hasher, tar);
+    read.map_err(|source| Error::Unpack { digest: digest.clone(), source })?;
+    if got != *diff_id {
+        return Err(Error::DiffId { digest: digest.clone(), expected: diff_id.clone(), got });
+    }
+    Ok(writer.finish()?)
+}
+
+/// Runs `work` on the decompressed bytes of `blob`, which another thread reads, decompresses and hashes ahead of it.
+fn read_ahead<T>(blob: impl Read + Send, hasher: Hasher, work: impl FnOnce(&mut dyn Read) -> T) -> (T, Digest) {
+    let (full, filled) = sync_channel(AHEAD);
+    let (back, spare) = sync_channel(AHEAD + 1);
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(move || send_all(blob, hasher, &full, &spare));
+        let mut pieces = Pieces { filled, back, piece: Vec::new(), at: 0 };
+        let done = work(&mut pieces);
+        // The reader ends when nobody takes what it reads.
+        drop(pieces);
+        let digest = reader.join().unwrap_or_else(|_| Hasher::sha256().finish());
+        (done, digest)
+    })
+}
+
+type Piece = io::Result<Vec<u8>>;
+
+fn send_all(blob: impl Read, mut hasher: Hasher, full: &SyncSender<Piece>, spare: &Receiver<Vec<u8>>) -> Digest {
+    let mut input = match decompress(BufReader::with_capacity(PIECE, blob)) {
+        Ok(input) => input,
+        Err(e) => {
+            let _ = full.send(Err(e));
+            return hasher.finish();
+        }
+    };
+    loop {
+        let mut piece = spare.try_recv().unwrap_or_default();
+        piece.clear();
+        let read = input.by_ref().take(PIECE as u64).read_to_end(&mut piece);
+        hasher.update(&piece);
+        let end = !matches!(read, Ok(n) if n > 0);
+        if full.send(read.map(|_| piece)).is_err() || end {
+            return hasher.finish();
+        }
+    }
+}
+
+/// The bytes behind a compression that is told by its first bytes, as containerd does: media types lie.
+fn decompress<'a>(mut input: impl BufRead + 'a) -> io::Result<Box<dyn Read + 'a>> {
+    let start = input.fill_buf()?;
+    if start.starts_with(&[0x1f, 0x8b, 8]) {
+        return Ok(Box::new(MultiGzDecoder::new(input)));
+    }
+    // A frame, or one that is to be skipped.
+    let zstd = match start.first_chunk() {
+        Some(magic) => matches!(u32::from_le_bytes(*magic), 0xfd2f_b528 | 0x184d_2a50..=0x184d_2a5f),
+        None => false,
+    };
+    if !zstd {
+        return Ok(Box::new(input));
+    }
+    let mut decoder = zstd::stream::read::Decoder::with_buffer(input)?;
+    decoder.window_log_max(ZSTD_WINDOW)?;
+    Ok(Box::new(decoder))
+}
+
+/// The pieces as one stream.
+struct Pieces {
+    filled: Receiver<Piece>,
+    back: SyncSender<Vec<u8>>,
+    piece: Vec<u8>,
+    at: usize,
+}
+
+impl Read for Pieces {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if self.at >= self.piece.len() {
+            // A sender that is gone has sent an empty piece or an error before.
+            let Ok(next) = self.filled.recv() else { return Ok(0) };
+            let used = std::mem::replace(&mut self.piece, next?);
+            let _ = self.back.try_send(used);
+            self.at = 0;
+        }
+        let rest = self.piece.get(self.at..).unwrap_or_default();
+        let n = rest.len().min(buf.len());
+        if let (Some(to), Some(from)) = (buf.get_mut(..n), rest.get(..n)) {
+            to.copy_from_slice(from);
+        }
+        self.at += n;
+        Ok(n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oci::{MediaType, describe};
+    use std::io::Write as _;
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn read(blob: &[u8]) -> (io::Result<Vec<u8>>, Digest) {
+        read_ahead(blob, Hasher::sha256(), |input| {
+            let mut all = Vec::new();
+            input.read_to_end(&mut all).map(|_| all)
+        })
+    }
+
+    #[test]
+    fn every_compression_is_told_by_its_bytes() {
+        let plain: Vec<u8> = (0u32..1_000_000).flat_map(u32::to_le_bytes).collect();
+        let members = [gzip(&plain[..100]), gzip(&plain[100..])].concat();
+        let skipped =
+            [&[0x50, 0x2a, 0x4d, 0x18, 1, 0, 0, 0, 9][..], &zstd::encode_all(&plain[..], 1).unwrap()].concat();
+        for blob in [&plain, &gzip(&plain), &members, &zstd::encode_all(&plain[..], 1).unwrap(), &skipped] {
+            let (got, digest) = read(blob);
+            assert!(got.unwrap() == plain);
+            assert_eq!(digest, Digest::of(&plain));
+        }
+        assert_eq!(read(b"").0.unwrap(), b"");
+    }
+
+    #[test]
+    fn what_is_cut_off_is_an_error() {
+        let plain = vec![7; 1 << 20];
+        for blob in [gzip(&plain), zstd::encode_all(&plain[..], 1).unwrap()] {
+            assert!(read(&blob[..blob.len() - 3]).0.is_err());
+        }
+    }
+
+    #[test]
+    fn nobody_waits_for_who_gave_up() {
+        let blob = gzip(&vec![0; 50 << 20]);
+        let ((), _) = read_ahead(&blob[..], Hasher::sha256(), |_| ());
+    }
+
+    #[test]
+    fn only_tars_are_layers() {
+        for good in
+            [MediaType::ImageLayer, MediaType::ImageLayerGzip, MediaType::ImageLayerZstd, docker::LAYER_GZIP.into()]
+        {
+            check_media_type(&describe(good, b"")).unwrap();
+        }
+        for bad in
+            ["", "application/vnd.oci.image.layer.v1.tar+encrypted", "application/vnd.wasm.content.layer.v1+wasm"]
+        {
+            let said = check_media_type(&describe(bad.into(), b"")).unwrap_err().to_string();
+            assert!(said.contains(bad) && said.contains("tar+zstd"), "{said}");
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Folders that outlive builds: what RUN's cache mounts keep.
+
+use super::error::{At as _, Error};
+use super::{Key, Store, tree};
+use crate::sys::Cancel;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use std::fs::File;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The longest pause between two looks at a folder that somebody else has for himself.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// Who else may use a folder at the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// Anybody else who shares it.
+    Shared,
+    /// Nobody: the next one waits.
+    Locked,
+    /// Nobody: the next one gets a folder of his own.
+    Private,
+}
+
+/// A folder in use; dropping it gives it back.
+#[derive(Debug)]
+pub struct CacheMount {
+    folder: PathBuf,
+    _lock: File,
+}
+
+impl CacheMount {
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+}
+
+impl Store {
+    /// The folder that is kept under `key`, for this use. One that isn't there is made, and filled by `fill` before
+    /// anybody sees it.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`] soon after `cancel` was set; whatever `fill` returns.
+    pub fn cache_mount<E: From<Error>>(
+        &self,
+        key: &Key,
+        usage: Use,
+        cancel: &Cancel,
+        fill: &dyn Fn(&Path) -> std::result::Result<(), E>,
+    ) -> std::result::Result<CacheMount, E> {
+        let place = self.root().join("caches").join(key.short());
+        let how = if usage == Use::Shared {
+            FlockOperation::NonBlockingLockShared
+        } else {
+            FlockOperation::NonBlockingLockExclusive
+        };
+        let mut number = 0;
+        let mut pause = Duration::from_millis(1);
+        loop {
+            let folder = place.join(number.to_string());
+            let lock = self.open_cache(&folder, fill)?;
+            match flock(&lock, how) {
+                Ok(()) => return Ok(CacheMount { folder, _lock: lock }),
+                Err(Errno::WOULDBLOCK) if usage == Use::Private => number += 1,
+                Err(Errno::WOULDBLOCK) if cancel.is_cancelled() => return Err(Error::Cancelled.into()),
+                Err(Errno::WOULDBLOCK) => {
+                    std::thread::sleep(pause);
+                    pause = (pause * 2).min(PATIENCE);
+                }
+                Err(other) => return Err(Error::Io { what: "lock", path: folder, source: other.into() }.into()),
+            }
+        }
+    }
+
+    /// Opens a folder, made and filled beside and renamed where it isn't there yet.
+    fn open_cache<E: From<Error>>(
+        &self,
+        folder: &Path,
+        fill: &dyn Fn(&Path) -> std::result::Result<(), E>,
+    ) -> std::result::Result<File, E> {
+        match File::open(folder) {
+            Err(e) if e.kind() == ErrorKind::NotFound => {}
+            other => return Ok(other.at("open", folder)?),
+        }
+        let beside = self.inner.temp_path()?;
+        std::fs::create_dir(&beside).at("make the folder", &beside)?;
+        let made = fill(&beside);
+        let put = made.and_then(|()| match self.inner.put(&beside, folder) {
+            // Another process was quicker: its folder is used.
+            Err(_) if folder.exists() => Ok(()),
+            other => Ok(other?),
+        });
+        if put.is_err() || beside.exists() {
+            tree::remove(&beside)?;
+        }
+        put?;
+        Ok(File::open(folder).at("open", folder)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Result;
+    use super::*;
+
+    fn store() -> (tempfile::TempDir, Store) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("s")).unwrap();
+        (dir, store)
+    }
+
+    fn open(store: &Store, usage: Use, cancel: &Cancel) -> Result<CacheMount> {
+        store.cache_mount(&Key::of(b"k"), usage, cancel, &|dir| std::fs::write(dir.join("first"), "1").at("write", dir))
+    }
+
+    #[test]
+    fn a_folder_is_filled_once_and_kept() {
+        let (_dir, store) = store();
+        let cancel = Cancel::new().unwrap();
+        let one = open(&store, Use::Shared, &cancel).unwrap();
+        std::fs::write(one.folder().join("second"), "2").unwrap();
+        std::fs::remove_file(one.folder().join("first")).unwrap();
+        let two = open(&store, Use::Shared, &cancel).unwrap();
+        assert_eq!(one.folder(), two.folder());
+        assert!(!two.folder().join("first").exists() && two.folder().join("second").exists());
+    }
+
+    #[test]
+    fn private_ones_differ_while_both_are_in_use() {
+        let (_dir, store) = store();
+        let cancel = Cancel::new().unwrap();
+        let one = open(&store, Use::Private, &cancel).unwrap();
+        let two = open(&store, Use::Private, &cancel).unwrap();
+        assert_ne!(one.folder(), two.folder());
+        let first = one.folder().to_owned();
+        drop(one);
+        assert_eq!(open(&store, Use::Private, &cancel).unwrap().folder(), first);
+    }
+
+    #[test]
+    fn a_locked_one_is_waited_for_until_cancelled() {
+        let (_dir, store) = store();
+        let cancel = Cancel::new().unwrap();
+        let one = open(&store, Use::Locked, &cancel).unwrap();
+        let stop = cancel.clone();
+        let waiting = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(20));
+            stop.cancel();
+        });
+        assert!(matches!(open(&store, Use::Locked, &cancel), Err(Error::Cancelled)));
+        waiting.join().unwrap();
+        drop(one);
+        assert!(open(&store, Use::Locked, &cancel).is_ok());
+    }
+}
