@@ -9,6 +9,7 @@
 mod args;
 mod chmod;
 mod config;
+mod context;
 mod copy;
 mod dispatch;
 mod env;
@@ -42,6 +43,7 @@ mod words;
 // What copies match paths with; the patterns themselves are in the plan.
 pub use crate::dockerfile::{glob, ignore};
 pub use args::{BuildArgs, Context, Entitlements, context_name};
+pub use context::{ContextSource, context_sources};
 pub use lower::{bases, lower};
 pub use op::BuildPlan;
 pub use outline::{BuildTarget, Outline, OutlineArg, OutlineNeed, outline, targets};

@@ -83,6 +83,16 @@ fn triggers_want_images_of_their_own() {
 }
 
 #[test]
+fn what_is_taken_from_the_context_is_listed_expanded() {
+    let text = "FROM scratch AS x\nFROM scratch\nARG D=dir\nCOPY $D/a ./b* /\nCOPY --parents p/./q r /\nADD . /\n\
+                COPY --from=x /y /\nADD https://h.invalid/f /\n";
+    let (plan, _) = super::plan(text, &BuildArgs::new(amd64())).unwrap();
+    let got: Vec<String> =
+        crate::plan::context_sources(&plan).iter().map(|s| format!("{} {}", s.command, s.path)).collect();
+    assert_eq!(got, ["Copy dir/a", "Copy b*", "Copy p/./q", "Copy r", "Add "]);
+}
+
+#[test]
 fn a_checksum_that_differs_is_an_error_at_its_place() {
     let (file, _) = dockerfile::parse("FROM scratch\nADD https://g.invalid/r.git?checksum=abc /\n");
     let args = BuildArgs::new(amd64());
