@@ -82,7 +82,8 @@ pub(super) fn label(cx: &mut Cx<'_, '_>, state: &mut State, pairs: &Pairs) -> Re
 /// `WORKDIR`: makes the folder, which is a layer, but for `/`.
 pub(super) fn workdir(cx: &mut Cx<'_, '_>, state: &mut State, instruction: &Instruction, path: &Word) -> Result {
     let text = cx.expand(state, path)?;
-    if !state.workdir_set && !text.starts_with('/') {
+    let hidden = state.guessed && path.text.contains('$');
+    if !state.workdir_set && !text.starts_with('/') && !hidden {
         lint::relative_workdir(&text, path.span, &mut cx.shared.findings);
     }
     state.workdir_set = true;

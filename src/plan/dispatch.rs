@@ -82,7 +82,7 @@ impl Cx<'_, '_> {
     }
 
     fn warn_undefined(&mut self, state: &State, expanded: &Expanded, span: Span) {
-        if !expanded.unmatched.is_empty() {
+        if !expanded.unmatched.is_empty() && !state.guessed {
             let declared = |name: &str| state.args.iter().any(|(n, _)| n == name);
             lint::undefined(&expanded.unmatched, declared, &state.env, span, &mut self.shared.findings);
         }

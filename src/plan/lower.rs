@@ -23,6 +23,8 @@ pub(super) struct Shared<'a> {
     pub(super) vertices: Vertices,
     pub(super) wanted: Wanted,
     pub(super) findings: Findings,
+    /// Go on although something is wanted.
+    pub(super) guess: bool,
     /// `SOURCE_DATE_EPOCH`.
     pub(super) epoch: Option<i64>,
     /// The ARGs that stages declared, those of triggers among them.
@@ -56,6 +58,14 @@ pub fn lower(
     Ok((shared.vertices.into_plan(targets, shared.epoch), warnings))
 }
 
+/// Looks for mistakes without knowing everything: nothing that depends on an image that isn't `known` is reported.
+/// Errors and warnings in the order of the file; for all stages, set [`BuildArgs::all_stages`].
+pub fn check(file: &Dockerfile, known: &ResolvedBases, args: &BuildArgs) -> Vec<Diagnostic> {
+    let mut shared = Shared { guess: true, ..Shared::new(file, args, known) };
+    shared.targets();
+    shared.findings.in_order()
+}
+
 impl<'a> Shared<'a> {
     pub(super) fn new(file: &'a Dockerfile, args: &'a BuildArgs, known: &'a ResolvedBases) -> Self {
         Self {
@@ -65,6 +75,7 @@ impl<'a> Shared<'a> {
             vertices: Vertices::default(),
             wanted: Wanted::default(),
             findings: Findings::default(),
+            guess: false,
             epoch: None,
             declared: BTreeSet::new(),
         }

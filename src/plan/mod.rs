@@ -1,6 +1,6 @@
 //! Instructions, arguments and resolved bases to a [`BuildPlan`]. Pure: no file is read, no registry is asked.
 //!
-//! [`bases`] says what has to be resolved, [`lower`] makes the plan. Both go the same way, for each platform:
+//! [`bases`] says what has to be resolved, [`lower`] makes the plan, [`check`] looks for mistakes without either. All go the same way, for each platform:
 //! the global scope (`globals`), the stages and what they name (`stages`, `origin`), which of them the target needs and
 //! the ONBUILD triggers of their bases (`walk`, `triggers`), and then each instruction (`dispatch`, and a module for each
 //! family: `run` and `mounts`, `copy`, `config`) on the stage's `state`, which adds steps to `vertices`.
@@ -44,7 +44,7 @@ mod words;
 pub use crate::dockerfile::{glob, ignore};
 pub use args::{BuildArgs, Context, Entitlements, context_name};
 pub use context::{ContextSource, context_sources};
-pub use lower::{bases, lower};
+pub use lower::{bases, check, lower};
 pub use op::BuildPlan;
 pub use outline::{BuildTarget, Outline, OutlineArg, OutlineNeed, outline, targets};
 pub use resolved::{

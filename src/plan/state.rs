@@ -36,6 +36,8 @@ pub(super) struct State {
     pub(super) names: Counter,
     /// Run its steps although the cache may know them.
     pub(super) no_cache: bool,
+    /// Whether it stands on an image that nothing is known of, so that any variable may be set.
+    pub(super) guessed: bool,
 }
 
 /// The files of a stage.
@@ -72,6 +74,7 @@ impl State {
             stage: String::new(),
             names: Counter::default(),
             no_cache: false,
+            guessed: false,
         }
     }
 

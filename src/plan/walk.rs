@@ -118,7 +118,8 @@ impl<'s, 'a> Walk<'s, 'a> {
             for id in &ids {
                 self.want(*id);
             }
-            if !self.shared.wanted.is_empty() || !self.shared.findings.errors.is_empty() {
+            let stop = !self.shared.wanted.is_empty() && !self.shared.guess;
+            if stop || !self.shared.findings.errors.is_empty() {
                 return None;
             }
             // Not `any`: every stage gets its triggers.
@@ -247,7 +248,10 @@ impl<'s, 'a> Walk<'s, 'a> {
             sources,
         };
         if let Err(error) = dispatch::instruction(&mut cx, state, &command.instruction) {
-            self.shared.findings.error(error);
+            // Without the image, a variable may be unset only because nobody looked.
+            if !(state.guessed && command.instruction.header.original.contains('$')) {
+                self.shared.findings.error(error);
+            }
         }
         if let Some(span) = command.reported_at {
             let findings = &mut self.shared.findings;

@@ -83,6 +83,23 @@ fn triggers_want_images_of_their_own() {
 }
 
 #[test]
+fn a_check_needs_no_image() {
+    let text = "FROM unknown AS a\nWORKDIR $GOPATH\nEXPOSE $PORT\nCOPY --chmod=9 a /\nCOPY --chmod=$M a /\n\
+                FROM scratch AS b\nENV A=$NOPE\nFROM a\nRUN x\nCOPY --from=b $B /\n";
+    let (file, _) = dockerfile::parse(text);
+    let args = BuildArgs { all_stages: true, ..BuildArgs::new(amd64()) };
+    let found: Vec<String> =
+        crate::plan::check(&file, &ResolvedBases::default(), &args).into_iter().map(|d| d.message).collect();
+    assert_eq!(
+        found,
+        [
+            "invalid chmod parameter: '9'. it should be octal string and between 0 and 07777",
+            "Usage of undefined variable '$NOPE'",
+        ]
+    );
+}
+
+#[test]
 fn what_is_taken_from_the_context_is_listed_expanded() {
     let text = "FROM scratch AS x\nFROM scratch\nARG D=dir\nCOPY $D/a ./b* /\nCOPY --parents p/./q r /\nADD . /\n\
                 COPY --from=x /y /\nADD https://h.invalid/f /\n";
