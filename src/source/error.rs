@@ -151,7 +151,9 @@ impl From<Error> for Problem {
             Error::Registry(e) => return e.into(),
             Error::Cancelled => Kind::Cancelled,
             Error::Sys(_) | Error::Snapshot(_) | Error::Worker(_) | Error::NoGit(_) => Kind::Environment,
-            Error::Unpack { .. } | Error::DiffId { .. } | Error::MediaType { .. } | Error::Checksum { .. } => Kind::Build,
+            Error::Unpack { .. } | Error::DiffId { .. } | Error::MediaType { .. } | Error::Checksum { .. } => {
+                Kind::Build
+            }
             Error::Http { .. } | Error::Git { .. } => Kind::Network,
             Error::Io { .. }
             | Error::NoDockerfile(_)

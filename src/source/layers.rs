@@ -201,9 +201,8 @@ impl Job {
         }
         let digest = digest_of(&self.layer.descriptor)?;
         let temp = store.new_snapshot()?;
-        unpack(Stoppable { blob, cancel }, &digest, &self.layer.diff_id, &self.parents, &temp).map_err(|error| {
-            if cancel.is_cancelled() { Error::Cancelled } else { blame(store, &digest, error) }
-        })?;
+        unpack(Stoppable { blob, cancel }, &digest, &self.layer.diff_id, &self.parents, &temp)
+            .map_err(|error| if cancel.is_cancelled() { Error::Cancelled } else { blame(store, &digest, error) })?;
         let info = SnapshotInfo { driver: "overlay".into(), size: None, note: digest.to_string() };
         Ok(store.commit_snapshot(temp, &self.key, info)?)
     }
@@ -214,9 +213,12 @@ fn blame(store: &Store, digest: &Digest, error: Error) -> Error {
     if !matches!(error, Error::Unpack { .. } | Error::DiffId { .. }) {
         return error;
     }
-    let checked = store.blob(digest, None).ok().flatten().map(|b| std::io::copy(&mut b.verified(), &mut std::io::sink()));
+    let checked =
+        store.blob(digest, None).ok().flatten().map(|b| std::io::copy(&mut b.verified(), &mut std::io::sink()));
     match checked {
-        Some(Err(e)) if e.kind() == std::io::ErrorKind::InvalidData => crate::store::Error::Damaged(digest.clone()).into(),
+        Some(Err(e)) if e.kind() == std::io::ErrorKind::InvalidData => {
+            crate::store::Error::Damaged(digest.clone()).into()
+        }
         _ => error,
     }
 }

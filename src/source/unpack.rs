@@ -165,7 +165,8 @@ mod tests {
     fn every_compression_is_told_by_its_bytes() {
         let plain: Vec<u8> = (0u32..1_000_000).flat_map(u32::to_le_bytes).collect();
         let members = [gzip(&plain[..100]), gzip(&plain[100..])].concat();
-        let skipped = [&[0x50, 0x2a, 0x4d, 0x18, 1, 0, 0, 0, 9][..], &zstd::encode_all(&plain[..], 1).unwrap()].concat();
+        let skipped =
+            [&[0x50, 0x2a, 0x4d, 0x18, 1, 0, 0, 0, 9][..], &zstd::encode_all(&plain[..], 1).unwrap()].concat();
         for blob in [&plain, &gzip(&plain), &members, &zstd::encode_all(&plain[..], 1).unwrap(), &skipped] {
             let (got, digest) = read(blob);
             assert!(got.unwrap() == plain);
@@ -190,10 +191,14 @@ mod tests {
 
     #[test]
     fn only_tars_are_layers() {
-        for good in [MediaType::ImageLayer, MediaType::ImageLayerGzip, MediaType::ImageLayerZstd, docker::LAYER_GZIP.into()] {
+        for good in
+            [MediaType::ImageLayer, MediaType::ImageLayerGzip, MediaType::ImageLayerZstd, docker::LAYER_GZIP.into()]
+        {
             check_media_type(&describe(good, b"")).unwrap();
         }
-        for bad in ["", "application/vnd.oci.image.layer.v1.tar+encrypted", "application/vnd.wasm.content.layer.v1+wasm"] {
+        for bad in
+            ["", "application/vnd.oci.image.layer.v1.tar+encrypted", "application/vnd.wasm.content.layer.v1+wasm"]
+        {
             let said = check_media_type(&describe(bad.into(), b"")).unwrap_err().to_string();
             assert!(said.contains(bad) && said.contains("tar+zstd"), "{said}");
         }

@@ -150,7 +150,10 @@ impl Unpacker<'_, '_> {
             Ok(target)
         })?;
         match escapes {
-            true => Err(Error::Archive { path: path.clone(), reason: "a symbolic link on its way leads out of the destination" }),
+            true => Err(Error::Archive {
+                path: path.clone(),
+                reason: "a symbolic link on its way leads out of the destination",
+            }),
             false => Ok(resolved),
         }
     }

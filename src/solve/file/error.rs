@@ -67,8 +67,9 @@ impl From<Error> for Problem {
                 }
                 problem
             }
-            Error::Tree(snapshot::Error::NoUser(_) | snapshot::Error::NoGroup(_)) => problem
-                .hint("names are looked up in the image's /etc/passwd and /etc/group (never with --link): use a number"),
+            Error::Tree(snapshot::Error::NoUser(_) | snapshot::Error::NoGroup(_)) => problem.hint(
+                "names are looked up in the image's /etc/passwd and /etc/group (never with --link): use a number",
+            ),
             _ => problem,
         }
     }

@@ -222,12 +222,7 @@ fn file_entry(tree: &dyn Tree, path: &EntryPath, meta: &Meta) -> Result<Entry, E
     Ok(Entry { path: path.clone(), kind, mode, uid, gid, mtime, xattrs: Default::default() })
 }
 
-fn content(
-    action: usize,
-    path: &EntryPath,
-    meta: &Meta,
-    fingerprint: Option<Fingerprint>,
-) -> Content {
+fn content(action: usize, path: &EntryPath, meta: &Meta, fingerprint: Option<Fingerprint>) -> Content {
     match meta.kind {
         Kind::File => Content::Source { action, path: path.clone(), fingerprint },
         _ => Content::None,

@@ -165,7 +165,8 @@ fn pick(
 ) -> Result<Pick, Error> {
     let found = tree.lookup(&path, true)?.ok_or_else(|| source.not_found(tree, &path))?;
     let name = path.file_name().unwrap_or_default().to_vec();
-    let archive = copy.unpack != Unpack::Never && found.meta.kind == Kind::File && archive::is_archive(tree, &found.path)?;
+    let archive =
+        copy.unpack != Unpack::Never && found.meta.kind == Kind::File && archive::is_archive(tree, &found.path)?;
     let items = if found.meta.is_dir() { walk(tree, &found.path, include, exclude)? } else { Vec::new() };
     Ok(Pick { path: found.path, name, meta: found.meta, items, archive, fingerprint: None })
 }
