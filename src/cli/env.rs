@@ -12,8 +12,8 @@ pub struct Env {
     pub vars: BTreeMap<OsString, OsString>,
     /// The working directory; relative paths of the command line start there.
     pub cwd: PathBuf,
-    /// Whether the process runs as root, which changes where the store is by default.
-    pub root_user: bool,
+    /// The effective user.
+    pub uid: u32,
     /// How many cores the process may use.
     pub cores: usize,
     /// The terminal behind standard error, where it is one.
@@ -35,7 +35,7 @@ impl Env {
         Ok(Self {
             vars: std::env::vars_os().collect(),
             cwd: std::env::current_dir()?,
-            root_user: rustix::process::geteuid().is_root(),
+            uid: rustix::process::geteuid().as_raw(),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             terminal: Terminal::behind_stderr(),
         })

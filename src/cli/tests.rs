@@ -12,7 +12,7 @@ fn env() -> Env {
     Env {
         vars: vars.map(|(k, v)| (k.into(), v.into())).into_iter().collect(),
         cwd: PathBuf::from("/work"),
-        root_user: false,
+        uid: 1000,
         cores: 4,
         terminal: None,
     }
@@ -162,13 +162,14 @@ fn where_the_store_is() {
     assert_eq!(store("images", &e), PathBuf::from("/home/u/.local/share/kiln"));
     e.vars.insert("XDG_DATA_HOME".into(), "/data".into());
     assert_eq!(store("images", &e), PathBuf::from("/data/kiln"));
-    e.root_user = true;
+    e.uid = 0;
     assert_eq!(store("images", &e), PathBuf::from("/var/lib/kiln"));
     e.vars.insert("KILN_ROOT".into(), "/k".into());
     assert_eq!(store("images", &e), PathBuf::from("/k"));
     assert_eq!(store("--root r images", &e), PathBuf::from("/work/r"));
     assert_eq!(store("images --root r", &e), PathBuf::from("/work/r"));
-    assert!(ask_in("images", &Env::default()).is_err());
+    let homeless = Env { uid: 1000, ..Env::default() };
+    assert_eq!(ask_in("images", &homeless).unwrap_err().hints.len(), 1);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 /// A field.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Field {
+pub struct Field {
     /// Its text without quotes.
     pub text: String,
     /// Where it stands, quotes included.
@@ -15,7 +15,7 @@ pub(super) struct Field {
 ///
 /// # Errors
 /// Go's message, for a text that is empty or has quotes in wrong places.
-pub(super) fn fields(text: &str) -> Result<Vec<Field>, String> {
+pub fn fields(text: &str) -> Result<Vec<Field>, String> {
     if text.is_empty() {
         return Err("EOF".to_owned());
     }

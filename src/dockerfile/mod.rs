@@ -11,7 +11,7 @@
 //! BuildKit refuses lines of more than 65,535 bytes; kiln reads them.
 
 pub mod ast;
-mod csv;
+pub mod csv;
 mod directives;
 mod dump;
 mod duration;

@@ -1,8 +1,11 @@
 //! The OCI image specification's nouns: [`Digest`], [`Reference`], [`Platform`], [`Descriptor`], [`ImageConfig`].
 //!
+//! [`assemble`] makes the documents of an image out of them.
+//!
 //! Pure: nothing here reads a file or a socket. Manifests, indexes and descriptors are `oci-spec`'s; the image
 //! configuration is kiln's own, because Docker's fields (`Healthcheck`, `OnBuild`, `Shell`) are missing there.
 
+pub mod assemble;
 mod config;
 mod digest;
 mod platform;

@@ -6,13 +6,15 @@ use super::args::BuildArgs;
 use super::env::Env;
 use super::git::{self, GitUrl};
 use super::globals::Globals;
+use super::lower::Shared;
 use super::origin;
 use super::resolved::{HttpKey, ResolvedBases};
-use super::words;
+use super::{dispatch, words};
 use crate::dockerfile::ast::{Add, Dockerfile, Escape, FileSource, Kind, Stage};
 use crate::report::{Diagnostic, Span};
 
-const NAME: &str = "SOURCE_DATE_EPOCH";
+/// The variable.
+pub(super) const NAME: &str = "SOURCE_DATE_EPOCH";
 
 /// What it means.
 enum Epoch<'a> {
@@ -46,24 +48,28 @@ fn given<'a>(file: &'a Dockerfile, args: &BuildArgs, globals: &Globals) -> Resul
     }
 }
 
-/// Refuses what means nothing.
-pub(super) fn check(file: &Dockerfile, args: &BuildArgs, globals: &Globals) -> Result<(), Diagnostic> {
-    match given(file, args, globals)? {
-        Epoch::Stage(stage) => stage_source(stage, args, globals, file.directives.escape).map(|_| ()),
-        Epoch::Unset | Epoch::Seconds(_) | Epoch::Context => Ok(()),
-    }
+/// Its value; `None` where the file and the command line say nothing, or the time of what they name isn't known. What
+/// has to be resolved for it is wanted.
+pub(super) fn find(shared: &mut Shared<'_>, globals: &Globals) -> Result<Option<i64>, Diagnostic> {
+    let stage = match given(shared.file, shared.args, globals)? {
+        Epoch::Unset => return Ok(None),
+        Epoch::Seconds(seconds) => return Ok(Some(seconds)),
+        Epoch::Context => return Ok(shared.args.context_time),
+        Epoch::Stage(stage) => stage,
+    };
+    let span = stage.header.span;
+    let remote = stage_source(stage, shared.args, globals, shared.file.directives.escape)?;
+    match &remote {
+        Remote::Git(git) => dispatch::git(shared, git, false, span)?,
+        Remote::Http(key) => dispatch::http(shared, key, "", span)?,
+    };
+    Ok(time(shared.known, &remote))
 }
 
-/// Its value; `None` where the file and the command line say nothing, or the time of what they name isn't known.
-pub(super) fn resolve(file: &Dockerfile, args: &BuildArgs, globals: &Globals, known: &ResolvedBases) -> Option<i64> {
-    match given(file, args, globals).ok()? {
-        Epoch::Unset => None,
-        Epoch::Seconds(seconds) => Some(seconds),
-        Epoch::Context => args.context_time,
-        Epoch::Stage(stage) => match stage_source(stage, args, globals, file.directives.escape).ok()? {
-            Remote::Git(git) => known.git.get(&origin::git_key(&git))?.time,
-            Remote::Http(key) => known.http.get(&key)?.time,
-        },
+fn time(known: &ResolvedBases, remote: &Remote) -> Option<i64> {
+    match remote {
+        Remote::Git(git) => known.git.get(&origin::git_key(git))?.time,
+        Remote::Http(key) => known.http.get(key)?.time,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::args::BuildArgs;
 use super::env::Env;
-use super::words;
+use super::{epoch, words};
 use crate::dockerfile::ast::{ArgPair, Dockerfile, Escape, Instruction, Kind};
 use crate::oci::Platform;
 use crate::report::{Diagnostic, Span};
@@ -15,6 +15,8 @@ pub(super) struct Globals {
     pub(super) env: Env,
     /// The ARGs by name; a later one replaces an earlier one.
     pub(super) args: BTreeMap<String, ArgInfo>,
+    /// What `SOURCE_DATE_EPOCH` is as a number, whatever was given for it.
+    epoch: Option<String>,
 }
 
 /// An ARG for the outline.
@@ -33,14 +35,14 @@ pub(super) struct ArgInfo {
 impl Globals {
     /// Reads the ARGs before the first FROM, with the defaults of `platform` under them.
     pub(super) fn read(file: &Dockerfile, args: &BuildArgs, platform: &Platform) -> Result<Self, Diagnostic> {
-        let mut globals = Self { env: predefined(args, platform, &target_name(file, args)), args: BTreeMap::new() };
+        let mut globals = Self { env: predefined(args, platform, &target_name(file, args)), ..Self::default() };
         globals.declare(&file.global_args, &args.values, file.directives.escape)?;
         Ok(globals)
     }
 
     /// The same as if no `--build-arg` had been given: what the defaults alone make of the file.
     pub(super) fn of_defaults(file: &Dockerfile, args: &BuildArgs, platform: &Platform) -> Result<Self, Diagnostic> {
-        let mut globals = Self { env: predefined(args, platform, &target_name(file, args)), args: BTreeMap::new() };
+        let mut globals = Self { env: predefined(args, platform, &target_name(file, args)), ..Self::default() };
         globals.declare(&file.global_args, &BTreeMap::new(), file.directives.escape)?;
         Ok(globals)
     }
@@ -91,6 +93,20 @@ impl Globals {
             info.value = value;
         }
         Ok(info)
+    }
+
+    /// Puts the number of `SOURCE_DATE_EPOCH` in the place of what was given for it.
+    pub(super) fn date(&mut self, epoch: Option<i64>) {
+        self.epoch = epoch.map(|seconds| seconds.to_string());
+        if self.env.get(epoch::NAME).is_some() {
+            self.env.set_or_remove(epoch::NAME, self.epoch.clone());
+        }
+    }
+
+    /// What `--build-arg` gives for `name`.
+    pub(super) fn given<'v>(&'v self, args: &'v BuildArgs, name: &str) -> Option<&'v str> {
+        let given = args.values.get(name)?;
+        if name == epoch::NAME { self.epoch.as_deref() } else { Some(given) }
     }
 
     /// The names that a FROM line may use.

@@ -23,6 +23,13 @@ impl Findings {
         }
     }
 
+    /// Everything, in the order of the file.
+    pub(super) fn in_order(mut self) -> Vec<Diagnostic> {
+        self.errors.append(&mut self.warnings);
+        self.errors.sort_by_key(|found| found.span.start);
+        self.errors
+    }
+
     /// Adds a warning, once: the platforms of a build mostly find the same.
     pub(super) fn warn(&mut self, rule: &'static str, span: Span, message: String) {
         let warning = Diagnostic::warning(rule, span, message);

@@ -1,8 +1,8 @@
 //! Instructions, arguments and resolved bases to a [`BuildPlan`]. Pure: no file is read, no registry is asked.
 //!
 //! [`bases`] says what has to be resolved, [`lower`] makes the plan. Both go the same way, for each platform:
-//! the global scope (`globals`), the stages and what they name (`stages`, `origin`), which of them the target needs,
-//! the ONBUILD triggers of their bases (`triggers`), and then each instruction (`dispatch`, and a module for each
+//! the global scope (`globals`), the stages and what they name (`stages`, `origin`), which of them the target needs and
+//! the ONBUILD triggers of their bases (`walk`, `triggers`), and then each instruction (`dispatch`, and a module for each
 //! family: `run` and `mounts`, `copy`, `config`) on the stage's `state`, which adds steps to `vertices`.
 //! The specification is BuildKit's `dockerfile2llb`.
 
@@ -16,6 +16,7 @@ mod epoch;
 mod expose;
 mod git;
 mod globals;
+mod ground;
 mod history;
 mod lint;
 mod lower;
@@ -24,6 +25,7 @@ mod names;
 pub mod op;
 mod origin;
 mod paths;
+pub mod print;
 mod resolved;
 mod run;
 mod stages;
@@ -33,8 +35,11 @@ mod suggest;
 mod tests;
 mod triggers;
 mod vertices;
+mod walk;
 mod words;
 
+// What copies match paths with; the patterns themselves are in the plan.
+pub use crate::dockerfile::{glob, ignore};
 pub use args::{BuildArgs, Context, Entitlements, context_name};
 pub use lower::{bases, lower};
 pub use op::BuildPlan;

@@ -57,9 +57,9 @@ pub(super) fn check_name(external: &External, stages: &Stages<'_>, args: &BuildA
 
 fn not_a_reference(external: &External, stages: &Stages<'_>) -> Diagnostic {
     let text = &external.text;
-    let why = match text.parse::<Reference>() {
-        Err(_) if text.bytes().any(|b| b.is_ascii_uppercase()) => "repository name must be lowercase",
-        _ => "invalid reference format",
+    let why = match text.to_lowercase().parse::<Reference>() {
+        Ok(_) => "invalid reference format: repository name must be lowercase",
+        Err(_) => "invalid reference format",
     };
     let error = Diagnostic::error(external.span, format!("failed to parse stage name {text:?}: {why}"));
     match stages.find(text) {

@@ -24,6 +24,7 @@ mod select;
 mod tls;
 mod transport;
 mod upload;
+mod web;
 
 pub use blob::Blob;
 pub use body::Progress;
@@ -36,6 +37,7 @@ pub use secret::Secret;
 pub use select::best;
 pub use tls::Certificates;
 pub use upload::{Content, Outcome, Upload};
+pub use web::{WebFile, shown};
 
 use crate::oci::Reference;
 use crate::report::{Event, Reporter};

@@ -22,9 +22,12 @@
 mod at;
 mod diff;
 mod error;
+mod flatten;
 mod folder;
 mod overlay;
 mod stack;
+#[cfg(test)]
+pub(crate) mod testing;
 mod tree;
 pub mod users;
 mod write;
@@ -34,7 +37,8 @@ use std::path::{Path, PathBuf};
 
 pub use at::{Kind, Meta, Xattrs};
 pub use error::Error;
-pub use folder::{FolderTree, Ignore, Verdict};
+pub use flatten::flatten;
+pub use folder::{FolderTree, Ignore, Verdict, walked};
 pub use overlay::{Active, Overlay};
 pub use stack::StackTree;
 pub use tree::{EmptyTree, Fingerprint, Found, Tree, entry, fingerprint, follow, xattrs_of};
@@ -52,6 +56,9 @@ pub trait Snapshotter: Send + Sync {
 
     /// Writes what the layer in `folder`, finished or not, changes in `parents` to `sink`, in sorted order.
     fn diff(&self, folder: &Path, parents: &[PathBuf], sink: &mut dyn EntrySink) -> Result<(), Error>;
+
+    /// The folders that hold the files of `layers`, as an overlay mount takes them.
+    fn files(&self, layers: &[PathBuf]) -> Vec<PathBuf>;
 
     /// Layers as one tree.
     fn view(&self, layers: &[PathBuf]) -> Result<StackTree, Error>;

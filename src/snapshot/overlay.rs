@@ -78,6 +78,10 @@ impl Snapshotter for Overlay {
         diff(&folder.join(FILES), &self.view(parents)?, sink)
     }
 
+    fn files(&self, layers: &[PathBuf]) -> Vec<PathBuf> {
+        layers.iter().map(|l| l.join(FILES)).collect()
+    }
+
     fn view(&self, layers: &[PathBuf]) -> Result<StackTree, Error> {
         StackTree::open(&layers.iter().map(|l| l.join(FILES)).collect::<Vec<_>>())
     }

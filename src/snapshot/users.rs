@@ -155,7 +155,7 @@ fn groups(tree: &dyn Tree) -> Result<Vec<Group>, Error> {
 /// A field that is missing or no number counts as 0, as runc reads it; one that no kernel takes spoils the line.
 fn number(field: Option<&str>) -> Option<u32> {
     match field.unwrap_or_default().parse::<i64>() {
-        Ok(number) => u32::try_from(number).ok(),
+        Ok(number) => u32::try_from(number).ok().filter(|n| *n != u32::MAX),
         Err(_) => Some(0),
     }
 }
@@ -174,4 +174,94 @@ fn text(tree: &dyn Tree, path: &str) -> Result<String, Error> {
     let mut file = tree.open(&found.path)?.take(LONGEST);
     file.read_to_end(&mut bytes).map_err(|e| Error::inside("read", &found.path, e))?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::EmptyTree;
+    use crate::snapshot::testing::TextTree;
+
+    fn tree() -> TextTree {
+        let mut tree = TextTree::new("f 644 0:0 etc/passwd\nf 644 0:0 etc/group");
+        let passwd = "root:x:0:0:root:/root:/bin/sh\n\n  daemon:x:1:1:d:/usr/sbin:/x\nfoo:x:1000:1001::/home/foo:\n\
+                      bad\nbroken:x:no:no\nbig:x:99999999999:1::/\nfoo:x:7:7::/second:\n1234:x:5:5::/five:\n";
+        let group = "root:x:0:\nwheel:x:10:root,foo\nfoo:x:1001:foo\nops:x:20:bar,foo,\nbad\nnum:x:4294967295:foo\n";
+        tree.set_content("etc/passwd", passwd.into());
+        tree.set_content("etc/group", group.into());
+        tree
+    }
+
+    #[test]
+    fn users_of_processes() {
+        for (spec, uid, gid, groups, home) in [
+            ("", 0, 0, &[0, 10][..], "/root"),
+            ("root", 0, 0, &[0, 10], "/root"),
+            ("0", 0, 0, &[0, 10], "/root"),
+            ("foo", 1000, 1001, &[1001, 10, 20], "/home/foo"),
+            ("1000", 1000, 1001, &[1001, 10, 20], "/home/foo"),
+            ("foo:wheel", 1000, 10, &[10], "/home/foo"),
+            ("foo:77", 1000, 77, &[77], "/home/foo"),
+            ("1000:1000", 1000, 1000, &[1000], "/home/foo"),
+            ("root:root", 0, 0, &[0], "/root"),
+            ("4711", 4711, 0, &[0], "/"),
+            ("4711:4712", 4711, 4712, &[4712], "/"),
+            ("4711:wheel", 4711, 10, &[10], "/"),
+            ("daemon", 1, 1, &[1], "/usr/sbin"),
+            ("1234", 1234, 0, &[0], "/"),
+            (":wheel", 0, 10, &[10], "/root"),
+            ("bad", 0, 0, &[0], "/root"),
+        ] {
+            let want = User { uid, gid, groups: groups.to_vec(), home: home.into() };
+            assert_eq!(exec_user(&tree(), spec).unwrap(), want, "{spec:?}");
+        }
+    }
+
+    #[test]
+    fn unknown_names_are_errors() {
+        assert_eq!(
+            exec_user(&tree(), "nobody").unwrap_err().to_string(),
+            "unable to find user nobody: no matching entries in passwd file"
+        );
+        for bad in ["big", "-1", "4294967295", "99999999999", "foo:nogroup", "foo:-1"] {
+            assert!(exec_user(&tree(), bad).is_err(), "{bad}");
+        }
+        assert!(exec_user(&EmptyTree, "foo").is_err());
+    }
+
+    #[test]
+    fn without_files_numbers_and_root_do() {
+        let user = |uid, gid| User { uid, gid, groups: vec![gid], home: "/".into() };
+        assert_eq!(exec_user(&EmptyTree, "").unwrap(), user(0, 0));
+        assert_eq!(exec_user(&EmptyTree, "1000").unwrap(), user(1000, 0));
+        assert_eq!(exec_user(&EmptyTree, "1000:5").unwrap(), user(1000, 5));
+        assert!(exec_user(&EmptyTree, "root").is_err());
+    }
+
+    #[test]
+    fn owners_of_files() {
+        let tree = tree();
+        for (user, group, want) in [
+            ("5", None, (5, 5)),
+            ("5", Some("6"), (5, 6)),
+            ("5", Some(""), (5, 5)),
+            ("root", None, (0, 0)),
+            ("foo", None, (1000, 1001)),
+            ("foo", Some("wheel"), (1000, 10)),
+            ("0", Some("foo"), (0, 1001)),
+        ] {
+            assert_eq!(owner(&tree, user, group).unwrap(), want, "{user} {group:?}");
+        }
+        assert!(owner(&tree, "nobody", None).is_err());
+        assert!(owner(&tree, "foo", Some("nobody")).is_err());
+        assert!(owner(&EmptyTree, "foo", None).is_err());
+        assert_eq!(owner(&EmptyTree, "root", Some("root")).unwrap(), (0, 0));
+    }
+
+    #[test]
+    fn files_may_be_links() {
+        let mut tree = TextTree::new("l 777 0:0 etc/passwd -> /lib/passwd\nf 644 0:0 lib/passwd");
+        tree.set_content("lib/passwd", b"me:x:5:6::/h:".to_vec());
+        assert_eq!(exec_user(&tree, "me").unwrap().uid, 5);
+    }
 }

@@ -1,5 +1,6 @@
 //! A RUN: an [`ExecOp`] to a process in a sandbox, and its changes to a snapshot.
 
+use super::cache_mount;
 use super::env::Env;
 use super::problem::{self, Result};
 use crate::plan::op::{ExecOp, Limits, Mount, MountSource, Network};
@@ -15,12 +16,17 @@ pub type MountLayers = Vec<PathBuf>;
 
 /// Runs the process in a new layer on top of `parents` (topmost first). `trees` are the layers of its mounts, by the
 /// mount's number.
-pub fn run(env: &Env, step: Step, op: &ExecOp, parents: &[PathBuf], trees: &[(usize, MountLayers)]) -> Result<TempSnapshot> {
+pub fn run(
+    env: &Env,
+    step: Step,
+    op: &ExecOp,
+    parents: &[PathBuf],
+    trees: &[(usize, MountLayers)],
+) -> Result<TempSnapshot> {
     let layer = env.store.new_snapshot().map_err(problem::from)?;
-    let folder = layer.fs().parent().unwrap_or(layer.fs()).to_owned();
-    let active = env.snapshots.prepare(&folder, parents).map_err(problem::from)?;
-    let view = env.snapshots.view(parents).map_err(problem::from)?;
-    let user = users::exec_user(&view, &op.user).map_err(problem::from)?;
+    let active = env.snapshots.prepare(layer.folder(), parents).map_err(problem::snapshot)?;
+    let view = env.snapshots.view(parents).map_err(problem::snapshot)?;
+    let user = users::exec_user(&view, &op.user).map_err(problem::snapshot)?;
     drop(view);
     let mut held = Held::default();
     let mut spec = Spec::new(active.root_mount(), op.args.clone());
@@ -65,17 +71,18 @@ fn limits(limits: &Limits) -> sandbox::Limits {
 fn add_mount(env: &Env, mount: &Mount, layers: &[PathBuf], spec: &mut Spec, held: &mut Held) -> Result<()> {
     let kind = match &mount.kind {
         MountSource::Bind { source, readonly: true, .. } => {
-            MountKind::Layers { lowers: layers.to_vec(), path: source.into() }
+            MountKind::Layers { lowers: env.snapshots.files(layers), path: source.into() }
         }
         MountSource::Bind { source, readonly: false, .. } => {
             // Writes are allowed and forgotten.
             let scratch = env.store.new_snapshot().map_err(problem::from)?;
-            let root = overlay(&scratch, layers)?;
+            let root = env.snapshots.prepare(scratch.folder(), layers).map_err(problem::snapshot)?.root_mount();
             held.discarded.push(scratch);
             MountKind::Tree { root, path: source.into(), readonly: false }
         }
-        MountSource::Cache { id, source, readonly, sharing, mode, uid, gid, from } => {
-            let cache = super::cache_mount::open(env, id, *sharing, from.is_some().then_some((layers, source.as_str())), (*mode, *uid, *gid))?;
+        MountSource::Cache { from, readonly, .. } => {
+            let layers = from.is_some().then_some(layers);
+            let cache = cache_mount::open(env, &mount.kind, layers)?;
             let root = RootMount::Dir(cache.folder().to_owned());
             held.caches.push(cache);
             MountKind::Tree { root, path: PathBuf::new(), readonly: *readonly }
@@ -102,13 +109,6 @@ fn add_mount(env: &Env, mount: &Mount, layers: &[PathBuf], spec: &mut Spec, held
     };
     spec.mounts.push(sandbox::Mount { target: mount.target.clone().into(), kind });
     Ok(())
-}
-
-fn overlay(scratch: &TempSnapshot, layers: &[PathBuf]) -> Result<RootMount> {
-    let work = scratch.work();
-    std::fs::create_dir(&work)
-        .map_err(|e| Problem::new(Kind::Environment, format!("can't make {}", work.display())).because(&e))?;
-    Ok(RootMount::Overlay { lowers: layers.to_vec(), upper: scratch.fs().to_owned(), work })
 }
 
 fn no_secret(id: &str) -> Problem {

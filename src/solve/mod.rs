@@ -2,7 +2,10 @@
 //!
 //! [`key`] says when two steps are the same, [`lookup`] what needn't run, [`scheduler`] in which order the rest does.
 
+mod cache_mount;
 pub mod chain;
+pub mod env;
+mod exec;
 pub mod file;
 pub mod key;
 #[cfg(test)]
@@ -10,8 +13,19 @@ mod key_tests;
 pub mod lookup;
 #[cfg(test)]
 mod lookup_tests;
+mod output;
+mod pack;
+mod problem;
 pub mod record;
+mod roots;
+mod run;
 pub mod scheduler;
+mod selecting;
+mod time;
+mod worker;
+
+pub use env::{Env, Options};
+pub use run::{Solved, run};
 
 use crate::plan::op::{FileAction, MountSource, Op, VertexId};
 

@@ -1,9 +1,8 @@
 //! What a vertex gave.
 
 use super::chain::Chain;
-use crate::snapshot::Tree;
+use super::selecting::ReadTree;
 use std::fmt;
-use std::sync::Arc;
 
 /// The result of a vertex.
 #[derive(Clone)]
@@ -11,7 +10,7 @@ pub enum Output {
     /// A root filesystem.
     Root(Chain),
     /// Files to read.
-    Tree(Arc<dyn Tree>),
+    Tree(ReadTree),
 }
 
 impl Output {

@@ -1,6 +1,8 @@
 //! Failures of a build as a person is told of them.
 
+use super::file;
 use crate::report::{Kind, Problem};
+use crate::snapshot;
 
 /// What the steps of a build return.
 pub type Result<T> = std::result::Result<T, Problem>;
@@ -8,6 +10,11 @@ pub type Result<T> = std::result::Result<T, Problem>;
 /// Any module's error.
 pub fn from(error: impl Into<Problem>) -> Problem {
     error.into()
+}
+
+/// A root filesystem or a layer that couldn't be read or written.
+pub fn snapshot(error: snapshot::Error) -> Problem {
+    file::Error::from(error).into()
 }
 
 /// The build was stopped from outside, or another step failed first.
@@ -23,8 +30,7 @@ pub fn command_failed(args: &[String], exit: crate::sandbox::Exit) -> Problem {
         (_, Some(signal)) => format!("killed by signal {signal} (exit code: {})", exit.code),
         (_, None) => format!("exit code: {}", exit.code),
     };
-    let mut problem =
-        Problem::new(Kind::Build, format!("process {command:?} did not complete successfully: {how}"));
+    let mut problem = Problem::new(Kind::Build, format!("process {command:?} did not complete successfully: {how}"));
     problem.run_exit_code = Some(exit.code);
     if exit.out_of_memory {
         problem = problem.hint("give it more with --memory, or let it use fewer processes");

@@ -89,6 +89,14 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
+    /// An OCI layout on this machine.
+    #[error("OCI layout {}: {why}", path.display())]
+    Layout {
+        /// Its folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// A file from a web server.
     #[error("cannot fetch {url}: {why}")]
     Http {
@@ -159,6 +167,7 @@ impl From<Error> for Problem {
             | Error::NoDockerfile(_)
             | Error::Dockerfile { .. }
             | Error::Context { .. }
+            | Error::Layout { .. }
             | Error::Ignore { .. } => Kind::Usage,
         };
         let problem = Self::new(kind, error.to_string());

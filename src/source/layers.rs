@@ -9,6 +9,7 @@ use crate::registry::Client;
 use crate::report::{Event, Reporter, Step};
 use crate::store::{Key, Snapshot, SnapshotInfo, Store};
 use crate::sys::Cancel;
+use std::fs::File;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -44,7 +45,7 @@ impl Puller {
     pub async fn fetch(&self, step: Step, image: &ImageOp, index: usize) -> Result<()> {
         let layer = layer_of(image, index)?;
         let (grower, _) = growing();
-        self.download(step, &image.reference, &layer.descriptor, grower).await
+        self.download(step, &Place::of(image), &layer.descriptor, grower).await
     }
 
     /// Sees to it that all layers of an image are unpacked, and returns their snapshots, lowest first. `keys` are those
@@ -98,8 +99,8 @@ impl Puller {
         let layer = layer_of(image, index)?;
         check_media_type(&layer.descriptor)?;
         let (grower, follower) = growing();
-        let (puller, reference, descriptor) = (self.clone(), image.reference.clone(), layer.descriptor.clone());
-        let task = async move { puller.download(step, &reference, &descriptor, grower).await };
+        let (puller, place, descriptor) = (self.clone(), Place::of(image), layer.descriptor.clone());
+        let task = async move { puller.download(step, &place, &descriptor, grower).await };
         Ok(Coming::Started { follower, download: Download(tokio::spawn(task)) })
     }
 
@@ -115,7 +116,7 @@ impl Puller {
     }
 
     /// Downloads a blob unless the store has it or another build is about to; `grower` gives it on meanwhile.
-    async fn download(&self, step: Step, from: &Reference, blob: &Descriptor, grower: Grower) -> Result<()> {
+    async fn download(&self, step: Step, from: &Place, blob: &Descriptor, grower: Grower) -> Result<()> {
         let digest = digest_of(blob)?;
         if let Some(found) = self.store.blob(&digest, Some(blob.size()))? {
             let size = found.size;
@@ -130,11 +131,20 @@ impl Puller {
             grower.complete(found.into_file(), size);
             return Ok(());
         }
-        tokio::select! {
-            done = self.receive(step, from, blob, &digest, &grower) => done?,
-            () = cancelled(&self.cancel) => return Err(Error::Cancelled),
+        match from {
+            Place::Layout(layout) => {
+                let (store, layout) = (self.store.clone(), layout.clone());
+                let found = spawn_blocking(move || copy_from_layout(&store, &layout, &digest)).await??;
+                grower.complete(found, blob.size());
+            }
+            Place::Registry(reference) => {
+                tokio::select! {
+                    done = self.receive(step, reference, blob, &digest, &grower) => done?,
+                    () = cancelled(&self.cancel) => return Err(Error::Cancelled),
+                }
+                grower.finish();
+            }
         }
-        grower.finish();
         Ok(())
     }
 
@@ -148,7 +158,7 @@ impl Puller {
         grower: &Grower,
     ) -> Result<()> {
         let mut ingest = self.store.ingest_unhashed()?;
-        let open = std::fs::File::open(ingest.path());
+        let open = File::open(ingest.path());
         grower.start(open.map_err(|e| write_failed(&ingest, e))?);
         let mut incoming = self.registry.blob(from, blob)?;
         let mut told = Instant::now();
@@ -168,6 +178,34 @@ impl Puller {
     fn tell(&self, step: Step, digest: &Digest, done: u64, total: u64) {
         self.reporter.send(Event::Progress { step, what: digest.to_string(), done, total: Some(total) });
     }
+}
+
+/// Where an image's blobs are.
+#[derive(Debug, Clone)]
+enum Place {
+    Registry(Reference),
+    /// An OCI layout, by its name.
+    Layout(String),
+}
+
+impl Place {
+    fn of(image: &ImageOp) -> Self {
+        match &image.layout {
+            Some(layout) => Self::Layout(layout.clone()),
+            None => Self::Registry(image.reference.clone()),
+        }
+    }
+}
+
+/// Copies a blob of a layout into the store, verified, so that the image can be exported without the layout.
+fn copy_from_layout(store: &Store, layout: &str, digest: &Digest) -> Result<File> {
+    let mut from = super::layout::Layout::open(layout)?.blob(digest)?;
+    let mut ingest = store.ingest_expecting(digest)?;
+    let written = std::io::copy(&mut from, &mut ingest);
+    written.map_err(|source| crate::store::Error::Io { what: "write", path: ingest.path().into(), source })?;
+    ingest.commit(Some(digest))?;
+    let path = store.blob_path(digest);
+    File::open(&path).map_err(|source| Error::Io { what: "open", path, source })
 }
 
 /// A layer that is there, or on its way.

@@ -2,12 +2,23 @@
 //!
 //! Nothing is fetched before it is needed. [`Puller`] downloads and unpacks the layers that a step must read.
 
+mod dockerfile;
 mod error;
+mod file;
+mod git;
 mod growing;
+mod http;
+mod image;
 mod layers;
+mod layout;
 mod local;
+mod resolve;
 mod unpack;
 
+pub use dockerfile::{DockerfileText, ignore_rules, read_dockerfile};
 pub use error::{Error, Result};
+pub use file::FileTree;
+pub use git::Git;
 pub use layers::Puller;
 pub use local::LocalTree;
+pub use resolve::Resolver;

@@ -1,6 +1,6 @@
 //! Folders that outlive builds: what RUN's cache mounts keep.
 
-use super::error::{At as _, Error, Result};
+use super::error::{At as _, Error};
 use super::{Key, Store, tree};
 use crate::sys::Cancel;
 use rustix::fs::{FlockOperation, flock};
@@ -103,6 +103,7 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Result;
     use super::*;
 
     fn store() -> (tempfile::TempDir, Store) {

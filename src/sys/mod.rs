@@ -6,12 +6,14 @@
 //! | [`cancel`](Cancel) | a flag that can be polled |
 //! | [`file`] | confined opening, nodes, owners, times, copying, locks |
 //! | [`xattr`] | extended attributes, never following a link |
+//! | [`child`] | a process in new namespaces, prepared as data and made by `clone` |
 //!
 //! `rustix` is used directly wherever it is enough (its `RawDir` reads folders, for one); what stands here adds the
 //! path to the error, the confinement, or the call itself. Nothing here keeps state between calls, and nothing reads
 //! the environment.
 
 mod cancel;
+pub mod child;
 mod error;
 pub mod file;
 mod root;

@@ -3,6 +3,7 @@
 use super::{ProcessRequest, RegistryRequest, each, not_yet, process, registry, style, values, word, wrong};
 use crate::cli::progress::Style;
 use crate::cli::{Env, args};
+use crate::dockerfile::csv;
 use crate::layer::{Compression, CompressionError};
 use crate::oci::{Platform, Reference};
 use crate::report::{Kind, Problem};
@@ -268,8 +269,8 @@ fn call(check: bool, method: Option<&str>) -> Result<Call, Problem> {
 /// `id=ID[,src=FILE|,env=NAME][,type=file|env]`; with an id alone, the variable of that name, else the file.
 fn secret(text: &str, env: &Env) -> Result<Secret, Why> {
     let (mut id, mut file, mut variable, mut kind) = (None, None, None, None);
-    for field in values::fields(text)? {
-        let (key, value) = field.split_once('=').ok_or_else(|| format!("the field {field:?} has no ="))?;
+    for field in csv::fields(text)? {
+        let (key, value) = field.text.split_once('=').ok_or_else(|| format!("the field {:?} has no =", field.text))?;
         match key.to_ascii_lowercase().as_str() {
             "id" => id = Some(value.to_owned()),
             "src" | "source" => file = Some(value.to_owned()),

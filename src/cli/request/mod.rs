@@ -12,7 +12,9 @@ use super::progress::Style;
 use super::{Env, args};
 use crate::oci::{Platform, Reference};
 use crate::report::{Kind, Problem};
-use std::path::PathBuf;
+use crate::store;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 use values::Why;
 
 /// One run of the program.
@@ -181,28 +183,15 @@ fn each<T>(flag: &str, texts: &[String], parse: impl Fn(&str) -> Result<T, Why>)
 
 /// Resolves a command line.
 pub fn resolve(cli: args::Cli, env: &Env) -> Result<Request, Problem> {
-    Ok(Request { store: store(cli.root, env)?, command: command(cli.command, env)? })
+    Ok(Request { store: place(cli.root.as_deref(), env)?, command: command(cli.command, env)? })
 }
 
-/// Where the store is: as given, `$KILN_ROOT`, root's place, or the user's data folder.
-fn store(given: Option<PathBuf>, env: &Env) -> Result<PathBuf, Problem> {
-    let absolute = |v: &&str| v.starts_with('/');
-    let place = if let Some(dir) = given.or_else(|| env.set_var("KILN_ROOT").map(PathBuf::from)) {
-        dir
-    } else if env.root_user {
-        PathBuf::from("/var/lib/kiln")
-    } else if let Some(data) = env.set_var("XDG_DATA_HOME").filter(absolute) {
-        PathBuf::from(data).join("kiln")
-    } else if let Some(home) = env.set_var("HOME").filter(absolute) {
-        PathBuf::from(home).join(".local/share/kiln")
-    } else {
-        return Err(Problem::new(Kind::Usage, "there is no place for the local store: $HOME is not set")
-            .hint("give one with --root DIR or $KILN_ROOT"));
-    };
-    if place.as_os_str().is_empty() {
+/// Where the store is, absolute.
+fn place(given: Option<&Path>, env: &Env) -> Result<PathBuf, Problem> {
+    if given.is_some_and(|g| g.as_os_str().is_empty()) {
         return Err(wrong("--root", "", "want a folder"));
     }
-    Ok(env.cwd.join(place))
+    Ok(env.cwd.join(store::place(given, &|name| env.vars.get(OsStr::new(name)).cloned(), env.uid)?))
 }
 
 fn command(command: args::Command, env: &Env) -> Result<Command, Problem> {

@@ -1,6 +1,7 @@
 //! The values of flags: texts to checked data, by the rules of Docker's command line. Each returns why it can't.
 
 use crate::cli::Env;
+use crate::dockerfile::mount::ram_in_bytes;
 use crate::oci::Reference;
 use std::net::IpAddr;
 
@@ -50,25 +51,9 @@ pub(super) fn each<T>(texts: &[String], parse: impl Fn(&str) -> Result<T, Why>) 
     texts.iter().map(|t| parse(t).map_err(|why| (t.clone(), why))).collect()
 }
 
-/// Bytes: a number with `b`, `k`, `m`, `g`, `t` or `p` (powers of 1024; `kb` and `kib` mean the same), as go-units reads it.
+/// Bytes, as in `64m`.
 pub(super) fn bytes(text: &str) -> Result<u64, Why> {
-    let wrong = || "want a number with b, k, m, g, t or p, as in 64m".to_owned();
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let number: f64 = number.parse().map_err(|_| wrong())?;
-    let unit = unit.strip_prefix(' ').unwrap_or(unit).to_ascii_lowercase();
-    let power = match unit.strip_suffix("ib").or_else(|| unit.strip_suffix('b')).unwrap_or(&unit) {
-        "" if unit == "ib" => return Err(wrong()),
-        "" => 0,
-        "k" => 1,
-        "m" => 2,
-        "g" => 3,
-        "t" => 4,
-        "p" => 5,
-        _ => return Err(wrong()),
-    };
-    let bytes = number * 1024f64.powi(power);
-    if bytes >= 9.2e18 { Err("it is more than any machine has".into()) } else { Ok(bytes as u64) }
+    ram_in_bytes(text).ok_or_else(|| "want a number with b, k, m, g, t or p, as in 64m".into())
 }
 
 /// Cores in thousandths, as in `1.5`.
@@ -171,57 +156,9 @@ pub(super) fn mirror(text: &str) -> Result<(String, url::Url), Why> {
     Ok((registry_host(host)?, url))
 }
 
-/// The fields of one record of comma-separated values; a field may stand in double quotes, doubled inside.
-pub(super) fn fields(text: &str) -> Result<Vec<String>, Why> {
-    let mut fields = vec![String::new()];
-    let mut quoted = false;
-    let mut chars = text.chars().peekable();
-    while let Some(c) = chars.next() {
-        let Some(field) = fields.last_mut() else { break };
-        match c {
-            '"' if quoted && chars.peek() == Some(&'"') => {
-                chars.next();
-                field.push('"');
-            }
-            '"' if quoted => {
-                quoted = false;
-                if chars.peek().is_some_and(|c| *c != ',') {
-                    return Err("a closing quote stands before other text".into());
-                }
-            }
-            '"' if field.is_empty() => quoted = true,
-            '"' => return Err("a quote stands inside a field".into()),
-            ',' if !quoted => fields.push(String::new()),
-            c => field.push(c),
-        }
-    }
-    if quoted { Err("a quote isn't closed".into()) } else { Ok(fields) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn bytes_as_go_units_reads_them() {
-        for (text, want) in [
-            ("0", 0),
-            ("32", 32),
-            ("32b", 32),
-            ("1k", 1024),
-            ("1kb", 1024),
-            ("1KiB", 1024),
-            ("64m", 64 << 20),
-            ("64 MB", 64 << 20),
-            ("1.5g", 3 << 29),
-            ("2T", 2 << 40),
-        ] {
-            assert_eq!(bytes(text), Ok(want), "{text}");
-        }
-        for text in ["", "m", "-1", "1x", "1kk", "1  k", "1ib", "1.2.3k", "inf", "1e3", "9999999p"] {
-            assert!(bytes(text).is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn cores_in_thousandths() {
@@ -279,23 +216,6 @@ mod tests {
         assert_eq!(got, want.map(|(k, v)| (k.to_owned(), v.to_owned())));
         assert!(pairs_from_env(&["=v".into()], &env).is_err());
         assert_eq!(pairs_or_empty(&["k".into()]), Ok(vec![("k".into(), String::new())]));
-    }
-
-    #[test]
-    fn comma_separated_fields() {
-        let fine: [(&str, &[&str]); 5] = [
-            ("", &[""]),
-            ("a,b", &["a", "b"]),
-            ("a,", &["a", ""]),
-            (r#"id=x,"src=a,b""#, &["id=x", "src=a,b"]),
-            (r#""a""b",c"#, &["a\"b", "c"]),
-        ];
-        for (text, want) in fine {
-            assert_eq!(fields(text).unwrap(), want, "{text}");
-        }
-        for text in ["\"a", "a\"b", "\"a\"b"] {
-            assert!(fields(text).is_err(), "{text}");
-        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-pub(super) use raw::starts_like_tar;
+pub use raw::starts_like_tar;
 pub use reader::TarReader;
 pub use writer::TarWriter;
 

@@ -50,7 +50,7 @@ pub(super) struct RawReader<R> {
 }
 
 /// Whether `input` starts with something that Go's reader takes for a tar header.
-pub(in super::super) fn starts_like_tar(input: impl Read) -> bool {
+pub fn starts_like_tar(input: impl Read) -> bool {
     let mut reader = RawReader::new(input);
     loop {
         match reader.block() {

@@ -152,9 +152,12 @@ fn header(entry: &Entry) -> Result<Header<'_>, &'static str> {
 /// The records of what doesn't fit into a ustar header, or the reason why it fits nowhere.
 fn records(entry: &Entry, header: &Header<'_>) -> Result<Records, &'static str> {
     let mut records = Records::new();
-    let mut add = |key: &[u8], value: Vec<u8>| match pax::is_valid(key, &value) {
-        true => Ok(drop(records.insert(key.to_vec(), value))),
-        false => Err("tar can't hold a NUL in a name or an equals sign in an extended attribute's"),
+    let mut add = |key: &[u8], value: Vec<u8>| {
+        if !pax::is_valid(key, &value) {
+            return Err("tar can't hold a NUL in a name or an equals sign in an extended attribute's");
+        }
+        records.insert(key.to_vec(), value);
+        Ok(())
     };
     for (key, text, field) in [(&b"path"[..], &header.name[..], block::NAME), (b"linkpath", header.link, block::LINK)] {
         if text.len() > field.len() || !text.iter().all(|b| b.is_ascii() && *b != 0) {

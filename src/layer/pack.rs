@@ -1,0 +1,91 @@
+//! A layer's blob in one pass: entries, tar, diff id, compression, digest.
+
+use super::compress::Encoder;
+use super::{Compression, Entry, EntrySink, Error, TarWriter};
+use crate::oci::{Descriptor, Digest, Hasher, MediaType};
+use std::io::{self, Read, Write};
+use std::num::NonZeroUsize;
+
+/// Takes entries and writes a layer's blob.
+///
+/// The same entries under the same compression give the same bytes, whatever the number of threads.
+pub struct Packer<W: Write> {
+    tar: TarWriter<Hashed<Encoder<Hashed<W>>>>,
+    compression: Compression,
+}
+
+/// What a layer's blob turned out to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Packed {
+    /// The digest of the uncompressed tar.
+    pub diff_id: Digest,
+    /// The uncompressed tar's length in bytes.
+    pub unpacked_size: u64,
+    /// The digest of the blob.
+    pub digest: Digest,
+    /// The blob's length in bytes.
+    pub size: u64,
+    /// What the blob is.
+    pub media_type: MediaType,
+}
+
+impl Packed {
+    /// The blob's descriptor.
+    pub fn descriptor(&self) -> Descriptor {
+        Descriptor::new(self.media_type.clone(), self.size, self.digest.to_spec())
+    }
+}
+
+impl<W: Write> Packer<W> {
+    /// Writes the blob to `out`, compressed with up to `threads` threads beside the caller's.
+    pub fn new(out: W, compression: Compression, threads: NonZeroUsize) -> Self {
+        let encoder = Encoder::new(Hashed::new(out), compression, threads);
+        Self { tar: TarWriter::new(Hashed::new(encoder)), compression }
+    }
+
+    /// Ends the layer; gives back what it was written to, unflushed.
+    pub fn finish(self) -> Result<(Packed, W), Error> {
+        let tar = self.tar.finish()?;
+        let blob = tar.inner.finish().map_err(Error::Write)?;
+        let packed = Packed {
+            diff_id: tar.hasher.finish(),
+            unpacked_size: tar.size,
+            digest: blob.hasher.finish(),
+            size: blob.size,
+            media_type: self.compression.media_type(),
+        };
+        Ok((packed, blob.inner))
+    }
+}
+
+impl<W: Write> EntrySink for Packer<W> {
+    fn add(&mut self, entry: &Entry, content: &mut dyn Read) -> Result<(), Error> {
+        self.tar.add(entry, content)
+    }
+}
+
+/// Hashes and counts what is written through it.
+struct Hashed<W> {
+    inner: W,
+    hasher: Hasher,
+    size: u64,
+}
+
+impl<W> Hashed<W> {
+    fn new(inner: W) -> Self {
+        Self { inner, hasher: Hasher::sha256(), size: 0 }
+    }
+}
+
+impl<W: Write> Write for Hashed<W> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let n = self.inner.write(buf)?;
+        self.hasher.update(buf.get(..n).unwrap_or(buf));
+        self.size += n as u64;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}

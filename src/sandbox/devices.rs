@@ -1,0 +1,80 @@
+//! `/dev`: a tmpfs with the devices that every container has, terminals, shared memory, message queues.
+
+use super::program::{Builder, c_string};
+use super::{Error, Spec};
+use crate::sys::child::step::TargetKind;
+use crate::sys::child::{Slot, Step};
+use rustix::mount::MountAttrFlags;
+use std::ffi::CStr;
+
+/// Name and number of the devices; all can be read and written by everybody.
+const DEVICES: [(&CStr, u32, u32); 6] =
+    [(c"null", 1, 3), (c"zero", 1, 5), (c"full", 1, 7), (c"random", 1, 8), (c"urandom", 1, 9), (c"tty", 5, 0)];
+
+/// Those that `--security=insecure` adds: kernel messages, FUSE, virtual machines, tunnels, loop devices.
+const INSECURE: [(&CStr, u32, u32); 5] =
+    [(c"kmsg", 1, 11), (c"cuse", 10, 203), (c"fuse", 10, 229), (c"kvm", 10, 232), (c"loop-control", 10, 237)];
+
+/// Loop devices that `--security=insecure` adds.
+const LOOPS: [&CStr; 8] = [c"loop0", c"loop1", c"loop2", c"loop3", c"loop4", c"loop5", c"loop6", c"loop7"];
+
+const LINKS: [(&str, &str); 6] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("core", "/proc/kcore"),
+    ("ptmx", "pts/ptmx"),
+];
+
+/// `/dev/shm` without a size of its own.
+const SHM: u64 = 64 << 20;
+
+/// What later steps need of `/dev`.
+pub(super) struct Mounted {
+    /// Its tmpfs.
+    pub(super) dir: Slot,
+    /// Its terminals.
+    pub(super) pts: Slot,
+}
+
+/// Adds the steps that mount `/dev`.
+pub(super) fn mount(builder: &mut Builder, spec: &Spec) -> Result<Mounted, Error> {
+    let flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_STRICTATIME;
+    let dir = builder.file_system(c"tmpfs", &[("mode", Some("755")), ("size", Some("65536k"))], flags)?;
+    let on = builder.target(c"/dev", TargetKind::Folder, true);
+    builder.push(Step::Mount { mount: dir, on, path: c"/dev".to_owned() });
+    for (name, major, minor) in DEVICES {
+        builder.push(Step::Device { dir, name, major, minor, block: false, mode: 0o666 });
+    }
+    if spec.insecure {
+        insecure(builder, dir);
+    }
+    for (name, target) in LINKS {
+        builder.push(Step::Link { dir, name: c_string(name)?, target: c_string(target)? });
+    }
+    let quiet = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let options = [("newinstance", None), ("ptmxmode", Some("0666")), ("mode", Some("0620")), ("gid", Some("5"))];
+    let pts = builder.file_system(c"devpts", &options, quiet)?;
+    let size = spec.limits.shm_size.unwrap_or(SHM).to_string();
+    let quiet = quiet | MountAttrFlags::MOUNT_ATTR_NODEV;
+    let shm = builder.file_system(c"tmpfs", &[("mode", Some("1777")), ("size", Some(&size))], quiet)?;
+    let mqueue = builder.file_system(c"mqueue", &[], quiet)?;
+    for (mount, name, path) in
+        [(pts, "pts", c"/dev/pts"), (shm, "shm", c"/dev/shm"), (mqueue, "mqueue", c"/dev/mqueue")]
+    {
+        builder.push(Step::Folder { dir, name: c_string(name)?, mode: 0o755 });
+        let on = builder.target(path, TargetKind::Folder, true);
+        builder.push(Step::Mount { mount, on, path: path.to_owned() });
+    }
+    Ok(Mounted { dir, pts })
+}
+
+fn insecure(builder: &mut Builder, dir: Slot) {
+    for (name, major, minor) in INSECURE {
+        builder.push(Step::Device { dir, name, major, minor, block: false, mode: 0o666 });
+    }
+    for (minor, name) in (0..).zip(LOOPS) {
+        builder.push(Step::Device { dir, name, major: 7, minor, block: true, mode: 0o666 });
+    }
+}

@@ -1,0 +1,96 @@
+//! Which isolation levels work here, found out by trying: what a filter or a security module forbids can't be read anywhere.
+
+use super::overlay::{self, Way};
+use super::program::c_string;
+use super::{Error, Part};
+use crate::sys::child::{Namespaces, Program, Step};
+use crate::sys::{RootMount, Said};
+use rustix::mount::MountAttrFlags;
+use std::path::Path;
+
+/// An isolation level and whether it works here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Level {
+    /// Its name, as `--isolation` takes it.
+    pub name: &'static str,
+    /// Whether a process can be run at this level.
+    pub works: bool,
+    /// The call that was refused, and what would have to be allowed.
+    pub why_not: Option<String>,
+}
+
+/// What the level `root` needs.
+pub const NEEDS_ROOT: &str = "isolation level root needs root with CAP_SYS_ADMIN, and a seccomp profile and security module that \
+     allow clone, mount and pivot_root: in a container, start it with --privileged";
+
+/// Tries each level, best first. Overlays are tried in `folder`, which must be on the file system that will hold the root
+/// filesystems; nothing is left there.
+pub fn probe(folder: &Path) -> Vec<Level> {
+    vec![match root(folder) {
+        Ok(()) => Level { name: "root", works: true, why_not: None },
+        Err(error) => Level { name: "root", works: false, why_not: Some(why(&error)) },
+    }]
+}
+
+fn why(error: &Error) -> String {
+    match error {
+        Error::Part { part: Part::Mount(at), source } => format!(
+            "{source}: no overlay can be made in {}; the store must be on a file system like ext4, xfs, btrfs or tmpfs \
+             (not on overlayfs itself)",
+            at.display()
+        ),
+        Error::Call(call) if call.is_denied() => format!("{call}: {NEEDS_ROOT}"),
+        Error::Call(call) if call.errno == rustix::io::Errno::NOSYS => format!("{call}: it needs Linux 5.12"),
+        Error::Call(call) => call.to_string(),
+        other => other.to_string(),
+    }
+}
+
+/// Makes a process like a sandbox's, as far as the new root, with an overlay of empty folders.
+fn root(folder: &Path) -> Result<(), Error> {
+    let dir = tempfile::Builder::new().prefix(".probe-").tempdir_in(folder).said("mkdir", folder)?;
+    let path = |name: &str| dir.path().join(name);
+    for name in ["lower", "upper", "work"] {
+        std::fs::create_dir(path(name)).said("mkdir", path(name))?;
+    }
+    let root = RootMount::Overlay { lowers: vec![path("lower")], upper: path("upper"), work: path("work") };
+    let mut program = Program::default();
+    let mount = program.slot();
+    for step in [Step::DieWithMaker, Step::NewCgroupNamespace, Step::NewSession, Step::PrivateMounts] {
+        program.push(step);
+    }
+    let overlay = program.steps().len();
+    program.push(overlay::mount(&root, Way::Mount, &c_string(path("upper"))?, mount)?);
+    program.push(Step::SetFlags { mount, flags: MountAttrFlags::MOUNT_ATTR_NODEV });
+    program.push(Step::EnterRoot(mount));
+    let mut child = program.spawn(Namespaces::default()).map_err(|failure| match failure.step {
+        Some(step) if step == overlay => Error::Part { part: Part::Mount(folder.to_owned()), source: failure.error },
+        _ => Error::Call(failure.error),
+    })?;
+    child.wait()?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::Error as CallError;
+
+    #[test]
+    fn says_why_or_works_and_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let levels = probe(dir.path());
+        assert_eq!(levels.len(), 1);
+        assert_eq!(levels[0].works, levels[0].why_not.is_none());
+        assert!(rustix::process::geteuid().is_root() || !levels[0].works);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn reasons_name_the_call_and_the_remedy() {
+        let call = |errno| Error::Call(CallError { call: "clone", path: None, errno });
+        let text = why(&call(rustix::io::Errno::PERM));
+        assert!(text.starts_with("clone: Operation not permitted") && text.contains("CAP_SYS_ADMIN"), "{text}");
+        assert!(why(&call(rustix::io::Errno::NOSYS)).contains("5.12"));
+    }
+}

@@ -1,0 +1,421 @@
+//! A spec to the steps of a child, in the order of runc: namespaces, mounts made while the host's files can still be seen,
+//! the new root, what is mounted in it, and then everything that takes rights away.
+
+use super::error::Part;
+use super::overlay::{self, Way};
+use super::spec::clean;
+use super::{Error, Mount, MountKind, Spec, Stdio, User, devices, kernel, network_files};
+use crate::sys::RootMount;
+use crate::sys::child::step::{Exec, FileSystem, Identity, Pointers, Stdio as Streams, Stream, Target, TargetKind};
+use crate::sys::child::{Program, Slot, Step};
+use rustix::mount::MountAttrFlags;
+use rustix::process::Resource;
+use rustix::thread::CapabilitySet;
+use std::ffi::{CStr, CString, OsStr};
+use std::ops::Range;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+/// What the place gives, besides the spec.
+pub(super) struct Place<'a> {
+    /// How overlays are made.
+    pub(super) way: Way,
+    /// The host's `/etc/resolv.conf`.
+    pub(super) resolv_conf: &'a str,
+    /// The control groups that are mounted.
+    pub(super) hierarchies: &'a [kernel::Hierarchy],
+    /// What kiln itself may.
+    pub(super) permitted: CapabilitySet,
+    /// The filter for a process that isn't `insecure`.
+    pub(super) filter: &'a [libc::sock_filter],
+    /// `cgroup.procs` of the group to join, if there is one; of several under version 1.
+    pub(super) cgroups: Vec<(OwnedFd, CString)>,
+}
+
+/// The program and what its maker needs to know of it.
+pub(super) struct Prepared {
+    pub(super) program: Program,
+    /// The parts of the spec that steps belong to.
+    pub(super) parts: Vec<(Range<usize>, Part)>,
+    /// The caller's side of the terminal.
+    pub(super) terminal: Option<Slot>,
+    /// The programs that the command's name may mean, in the order they are tried.
+    pub(super) candidates: Vec<CString>,
+}
+
+/// Docker's default set.
+pub(super) const CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::FSETID)
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::MKNOD)
+    .union(CapabilitySet::NET_RAW)
+    .union(CapabilitySet::SETGID)
+    .union(CapabilitySet::SETUID)
+    .union(CapabilitySet::SETFCAP)
+    .union(CapabilitySet::SETPCAP)
+    .union(CapabilitySet::NET_BIND_SERVICE)
+    .union(CapabilitySet::SYS_CHROOT)
+    .union(CapabilitySet::KILL)
+    .union(CapabilitySet::AUDIT_WRITE);
+
+/// Lays the steps out.
+///
+/// # Errors
+/// What the kernel would not take: a path with a zero byte, an unknown limit, no command.
+pub(super) fn prepare(spec: &Spec, place: Place<'_>, streams: [Stream; 3]) -> Result<Prepared, Error> {
+    let mut builder = Builder::new(spec, place.way)?;
+    builder.namespaces(spec, place.cgroups)?;
+    let root = builder.root(&spec.root)?;
+    let files = builder.files(network(spec, place.resolv_conf).into_iter())?;
+    let mut sources = Vec::new();
+    for mount in &spec.mounts {
+        let at = clean(&mount.target, "mount")?;
+        let source = builder.part(Part::Mount(at.clone()), |b| b.source(mount))?;
+        sources.push((at, source));
+    }
+    builder.enter(root)?;
+    let dev = devices::mount(&mut builder, spec)?;
+    kernel::mount(&mut builder, spec, place.hierarchies, dev.dir)?;
+    for (path, file) in files {
+        builder.place(file, Path::new(path), TargetKind::File)?;
+    }
+    for (at, source) in sources {
+        builder.part(Part::Mount(at.clone()), |b| b.place_source(source, &at))?;
+    }
+    let terminal = (spec.stdio == Stdio::Terminal).then(|| builder.terminal(spec, &dev)).transpose()?;
+    let streams = match &terminal {
+        Some((_, user)) => [Stream::Slot(*user), Stream::Slot(*user), Stream::Slot(*user)],
+        None => streams,
+    };
+    let streams = Streams { streams, terminal: terminal.is_some() };
+    builder.process(spec, streams)?;
+    builder.rights(spec, place.permitted, place.filter);
+    let exec = exec(spec)?;
+    let candidates = exec.candidates.clone();
+    builder.push(Step::Exec(exec));
+    let Builder { program, parts, .. } = builder;
+    Ok(Prepared { program, parts, terminal: terminal.map(|(main, _)| main), candidates })
+}
+
+/// The files that every sandbox has in `/etc`.
+fn network(spec: &Spec, resolv_conf: &str) -> [(&'static str, Vec<u8>); 2] {
+    [
+        ("/etc/resolv.conf", network_files::resolv_conf(resolv_conf, spec.network)),
+        ("/etc/hosts", network_files::hosts(&spec.hostname, &spec.extra_hosts)),
+    ]
+}
+
+/// Where a mount comes from.
+enum Source {
+    /// A mount made before the root was entered.
+    Made(Slot),
+    /// A tmpfs, made with the mode of what it is mounted on.
+    Tmpfs(Option<u64>),
+}
+
+/// A root filesystem, and whether it is mounted somewhere already.
+struct Root {
+    mount: Slot,
+    at: Option<CString>,
+}
+
+/// Adds steps.
+pub(super) struct Builder {
+    pub(super) program: Program,
+    way: Way,
+    /// A folder of the host that mounts may be mounted on, in the child's namespace, to look into them.
+    scratch: CString,
+    /// The tmpfs that holds files, once there is one, and how many it holds.
+    held: Option<(Slot, usize)>,
+    parts: Vec<(Range<usize>, Part)>,
+}
+
+impl Builder {
+    fn new(spec: &Spec, way: Way) -> Result<Self, Error> {
+        let scratch = match &spec.root {
+            RootMount::Overlay { work, .. } => work,
+            RootMount::Dir(dir) => dir,
+        };
+        let scratch = c_string(scratch)?;
+        Ok(Self { program: Program::default(), way, scratch, held: None, parts: Vec::new() })
+    }
+
+    /// Adds steps that belong to a part of the spec.
+    fn part<T>(&mut self, part: Part, add: impl FnOnce(&mut Self) -> Result<T, Error>) -> Result<T, Error> {
+        let first = self.program.steps().len();
+        let result = add(self)?;
+        self.parts.push((first..self.program.steps().len(), part));
+        Ok(result)
+    }
+
+    fn root(&mut self, root: &RootMount) -> Result<Root, Error> {
+        let mount = self.program.slot();
+        let at = c_string(root.written())?;
+        let step = overlay::mount(root, self.way, &at, mount)?;
+        let mounted = matches!(step, Step::OverlayByMount(_));
+        self.push(step);
+        Ok(Root { mount, at: (!mounted).then_some(at) })
+    }
+
+    fn enter(&mut self, root: Root) -> Result<(), Error> {
+        if let Some(path) = root.at {
+            self.push(Step::MountOnHost { mount: root.mount, path });
+        }
+        self.push(Step::EnterRoot(root.mount));
+        Ok(())
+    }
+
+    pub(super) fn push(&mut self, step: Step) {
+        self.program.push(step);
+    }
+
+    fn namespaces(&mut self, spec: &Spec, cgroups: Vec<(OwnedFd, CString)>) -> Result<(), Error> {
+        self.push(Step::DieWithMaker);
+        for (procs, path) in cgroups {
+            self.push(Step::JoinCgroup { procs, path });
+        }
+        self.push(Step::NewCgroupNamespace);
+        self.push(Step::NewSession);
+        self.push(Step::NewKeyring);
+        self.push(Step::Umask(0));
+        self.push(Step::Hostname(c_string(&spec.hostname)?));
+        if spec.network == super::Network::None {
+            self.push(Step::LoopbackUp);
+        }
+        self.push(Step::PrivateMounts);
+        Ok(())
+    }
+
+    /// Writes files into memory and makes a mount of each.
+    fn files<'a>(&mut self, files: impl Iterator<Item = (&'a str, Vec<u8>)>) -> Result<Vec<(&'a str, Slot)>, Error> {
+        let flags = READ_ONLY.union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
+        files.map(|(path, content)| Ok((path, self.file(content, 0o644, (0, 0), flags)?))).collect()
+    }
+
+    fn file(
+        &mut self,
+        content: Vec<u8>,
+        mode: u32,
+        (uid, gid): (u32, u32),
+        flags: MountAttrFlags,
+    ) -> Result<Slot, Error> {
+        let (dir, number) = match self.held {
+            Some(held) => held,
+            None => {
+                let dir = self.file_system(c"tmpfs", &[("mode", Some("0700"))], MountAttrFlags::empty())?;
+                self.push(Step::MountOnHost { mount: dir, path: self.scratch.clone() });
+                (dir, 0)
+            }
+        };
+        self.held = Some((dir, number + 1));
+        let name = c_string(number.to_string())?;
+        self.push(Step::File { dir, name: name.clone(), content, mode, uid, gid });
+        let out = self.program.slot();
+        self.push(Step::CloneInside { root: dir, path: name, out });
+        self.push(Step::SetFlags { mount: out, flags });
+        Ok(out)
+    }
+
+    /// A mount of a file system without a device, not mounted yet.
+    pub(super) fn file_system(
+        &mut self,
+        kind: &'static CStr,
+        options: &[(&str, Option<&str>)],
+        flags: MountAttrFlags,
+    ) -> Result<Slot, Error> {
+        let out = self.program.slot();
+        let options = options
+            .iter()
+            .map(|(name, value)| Ok((c_string(name)?, value.map(c_string).transpose()?)))
+            .collect::<Result<_, Error>>()?;
+        self.push(Step::FileSystem(FileSystem { kind, options, flags, out }));
+        Ok(out)
+    }
+
+    /// Makes what a mount of the spec shows, as long as the host's files can be seen.
+    fn source(&mut self, mount: &Mount) -> Result<Source, Error> {
+        match &mount.kind {
+            MountKind::Tmpfs { size } => Ok(Source::Tmpfs(*size)),
+            MountKind::File { content, mode, uid, gid } => {
+                self.file(content.clone(), *mode, (*uid, *gid), READ_ONLY).map(Source::Made)
+            }
+            MountKind::Tree { root, path, readonly } => {
+                let whole = self.program.slot();
+                let step = overlay::mount(root, self.way, &self.scratch, whole)?;
+                self.inside(step, whole, path, *readonly)
+            }
+            MountKind::Layers { lowers, path } => {
+                let whole = self.program.slot();
+                let step = overlay::layers(lowers, self.way, &self.scratch, whole)?;
+                self.inside(step, whole, path, true)
+            }
+        }
+    }
+
+    /// A mount of something inside a tree that a step makes; links in it lead nowhere else.
+    fn inside(&mut self, step: Step, whole: Slot, path: &Path, readonly: bool) -> Result<Source, Error> {
+        let mounted = matches!(step, Step::OverlayByMount(_));
+        let path = path.strip_prefix("/").unwrap_or(path);
+        let all = path.as_os_str().is_empty();
+        self.push(step);
+        let mut part = whole;
+        // What is looked into must be mounted, what is mounted elsewhere later must not be.
+        if !all && !mounted {
+            self.push(Step::MountOnHost { mount: whole, path: self.scratch.clone() });
+        }
+        if !all || mounted {
+            part = self.program.slot();
+            self.push(Step::CloneInside { root: whole, path: c_string(path)?, out: part });
+        }
+        if readonly {
+            self.push(Step::SetFlags { mount: part, flags: MountAttrFlags::MOUNT_ATTR_RDONLY });
+        }
+        Ok(Source::Made(part))
+    }
+
+    fn place_source(&mut self, source: Source, at: &Path) -> Result<(), Error> {
+        if at == Path::new("/") {
+            return Err(Error::Path { what: "mount", path: at.to_owned(), why: "the root can't be mounted on" });
+        }
+        match source {
+            Source::Made(mount) => self.place(mount, at, TargetKind::Like(mount)).map(drop),
+            Source::Tmpfs(size) => {
+                let size = size.map(|s| s.to_string());
+                let options: Vec<_> = size.iter().map(|s| ("size", Some(s.as_str()))).collect();
+                let mount = self.file_system(c"tmpfs", &options, MountAttrFlags::MOUNT_ATTR_NOSUID)?;
+                let on = self.place(mount, at, TargetKind::Folder)?;
+                self.push(Step::CopyMode { from: on, to: mount });
+                Ok(())
+            }
+        }
+    }
+
+    /// Mounts on a path of the new root, which is made if it isn't there; gives what is mounted on.
+    pub(super) fn place(&mut self, mount: Slot, at: &Path, kind: TargetKind) -> Result<Slot, Error> {
+        let path = c_string(at)?;
+        let on = self.target(&path, kind, false);
+        self.push(Step::Mount { mount, on, path });
+        Ok(on)
+    }
+
+    pub(super) fn target(&mut self, path: &CStr, kind: TargetKind, plain: bool) -> Slot {
+        let out = self.program.slot();
+        self.push(Step::Target(Target { path: path.to_owned(), kind, plain, out }));
+        out
+    }
+
+    /// A terminal of the sandbox's own; its two sides. `/dev/console` is the second.
+    fn terminal(&mut self, spec: &Spec, dev: &devices::Mounted) -> Result<(Slot, Slot), Error> {
+        let (main, user) = (self.program.slot(), self.program.slot());
+        self.push(Step::OpenTerminal { pts: dev.pts, main, user, uid: spec.user.uid });
+        let console = self.program.slot();
+        // The first terminal of a new devpts has the number 0.
+        self.push(Step::CloneInside { root: dev.pts, path: c"0".to_owned(), out: console });
+        self.place(console, Path::new("/dev/console"), TargetKind::File)?;
+        Ok((main, user))
+    }
+
+    /// What the process starts with: its folder, its streams, its limits.
+    fn process(&mut self, spec: &Spec, streams: Streams) -> Result<(), Error> {
+        let cwd = clean(&spec.cwd, "working directory")?;
+        let (path, uid, gid) = (c_string(&cwd)?, spec.user.uid, spec.user.gid);
+        self.part(Part::WorkingDirectory(cwd), |b| {
+            b.push(Step::WorkIn { path, uid, gid });
+            Ok(())
+        })?;
+        self.push(Step::Stdio(streams));
+        for (name, soft, hard) in &spec.limits.ulimits {
+            let finite = |n: u64| (n != u64::MAX).then_some(n);
+            let resource = resource(name)?;
+            let step = Step::Limit { resource, name: c_string(name)?, soft: finite(*soft), hard: finite(*hard) };
+            self.part(Part::Limit(format!("{name}={soft}:{hard}")), |b| {
+                b.push(step);
+                Ok(())
+            })?;
+        }
+        self.push(Step::Umask(0o022));
+        Ok(())
+    }
+
+    /// What takes rights away. The filter comes first: it is loaded with CAP_SYS_ADMIN, as `no_new_privs` stays off.
+    fn rights(&mut self, spec: &Spec, permitted: CapabilitySet, filter: &[libc::sock_filter]) {
+        let wanted = if spec.insecure { permitted } else { CAPABILITIES };
+        if !spec.insecure {
+            self.push(Step::Seccomp(filter.to_vec()));
+        }
+        let User { uid, gid, groups } = &spec.user;
+        self.push(Step::Identity(Identity {
+            uid: *uid,
+            gid: *gid,
+            groups: groups.iter().map(|g| rustix::fs::Gid::from_raw(*g)).collect(),
+            capabilities: wanted & permitted,
+            ambient: spec.insecure,
+        }));
+        // A change of user has undone the first.
+        self.push(Step::DieWithMaker);
+    }
+}
+
+/// For files that only kiln writes.
+const READ_ONLY: MountAttrFlags =
+    MountAttrFlags::MOUNT_ATTR_RDONLY.union(MountAttrFlags::MOUNT_ATTR_NOSUID).union(MountAttrFlags::MOUNT_ATTR_NODEV);
+
+fn exec(spec: &Spec) -> Result<Exec, Error> {
+    let Some(program) = spec.args.first().filter(|p| !p.is_empty()) else {
+        return Err(Error::Spec("there is no command to run".into()));
+    };
+    let args = spec.args.iter().map(c_string).collect::<Result<_, _>>()?;
+    let mut env: Vec<(&str, &str)> = Vec::new();
+    for (name, value) in &spec.env {
+        env.retain(|(n, _)| n != name);
+        env.push((name, value));
+    }
+    let path = env.iter().find(|(name, _)| *name == "PATH").map_or("", |(_, value)| value);
+    let candidates = candidates(program, path)?;
+    let env = env.iter().map(|(name, value)| c_string(format!("{name}={value}"))).collect::<Result<_, _>>()?;
+    Ok(Exec { candidates, args: Pointers::new(args), env: Pointers::new(env) })
+}
+
+/// What a program's name may mean: itself if it has a slash, else a file in each folder of `PATH`. Relative folders there
+/// don't count, as in Go's lookup, which runc uses.
+fn candidates(program: &str, path: &str) -> Result<Vec<CString>, Error> {
+    if program.contains('/') {
+        return Ok(vec![c_string(program)?]);
+    }
+    path.split(':').filter(|dir| dir.starts_with('/')).map(|dir| c_string(Path::new(dir).join(program))).collect()
+}
+
+/// A resource by the name that Docker's `--ulimit` has for it.
+fn resource(name: &str) -> Result<Resource, Error> {
+    Ok(match name {
+        "core" => Resource::Core,
+        "cpu" => Resource::Cpu,
+        "data" => Resource::Data,
+        "fsize" => Resource::Fsize,
+        "locks" => Resource::Locks,
+        "memlock" => Resource::Memlock,
+        "msgqueue" => Resource::Msgqueue,
+        "nice" => Resource::Nice,
+        "nofile" => Resource::Nofile,
+        "nproc" => Resource::Nproc,
+        "rss" => Resource::Rss,
+        "rtprio" => Resource::Rtprio,
+        "rttime" => Resource::Rttime,
+        "sigpending" => Resource::Sigpending,
+        "stack" => Resource::Stack,
+        _ => return Err(Error::Spec(format!("there is no limit named {name}"))),
+    })
+}
+
+/// A string for the kernel.
+pub(super) fn c_string(text: impl AsRef<OsStr>) -> Result<CString, Error> {
+    CString::new(text.as_ref().as_bytes())
+        .map_err(|_| Error::Spec(format!("{:?} holds a zero byte", text.as_ref().to_string_lossy())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+}

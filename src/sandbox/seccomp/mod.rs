@@ -1,0 +1,147 @@
+//! Docker's default seccomp profile as a filter of the kernel's.
+//!
+//! | file | what |
+//! |---|---|
+//! | `profile` | which calls, under which conditions |
+//! | `numbers.txt` | their numbers, by architecture |
+//! | `bpf` | decisions to a filter |
+//!
+//! 32-bit programs (i386 on x86_64, arm on aarch64) run under the same profile; x32 ones don't run.
+
+mod bpf;
+mod profile;
+
+use bpf::Decision;
+use libc::sock_filter;
+use rustix::thread::CapabilitySet;
+use std::collections::{BTreeMap, HashMap};
+
+const NUMBERS: &str = include_str!("numbers.txt");
+
+/// The kernel's name of an architecture (`AUDIT_ARCH_*`) and the column of its numbers.
+#[derive(Debug, Clone, Copy)]
+struct Architecture {
+    audit: u32,
+    column: usize,
+}
+
+const X86_64: Architecture = Architecture { audit: 0xc000_003e, column: 0 };
+const I386: Architecture = Architecture { audit: 0x4000_0003, column: 1 };
+const AARCH64: Architecture = Architecture { audit: 0xc000_00b7, column: 2 };
+const ARM: Architecture = Architecture { audit: 0x4000_0028, column: 3 };
+
+/// The filter for a process that keeps these capabilities, for the architecture that kiln was made for.
+pub fn filter(capabilities: CapabilitySet) -> Vec<sock_filter> {
+    let architectures = if cfg!(target_arch = "aarch64") { [AARCH64, ARM] } else { [X86_64, I386] };
+    filter_for(&architectures, capabilities)
+}
+
+fn filter_for(architectures: &[Architecture], capabilities: CapabilitySet) -> Vec<sock_filter> {
+    let decisions = decisions(capabilities);
+    let numbered: Vec<_> = architectures.iter().map(|a| (a.audit, numbered(&decisions, *a))).collect();
+    bpf::filter(&numbered)
+}
+
+/// What is decided, by name.
+fn decisions(capabilities: CapabilitySet) -> HashMap<&'static str, Decision> {
+    let mut decisions: HashMap<_, _> = profile::ALWAYS.split_whitespace().map(|n| (n, Decision::Allow)).collect();
+    decisions.extend(profile::WITH_ARGUMENT.iter().map(|(name, ranges)| (*name, Decision::Within(ranges))));
+    decisions.insert(profile::CLONE, Decision::Without(profile::CLONE_NAMESPACES));
+    decisions.insert(profile::CLONE3, Decision::Errno(libc::ENOSYS));
+    for (capability, names) in profile::WITH {
+        if capabilities.contains(capability) {
+            decisions.extend(names.split_whitespace().map(|n| (n, Decision::Allow)));
+        }
+    }
+    decisions
+}
+
+fn numbered(decisions: &HashMap<&str, Decision>, architecture: Architecture) -> BTreeMap<u32, Decision> {
+    let mut by_number = BTreeMap::new();
+    for line in NUMBERS.lines() {
+        let mut fields = line.split(' ');
+        let (Some(name), Some(number)) = (fields.next(), fields.nth(architecture.column)) else { continue };
+        if let (Some(decision), Ok(number)) = (decisions.get(name), number.parse()) {
+            by_number.insert(number, *decision);
+        }
+    }
+    by_number
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EPERM: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
+    const ENOSYS: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
+    const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
+
+    fn check(capabilities: CapabilitySet, cases: &[(Architecture, u32, u64, u32)]) {
+        for pair in [[X86_64, I386], [AARCH64, ARM]] {
+            let filter = filter_for(&pair, capabilities);
+            for (architecture, number, argument, expected) in cases {
+                if pair.iter().any(|a| a.audit == architecture.audit) {
+                    let got = bpf::answer(&filter, architecture.audit, *number, *argument);
+                    assert_eq!(got, *expected, "{architecture:?} {number} {argument:#x}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_ordinary_container() {
+        check(
+            crate::sandbox::program::CAPABILITIES,
+            &[
+                (X86_64, 0, 0, ALLOW),              // read
+                (X86_64, 59, 0, ALLOW),             // execve
+                (X86_64, 161, 0, ALLOW),            // chroot: the capability is in the default set
+                (X86_64, 165, 0, EPERM),            // mount
+                (X86_64, 272, 0, EPERM),            // unshare
+                (X86_64, 250, 0, EPERM),            // keyctl
+                (X86_64, 425, 0, EPERM),            // io_uring_setup
+                (X86_64, 56, 0x11, ALLOW),          // clone as fork
+                (X86_64, 56, 0x1000_0000, EPERM),   // clone with CLONE_NEWUSER
+                (X86_64, 435, 0, ENOSYS),           // clone3
+                (X86_64, 41, 2, ALLOW),             // socket AF_INET
+                (X86_64, 41, 38, EPERM),            // socket AF_ALG
+                (X86_64, 41, 40, EPERM),            // socket AF_VSOCK
+                (X86_64, 135, 0xffff_ffff, ALLOW),  // personality: asking
+                (X86_64, 135, 0x40000, EPERM),      // personality ADDR_NO_RANDOMIZE
+                (X86_64, 467, 0, ENOSYS),           // newer than the profile
+                (X86_64, 0x4000_0000, 0, ENOSYS),   // x32
+                (I386, 3, 0, ALLOW),                // read
+                (I386, 21, 0, EPERM),               // mount
+                (I386, 102, 0, ALLOW),              // socketcall
+                (I386, 359, 38, EPERM),             // socket AF_ALG
+                (AARCH64, 63, 0, ALLOW),            // read
+                (AARCH64, 40, 0, EPERM),            // mount
+                (AARCH64, 220, 0x0002_0000, EPERM), // clone with CLONE_NEWNS
+                (ARM, 3, 0, ALLOW),                 // read
+                (ARM, 0x0f_0005, 0, ALLOW),         // set_tls
+            ],
+        );
+    }
+
+    #[test]
+    fn capabilities_open_calls() {
+        let all = CapabilitySet::all();
+        check(all, &[(X86_64, 165, 0, ALLOW), (X86_64, 435, 0, ALLOW), (X86_64, 56, 0x1000_0000, ALLOW)]);
+        check(CapabilitySet::empty(), &[(X86_64, 161, 0, EPERM)]);
+    }
+
+    #[test]
+    fn every_name_of_the_profile_has_a_number() {
+        let known: Vec<&str> = NUMBERS.lines().filter_map(|l| l.split(' ').next()).collect();
+        // Not on these architectures' lists under that name.
+        let elsewhere = ["riscv_hwprobe", "utimensat_time64", "arm_fadvise64_64"];
+        for name in decisions(CapabilitySet::all()).keys() {
+            assert!(known.contains(name) || elsewhere.contains(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_filter_is_short() {
+        assert!(filter(crate::sandbox::program::CAPABILITIES).len() < 700);
+    }
+}

@@ -1,0 +1,188 @@
+//! From a plan to images: the whole of a build but what goes in and what comes out.
+
+use super::chain::{Chain, StoredLayer};
+use super::env::Env;
+use super::lookup::{self, Known};
+use super::output::Output;
+use super::problem::{self, Result, blocking};
+use super::selecting;
+use super::worker::{self, Forms, Worker};
+use super::{key::Key, roots, scheduler};
+use crate::oci::{History, ImageConfig};
+use crate::plan::BuildPlan;
+use crate::plan::op::{FileOp, HistoryEntry, Op, Target, VertexId};
+use crate::report::{Event, Kind, Problem};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+
+/// How many layers are packed at once: each is packed on all cores.
+const PACKING: usize = 2;
+
+/// An image that was built.
+#[derive(Debug, Clone)]
+pub struct Solved {
+    /// Its configuration but for what [`assemble::image`](crate::oci::assemble::image) adds.
+    pub config: ImageConfig,
+    /// Its history; entries without a time change the configuration alone.
+    pub history: Vec<History>,
+    /// Its layers, lowest first; empty where no image was asked for.
+    pub layers: Vec<StoredLayer>,
+    /// The folders of its layers, topmost first; empty where no tree was asked for.
+    pub folders: Vec<PathBuf>,
+}
+
+/// Builds what the plan says. The result has one image for each of its targets, in order.
+///
+/// # Errors
+/// The first step that failed; others that did are in the events.
+pub async fn run(plan: Arc<BuildPlan>, env: Arc<Env>) -> Result<Vec<Solved>> {
+    let worker = Arc::new(prepare(plan.clone(), env.clone()).await?);
+    let wanted = lookup::wanted(&plan, &worker.known);
+    announce(&worker, &wanted);
+    let ready = worker.known.chains.iter().map(|(v, c)| (*v, Output::Root(c.clone()))).collect();
+    let outcome = scheduler::run(&wanted, ready, &env.cancel, |id, inputs| worker.clone().vertex(id, inputs)).await;
+    if let Some(problem) = first_cause(outcome.failed) {
+        return Err(problem);
+    }
+    if env.cancel.is_cancelled() {
+        return Err(problem::cancelled());
+    }
+    let mut solved = Vec::with_capacity(plan.targets.len());
+    for target in &plan.targets {
+        solved.push(finish(&worker, target, &outcome.done).await?);
+    }
+    Ok(solved)
+}
+
+/// Reads the contexts and asks the cache.
+async fn prepare(plan: Arc<BuildPlan>, env: Arc<Env>) -> Result<Worker> {
+    blocking(move || {
+        let selections = selecting::locals(&plan, &|name| env.contexts.get(name).cloned())?;
+        for tree in env.contexts.values() {
+            // Only a hint for the next build.
+            let _ = tree.remember();
+        }
+        let content = |id: VertexId, read: &super::Read| {
+            let number = super::reads(&plan.vertices.get(id)?.op).iter().position(|r| r == read)?;
+            selections.get(&(id, number)).map(|s| selecting::content(s))
+        };
+        let known = lookup::known(&plan, &content, &|key: Key| worker::usable(&env, key));
+        let wanted = lookup::wanted(&plan, &known);
+        let forms = forms(&plan, &env, &wanted);
+        let jobs = Semaphore::new(env.options.jobs.get());
+        Ok(Worker { selections, known, forms, jobs, packing: Semaphore::new(PACKING), plan, env })
+    })
+    .await
+}
+
+/// In which form each layer is wanted.
+fn forms(plan: &BuildPlan, env: &Env, wanted: &BTreeMap<VertexId, Vec<VertexId>>) -> Vec<Forms> {
+    let mut forms = vec![Forms::default(); plan.vertices.len()];
+    for (form, listed) in forms.iter_mut().zip(lookup::in_images(plan)) {
+        form.blob = listed && env.options.images;
+        form.snapshot = listed && env.options.trees;
+    }
+    for (user, inputs) in wanted {
+        let linked = matches!(plan.vertices[*user].op, Op::File(FileOp { link: true, .. }));
+        let base = lookup::base_of(&plan.vertices[*user].op);
+        for input in inputs.iter().filter(|i| !(linked && base == Some(**i))) {
+            // Whoever reads a root filesystem reads all of its layers.
+            let mut next = Some(*input);
+            while let Some(id) = next {
+                forms[id].snapshot = true;
+                next = lookup::base_of(&plan.vertices[id].op);
+            }
+        }
+    }
+    forms
+}
+
+/// Names the steps that the build is about: those that run, and the hits that they and the targets stand on.
+fn announce(worker: &Worker, wanted: &BTreeMap<VertexId, Vec<VertexId>>) {
+    let mut shown: BTreeSet<VertexId> = wanted.keys().copied().collect();
+    shown.extend(wanted.values().flatten());
+    let mut next: Vec<VertexId> = worker.plan.targets.iter().filter_map(|t| t.root).chain(shown.clone()).collect();
+    while let Some(id) = next.pop() {
+        shown.insert(id);
+        next.extend(lookup::base_of(&worker.plan.vertices[id].op));
+    }
+    for id in &shown {
+        let name = worker.plan.vertices[*id].name.clone();
+        worker.env.reporter.send(Event::Planned { step: *id, name });
+    }
+    for id in shown.iter().filter(|id| is_hit(&worker.known, &worker.plan, **id)) {
+        worker.env.reporter.send(Event::Cached(*id));
+    }
+}
+
+fn is_hit(known: &Known, plan: &BuildPlan, id: VertexId) -> bool {
+    known.chains.contains_key(&id) && !matches!(plan.vertices[id].op, Op::Image(_))
+}
+
+/// The failure to tell: the first that isn't only the echo of another.
+fn first_cause(failed: Vec<(VertexId, Problem)>) -> Option<Problem> {
+    let mut failed: Vec<Problem> = failed.into_iter().map(|(_, p)| p).collect();
+    let cause = failed.iter().position(|p| p.kind != Kind::Cancelled).unwrap_or(0);
+    (!failed.is_empty()).then(|| failed.swap_remove(cause))
+}
+
+/// A target's layers in the forms that were asked for, and its configuration.
+async fn finish(worker: &Arc<Worker>, target: &Target, done: &BTreeMap<VertexId, Output>) -> Result<Solved> {
+    let chain = match target.root {
+        None => Chain::default(),
+        Some(root) => done.get(&root).and_then(|o| o.chain().cloned()).unwrap_or_default(),
+    };
+    let mut layers = Vec::new();
+    if worker.env.options.images {
+        layers = stored(worker, target, &chain).await?;
+    }
+    let mut folders = Vec::new();
+    if worker.env.options.trees {
+        folders = roots::folders(&worker.env, target.root.unwrap_or(0), &chain).await?;
+    }
+    let mut config = target.config.clone();
+    config.created = worker.env.options.epoch.map(|_| super::time::rfc3339(worker.env.options.time()));
+    Ok(Solved { config, history: history(target, &chain), layers, folders })
+}
+
+/// The blobs of all layers; those of base images where they are.
+async fn stored(worker: &Arc<Worker>, target: &Target, chain: &Chain) -> Result<Vec<StoredLayer>> {
+    let mut below = chain.clone();
+    let mut vertex = target.root;
+    let mut stored = Vec::with_capacity(chain.layers().len());
+    while let Some(layer) = below.layers().last() {
+        let id = vertex.unwrap_or(0);
+        let one = match layer.stored.get() {
+            Some(known) => {
+                worker.at_hand(id, layer).await?;
+                (worker.env.on_layer)(known);
+                known.clone()
+            }
+            None => worker.stored(id, &below, None).await?,
+        };
+        stored.push(one);
+        vertex = vertex.and_then(|v| lookup::base_of(&worker.plan.vertices[v].op)).or(vertex);
+        below = below.below();
+    }
+    stored.reverse();
+    Ok(stored)
+}
+
+/// The history; a step's time is that of its layer, so that a build that is all cache gives the same image.
+fn history(target: &Target, chain: &Chain) -> Vec<History> {
+    let own = target.history.iter().filter(|h| matches!(h, HistoryEntry::Instruction { layer: Some(_), .. })).count();
+    let mut made = chain.layers().iter().skip(chain.layers().len().saturating_sub(own));
+    let mut entry = |entry: &HistoryEntry| match entry {
+        HistoryEntry::Base(base) => base.clone(),
+        HistoryEntry::Instruction { created_by, layer } => History {
+            created: layer.and_then(|_| made.next()).and_then(|l| l.created.clone()),
+            created_by: created_by.clone(),
+            author: String::new(),
+            comment: "buildkit.dockerfile.v0".into(),
+            empty_layer: layer.is_none(),
+        },
+    };
+    target.history.iter().map(&mut entry).collect()
+}
