@@ -32,7 +32,7 @@ pub fn json(source: &SourceText, file: &Dockerfile, found: &[Diagnostic]) -> Val
             "ruleName": diagnostic.rule.unwrap_or_default(),
             "description": diagnostic.rule.and_then(rule).map_or("", |rule| rule.description),
             "detail": diagnostic.message,
-            "location": location(source, file, diagnostic.span),
+            "location": location(source, file, diagnostic),
         })
     };
     let (errors, warnings): (Vec<_>, Vec<_>) = found.iter().partition(|d| d.severity == Severity::Error);
@@ -45,16 +45,18 @@ pub fn json(source: &SourceText, file: &Dockerfile, found: &[Diagnostic]) -> Val
         }],
     });
     if let Some(error) = errors.first() {
-        out["buildError"] = json!({ "message": error.message, "location": location(source, file, error.span) });
+        out["buildError"] = json!({ "message": error.message, "location": location(source, file, error) });
     }
     out
 }
 
-/// The lines of the instruction that a place is in, one range each.
-fn location(source: &SourceText, file: &Dockerfile, span: Span) -> Value {
+/// The lines of the instruction that a finding is in, one range each; of one with empty lines in it, only the last.
+fn location(source: &SourceText, file: &Dockerfile, diagnostic: &Diagnostic) -> Value {
+    let span = diagnostic.span;
     let inside = |header: &Span| header.start <= span.start && span.start <= header.end;
     let whole = headers(file).map(|header| header.span).find(inside).unwrap_or(span);
     let (first, last) = (source.position(whole.start).line, source.position(whole.end).line);
+    let first = if diagnostic.rule == Some("NoEmptyContinuation") { last } else { first };
     let ranges: Vec<_> =
         (first..=last).map(|line| json!({ "start": { "line": line }, "end": { "line": line } })).collect();
     json!({ "ranges": ranges })

@@ -21,6 +21,7 @@ pub use table::{RULES, Rule, Source, rule};
 use super::ast::{Dockerfile, Header, Instruction, Stage};
 use crate::report::{Diagnostic, Span};
 use fix::Edit;
+use std::collections::HashMap;
 
 /// A finding, and how to mend it where there is one safe way.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,8 +35,9 @@ pub struct Finding {
 /// Looks at a file with all rules that need nothing else, in the order of the text. `text` is what it was parsed from.
 pub fn lint(text: &str, file: &Dockerfile) -> Vec<Finding> {
     let mut findings = Findings { text, found: Vec::new() };
-    rules::run(file, &mut findings);
-    practice::run(file, &mut findings);
+    let parents = parents(file);
+    rules::run(file, &parents, &mut findings);
+    practice::run(file, &parents, &mut findings);
     findings.found.sort_by_key(|f| f.diagnostic.span.start);
     findings.found
 }
@@ -71,22 +73,17 @@ pub(super) fn headers(file: &Dockerfile) -> impl Iterator<Item = &Header> {
     file.global_args.iter().map(|instruction| &instruction.header).chain(stages)
 }
 
-/// The stage that a stage's FROM names, if it is one of the file's.
-fn parent<'f>(file: &'f Dockerfile, index: usize) -> Option<(usize, &'f Stage)> {
-    let image = &file.stages.get(index)?.from.image.text;
-    let named = |stage: &Stage| stage.from.name.as_ref().is_some_and(|name| name.text.eq_ignore_ascii_case(image));
-    file.stages.iter().enumerate().take(index).rev().find(|(_, stage)| named(stage))
-}
-
-/// A stage and those that it stands on, from the top.
-fn lineage(file: &Dockerfile, index: usize) -> Vec<&Stage> {
-    let mut chain: Vec<&Stage> = file.stages.get(index).into_iter().collect();
-    let mut at = index;
-    while let Some((above, stage)) = parent(file, at) {
-        chain.push(stage);
-        at = above;
+/// For each stage the one above it that its FROM names, if it is one of the file's.
+fn parents(file: &Dockerfile) -> Vec<Option<usize>> {
+    let mut named: HashMap<String, usize> = HashMap::new();
+    let mut parents = Vec::with_capacity(file.stages.len());
+    for (index, stage) in file.stages.iter().enumerate() {
+        parents.push(named.get(&stage.from.image.text.to_lowercase()).copied());
+        if let Some(name) = &stage.from.name {
+            named.insert(name.text.to_lowercase(), index);
+        }
     }
-    chain
+    parents
 }
 
 /// The instructions of a stage, with what its ONBUILDs would do left out.

@@ -1,17 +1,16 @@
 //! kiln's own rules: practices that people are taught and no builder checks. They look for what is surely meant, and
 //! stay silent where the file doesn't say enough.
 
+use super::Findings;
 use super::shell::{self, Command};
-use super::{Findings, lineage, parent};
 use crate::dockerfile::ast::{Dockerfile, FileSource, Kind, MountKind, Run, Stage};
 
-pub(super) fn run(file: &Dockerfile, findings: &mut Findings<'_>) {
-    for index in 0..file.stages.len() {
-        unpinned_base(file, index, findings);
+pub(super) fn run(file: &Dockerfile, parents: &[Option<usize>], findings: &mut Findings<'_>) {
+    for (stage, _) in file.stages.iter().zip(parents).filter(|(_, parent)| parent.is_none()) {
+        unpinned_base(stage, findings);
     }
     file.stages.iter().for_each(|stage| copy_before_install(stage, findings));
-    let Some(last) = file.stages.len().checked_sub(1) else { return };
-    let shipped = lineage(file, last);
+    let shipped = shipped(file, parents);
     user_never_set(&shipped, findings);
     for stage in shipped {
         toolchain(stage, findings);
@@ -19,11 +18,18 @@ pub(super) fn run(file: &Dockerfile, findings: &mut Findings<'_>) {
     }
 }
 
+/// The last stage and those that it stands on, from the last.
+fn shipped<'f>(file: &'f Dockerfile, parents: &[Option<usize>]) -> Vec<&'f Stage> {
+    let last = file.stages.len().checked_sub(1);
+    let chain = std::iter::successors(last, |index| parents.get(*index).copied().flatten());
+    chain.filter_map(|index| file.stages.get(index)).collect()
+}
+
 /// `UnpinnedBase`: no tag, or `latest`.
-fn unpinned_base(file: &Dockerfile, index: usize, findings: &mut Findings<'_>) {
-    let Some(image) = file.stages.get(index).map(|stage| &stage.from.image) else { return };
+fn unpinned_base(stage: &Stage, findings: &mut Findings<'_>) {
+    let image = &stage.from.image;
     let text = &image.text;
-    if text == "scratch" || text.contains(['$', '@']) || text.is_empty() || parent(file, index).is_some() {
+    if text == "scratch" || text.contains(['$', '@']) || text.is_empty() {
         return;
     }
     let tag = text.rsplit('/').next().and_then(|name| name.split_once(':')).map(|(_, tag)| tag);

@@ -1,21 +1,24 @@
 //! BuildKit's rules, as far as the instructions alone decide them.
 
 use super::fix::Edit;
-use super::{Findings, headers, instructions, lineage};
-use crate::dockerfile::ast::{CommandLine, Dockerfile, Form, From, Header, Instruction, Kind, Pairs, Stage, Word};
+use super::{Findings, headers, instructions};
+use crate::dockerfile::ast::{Dockerfile, Form, From, Header, Instruction, Kind, Pairs, Stage, Word};
 use crate::dockerfile::quote::quoted;
 use crate::report::Span;
 use std::collections::BTreeSet;
 
-pub(super) fn run(file: &Dockerfile, findings: &mut Findings<'_>) {
+pub(super) fn run(file: &Dockerfile, parents: &[Option<usize>], findings: &mut Findings<'_>) {
     casing(file, findings);
     stage_names(file, findings);
     headers(file).for_each(|header| empty_continuation(header, findings));
     file.global_args.iter().for_each(|instruction| one(instruction, findings));
-    for (index, stage) in file.stages.iter().enumerate() {
+    // Whether each stage so far ends with a shell of its choice.
+    let mut chosen: Vec<bool> = Vec::with_capacity(file.stages.len());
+    for (stage, parent) in file.stages.iter().zip(parents) {
         from(&stage.from, &stage.header, findings);
         instructions(stage).for_each(|instruction| one(instruction, findings));
-        json_args(file, index, findings);
+        let inherited = parent.and_then(|parent| chosen.get(parent).copied()).unwrap_or(false);
+        chosen.push(json_args(stage, inherited, findings));
         only_the_last_counts(stage, findings);
     }
 }
@@ -55,14 +58,18 @@ fn from(from: &From, header: &Header, findings: &mut Findings<'_>) {
         let message = format!("Stage name '{}' should be lowercase", name.text);
         findings.add_with("StageNameCasing", name.span, message, vec![Edit::new(name.span, lower.clone())]);
     }
-    if let (Some(word), Some(casing)) = (&from.as_keyword, Casing::of(&header.keyword.text)) {
-        if casing.apply(&word.text) != word.text {
-            let message = format!("'{}' and '{}' keywords' casing do not match", word.text, header.keyword.text);
-            let edit = Edit::new(word.span, casing.apply(&word.text));
-            findings.add_with("FromAsCasing", word.span, message, vec![edit]);
-        }
-    }
+    as_casing(from, &header.keyword, findings);
     description("FROM", &[&lower], header, findings);
+}
+
+/// `FromAsCasing`; a FROM in mixed case is a matter of another rule.
+fn as_casing(from: &From, keyword: &Word, findings: &mut Findings<'_>) {
+    let (Some(word), Some(casing)) = (&from.as_keyword, Casing::of(&keyword.text)) else { return };
+    let right = casing.apply(&word.text);
+    if right != word.text {
+        let message = format!("'{}' and '{}' keywords' casing do not match", word.text, keyword.text);
+        findings.add_with("FromAsCasing", word.span, message, vec![Edit::new(word.span, right)]);
+    }
 }
 
 /// A casing that a keyword can be in as a whole.
@@ -214,25 +221,27 @@ fn description(command: &str, names: &[&str], header: &Header, findings: &mut Fi
     findings.add("InvalidDefinitionDescription", header.keyword.span, message);
 }
 
-/// `JSONArgsRecommended`: not where the stage, or one that it stands on, has chosen its shell.
-fn json_args(file: &Dockerfile, index: usize, findings: &mut Findings<'_>) {
-    let is_shell = |instruction: &Instruction| matches!(instruction.kind, Kind::Shell(_));
-    let mut chosen = lineage(file, index).iter().skip(1).any(|stage| stage.instructions.iter().any(is_shell));
-    for instruction in file.stages.get(index).into_iter().flat_map(instructions) {
-        chosen |= is_shell(instruction);
-        if let Kind::Cmd(CommandLine { form: Form::Shell(_), .. })
-        | Kind::Entrypoint(CommandLine { form: Form::Shell(_), .. }) = &instruction.kind
-        {
-            let name = &instruction.header.keyword;
-            if !chosen {
-                let message = format!(
-                    "JSON arguments recommended for {} to prevent unintended behavior related to OS signals",
-                    name.text
-                );
-                findings.add("JSONArgsRecommended", name.span, message);
+/// `JSONArgsRecommended`: not where the stage, or one that it stands on, has chosen its shell. Says whether it has.
+fn json_args(stage: &Stage, inherited: bool, findings: &mut Findings<'_>) -> bool {
+    let mut chosen = inherited;
+    for Instruction { header, kind } in instructions(stage) {
+        let command = match kind {
+            Kind::Shell(_) => {
+                chosen = true;
+                continue;
             }
+            Kind::Cmd(command) | Kind::Entrypoint(command) => command,
+            _ => continue,
+        };
+        if matches!(command.form, Form::Shell(_)) && !chosen {
+            let message = format!(
+                "JSON arguments recommended for {} to prevent unintended behavior related to OS signals",
+                header.keyword.text
+            );
+            findings.add("JSONArgsRecommended", header.keyword.span, message);
         }
     }
+    chosen
 }
 
 /// `MultipleInstructionsDisallowed`: the earlier one is the one that is lost.

@@ -80,7 +80,7 @@ fn messages_are_buildkits() {
             "Command 'USER' should match the case of the command majority (lowercase)",
         ),
         (
-            "FROM a:1 AS b\nFROM a:1 AS B",
+            "FROM a:1 AS b\nFROM a:1 AS b",
             "DuplicateStageName",
             "Duplicate stage name \"b\", stage names should be unique",
         ),
@@ -144,21 +144,17 @@ fn what_breaks_no_rule() {
     for text in [
         "FROM a:1 AS b\nRUN c",
         "from a:1 as b\nrun c",
-        "From a:1 as b\nRUN c\nRUN d\nRUN e\n",
         "ARG a\nFROM b:1",
         "FROM a:1\nSHELL [\"b\"]\nUSER 1\nCMD c",
         "FROM a:1 AS b\nSHELL [\"b\"]\nFROM b\nUSER 1\nCMD c",
         "FROM a:1\nENV PUBLIC_KEY=x TOKEN_FILE=y KEYBOARD=z MONKEY=m",
-        "FROM a:1\nARG b\nEXPOSE $b 80/udp [::1]",
+        "FROM a:1\nARG b\nEXPOSE $b 80/udp",
         "# b is it\nFROM a:1 AS b",
         "# it\n\nFROM a:1 AS b",
         "# it\n#\nFROM a:1 AS b",
         "# it\nFROM a:1",
     ] {
-        let got = names(text);
-        let got: Vec<_> = got.iter().filter(|n| !(text.contains("[::1]") && **n == "ExposeInvalidFormat")).collect();
-        let casing = text.starts_with("From") && got == [&"ConsistentInstructionCasing"];
-        assert!(got.is_empty() || casing, "{text}: {got:?}");
+        assert_eq!(names(text), [""; 0], "{text}");
     }
 }
 
@@ -273,7 +269,7 @@ fn as_text() {
 
 #[test]
 fn as_json() {
-    let (source, file, found) = report("FROM a:1 AS Foo\nENV b \\\n  c\nRUNN");
+    let (source, file, found) = report("FROM a:1 AS Foo\nENV b \\\n  c\nRUNN\nRUN d \\\n\n  e");
     let json = format::json(&source, &file, &found);
     assert_eq!(json["warnings"][0]["ruleName"], "StageNameCasing");
     assert_eq!(json["warnings"][0]["description"], "Stage names should be lowercase");
@@ -283,6 +279,7 @@ fn as_json() {
         { "start": { "line": 3 }, "end": { "line": 3 } },
     ]);
     assert_eq!(json["warnings"][1]["location"]["ranges"], ranges);
+    assert_eq!(json["warnings"][2]["location"]["ranges"][0]["start"]["line"], 7, "the last line, as in BuildKit");
     assert_eq!(json["buildError"]["message"], "unknown instruction: RUNN");
     assert_eq!(json["sources"][0]["filename"], "Dockerfile");
 }
