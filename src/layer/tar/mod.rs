@@ -9,12 +9,13 @@ mod pax;
 mod raw;
 mod reader;
 mod sparse;
+mod stream;
 mod writer;
 
 #[cfg(test)]
 mod tests;
 
-pub use raw::starts_like_tar;
+pub(super) use raw::starts_like_tar;
 pub use reader::TarReader;
 pub use writer::TarWriter;
 
