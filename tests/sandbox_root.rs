@@ -1,6 +1,8 @@
 //! The isolation level `root`, for real: every promise checked from inside a sandbox. Needs root; Debian's busybox-static.
 
-use kiln::sandbox::{Error, Executor as _, Exit, Mount, MountKind, Network, Part, RootExecutor, Spec, Stream, User};
+use kiln::sandbox::{
+    Error, Executor as _, Exit, Mount, MountKind, Network, Part, RootExecutor, Spec, Stdio, Stream, User,
+};
 use kiln::sys::{Cancel, RootMount};
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
@@ -22,6 +24,11 @@ struct Ran {
 
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// What the root filesystem can run.
+const APPLETS: &str = "sh cat ls echo id grep mount sleep stat readlink hostname touch mkdir rm wc dd head chmod ip \
+    kill ps test true false umask pwd chroot mknod env tail rmdir ulimit seq tty unshare su ln \
+    setsid find cut";
+
 /// The place for a test; `None`, with a word about it, where tests like this can't run.
 fn place() -> Option<Place> {
     if !rustix::process::geteuid().is_root() {
@@ -42,11 +49,7 @@ fn place() -> Option<Place> {
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     fs::write(base.join("bin/busybox"), busybox).unwrap();
     fs::set_permissions(base.join("bin/busybox"), fs::Permissions::from_mode(0o755)).unwrap();
-    for name in [
-        "sh", "cat", "ls", "echo", "id", "grep", "mount", "sleep", "stat", "readlink", "hostname", "touch", "mkdir",
-        "rm", "wc", "dd", "head", "chmod", "ip", "kill", "ps", "test", "true", "false", "umask", "pwd", "chroot",
-        "mknod", "env", "tail", "rmdir", "ulimit", "seq", "unshare", "su", "ln", "setsid", "find", "cut",
-    ] {
+    for name in APPLETS.split_whitespace() {
         symlink("busybox", base.join("bin").join(name)).unwrap();
     }
     fs::write(base.join("etc/passwd"), "root:x:0:0::/:/bin/sh\n").unwrap();
@@ -248,7 +251,7 @@ fn namespaces_are_its_own() {
     assert_eq!(inside.trim(), fs::read_link("/proc/self/ns/net").unwrap().to_str().unwrap());
     assert_eq!(place.prints("hostname"), "buildkitsandbox\n");
     // Its own processes alone.
-    assert_eq!(place.prints("ls -d /proc/[0-9]* | wc -l").trim(), "3");
+    assert_eq!(place.prints("echo /proc/[0-9]*"), "/proc/1\n");
 }
 
 #[test]
@@ -640,6 +643,52 @@ fn daemons_end_with_the_command() {
     assert_eq!(processes(&mark), 0);
 }
 
+/// Runs itself as another process that has a terminal, as a person's shell gives it one.
+#[test]
+fn a_terminal_is_connected() {
+    let place = place!();
+    if std::env::var_os("KILN_TEST_TERMINAL").is_some() {
+        let mut spec = place.script(
+            "tty; test -t 0 && test -t 1 && test -t 2 && test -c /dev/console && stat -c %u /dev/pts/0; \
+             set -- $(stat -c %t:%T /dev/console); echo console $1; read line; echo \"got $line\"; exit 7",
+        );
+        spec.stdio = Stdio::Terminal;
+        spec.user = User { uid: 4, gid: 4, groups: vec![] };
+        let ran = place.run(&spec);
+        println!("code {}", ran.exit.code);
+        return;
+    }
+    let main = rustix::pty::openpt(rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY).unwrap();
+    rustix::pty::grantpt(&main).unwrap();
+    rustix::pty::unlockpt(&main).unwrap();
+    let name = rustix::pty::ptsname(&main, Vec::new()).unwrap();
+    let user = || fs::File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap();
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "a_terminal_is_connected", "--nocapture"])
+        .env("KILN_TEST_TERMINAL", "1")
+        .stdin(user())
+        .stdout(user())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut seen = String::new();
+    let mut main = fs::File::from(main);
+    let mut answered = false;
+    while !seen.contains("code 7") {
+        let mut buffer = [0; 1024];
+        let length = std::io::Read::read(&mut main, &mut buffer).unwrap_or_else(|e| panic!("{e} after {seen}"));
+        seen.push_str(&String::from_utf8_lossy(&buffer[..length]));
+        if seen.contains("console") && !answered {
+            std::io::Write::write_all(&mut main, b"hello\r").unwrap();
+            answered = true;
+        }
+    }
+    child.wait().unwrap();
+    for text in ["/dev/pts/0\r\n4\r\n", "got hello"] {
+        assert!(seen.contains(text), "{text:?} in {seen:?}");
+    }
+}
+
 /// Runs itself as another process, which is killed while its sandbox is at work.
 #[test]
 fn a_killed_kiln_leaves_no_process() {
@@ -660,15 +709,18 @@ fn a_killed_kiln_leaves_no_process() {
         .unwrap();
     let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
     while !lines.next().unwrap().unwrap().contains("up") {}
-    assert!(processes(&format!("sleep\0{mark}")) >= 2);
+    let soon = |what: &str, holds: &dyn Fn() -> bool| {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while !holds() {
+            assert!(Instant::now() < deadline, "{what}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
+    soon("both sleep", &|| processes(&format!("sleep\0{mark}")) >= 2);
     child.kill().unwrap();
     child.wait().unwrap();
     // The kernel needs a moment to end a pid namespace.
-    let deadline = Instant::now() + Duration::from_secs(5);
-    while processes(&mark) > 0 {
-        assert!(Instant::now() < deadline, "{} left", processes(&mark));
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    soon("all are gone", &|| processes(&mark) == 0);
 }
 
 #[test]
