@@ -3,11 +3,12 @@
 //! Pure, and the same input gives the same bytes: maps are sorted, fields stand in one order. Indentation is BuildKit's.
 
 use super::{Descriptor, Digest, History, ImageConfig, MediaType, Platform, RootFs, docker};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
 /// A layer of an image.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Layer {
     /// The blob.
     pub descriptor: Descriptor,

@@ -17,6 +17,7 @@ pub(super) fn arg(cx: &mut Cx<'_, '_>, state: &mut State, _: &Instruction, pairs
     let mut created_by = "ARG".to_owned();
     for pair in pairs {
         let name = pair.name.text.clone();
+        cx.shared.declared.insert(name.clone());
         let value = match (cx.globals.given(cx.shared.args, &name), &pair.default) {
             (Some(given), _) => Some(given.to_owned()),
             (None, Some(default)) => Some(cx.expand(state, default)?),

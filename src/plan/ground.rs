@@ -9,7 +9,7 @@ use super::resolved::{ImageKey, ImageName, ResolvedImage};
 use super::stages::External;
 use super::state::{Root, State};
 use super::walk::Walk;
-use crate::oci::Platform;
+use crate::oci::{Platform, Reference};
 use crate::report::{Diagnostic, Span};
 
 impl Walk<'_, '_> {
@@ -70,14 +70,24 @@ impl Walk<'_, '_> {
         if image.layers.is_empty() {
             return state;
         }
+        let reference = shown(key, image);
         let name = match context {
-            Some(context) => format!("[context {context}] {}", image.reference),
-            None => counter.next(&format!("FROM {}", image.reference), false, &state.env),
+            Some(context) => format!("[context {context}] {reference}"),
+            None => counter.next(&format!("FROM {reference}"), false, &state.env),
         };
         let op = Op::Image(image_op(key, image));
         let id = self.shared.vertices.add(state.vertex(op, name, external.span));
         State { root: Root::Layers(id), ..state }
     }
+}
+
+/// An image as it is shown: its digest, and the tag that was asked for.
+fn shown(key: &ImageKey, image: &ResolvedImage) -> Reference {
+    let tag = match &key.name {
+        ImageName::Registry(asked) => asked.tag_or_latest().map(str::to_owned),
+        ImageName::Layout(_) => None,
+    };
+    Reference { tag, ..image.reference.clone() }
 }
 
 fn image_op(key: &ImageKey, image: &ResolvedImage) -> ImageOp {

@@ -23,9 +23,10 @@ impl Findings {
         }
     }
 
-    /// The errors, in the order of the file.
+    /// Everything, in the order of the file.
     pub(super) fn in_order(mut self) -> Vec<Diagnostic> {
-        self.errors.sort_by_key(|e| e.span.start);
+        self.errors.append(&mut self.warnings);
+        self.errors.sort_by_key(|found| found.span.start);
         self.errors
     }
 

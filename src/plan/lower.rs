@@ -12,6 +12,7 @@ use super::{dispatch, epoch};
 use crate::dockerfile::ast::{Dockerfile, Kind};
 use crate::oci::Platform;
 use crate::report::{Diagnostic, Span};
+use std::collections::BTreeSet;
 
 /// Everything that the platforms of a build share.
 pub(super) struct Shared<'a> {
@@ -23,12 +24,14 @@ pub(super) struct Shared<'a> {
     pub(super) findings: Findings,
     /// `SOURCE_DATE_EPOCH`.
     pub(super) epoch: Option<i64>,
+    /// The ARGs that stages declared, those of triggers among them.
+    pub(super) declared: BTreeSet<String>,
 }
 
 /// What a build needs to know before [`lower`] can plan it, apart from what is `known` already.
 ///
 /// # Errors
-/// Every mistake of the file that shows without knowing more.
+/// Every mistake of the file that shows without knowing more, with the warnings found until then.
 pub fn bases(file: &Dockerfile, args: &BuildArgs, known: &ResolvedBases) -> Result<Wanted, Vec<Diagnostic>> {
     let mut shared = Shared::new(file, args, known);
     shared.targets();
@@ -38,7 +41,8 @@ pub fn bases(file: &Dockerfile, args: &BuildArgs, known: &ResolvedBases) -> Resu
 /// Plans a build: the plan, and what the lints that need expansion found.
 ///
 /// # Errors
-/// Every mistake of the file; something that [`bases`] wants and `known` doesn't have is one too.
+/// Every mistake of the file, with the warnings found until then. Something that [`bases`] wants and `known` doesn't
+/// have is a mistake, too.
 pub fn lower(
     file: &Dockerfile,
     known: &ResolvedBases,
@@ -64,6 +68,7 @@ impl<'a> Shared<'a> {
             wanted: Wanted::default(),
             findings: Findings::default(),
             epoch: None,
+            declared: BTreeSet::new(),
         }
     }
 
@@ -129,7 +134,7 @@ impl<'a> Shared<'a> {
             .values
             .keys()
             .map(String::as_str)
-            .filter(|name| !declared.contains(name) && !dispatch::is_predefined(name))
+            .filter(|name| !declared.contains(name) && !self.declared.contains(*name) && !dispatch::is_predefined(name))
             .collect();
         if !unused.is_empty() {
             let message = format!("One or more build-args [{}] were not consumed", unused.join(" "));

@@ -25,6 +25,7 @@ mod names;
 pub mod op;
 mod origin;
 mod paths;
+pub mod print;
 mod resolved;
 mod run;
 mod stages;
@@ -37,6 +38,8 @@ mod vertices;
 mod walk;
 mod words;
 
+// What copies match paths with; the patterns themselves are in the plan.
+pub use crate::dockerfile::{glob, ignore};
 pub use args::{BuildArgs, Context, Entitlements, context_name};
 pub use lower::{bases, lower};
 pub use op::BuildPlan;

@@ -57,7 +57,9 @@ impl State {
     }
 
     /// What stands on an image.
-    pub(super) fn new(root: Root, image: ImageConfig, platform: &Platform) -> Self {
+    pub(super) fn new(root: Root, mut image: ImageConfig, platform: &Platform) -> Self {
+        // Triggers run in the child and are not handed on.
+        image.config.on_build.clear();
         Self {
             root,
             env: Env::default(),

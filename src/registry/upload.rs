@@ -38,12 +38,44 @@ pub struct Upload {
 }
 
 /// Where a blob's bytes are.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub enum Content {
     /// In a file, from its first byte on.
     File(Arc<File>),
     /// In memory.
     Bytes(Bytes),
+    /// Somewhere else. Opening blocks, may take long, and is done only if the registry lacks the blob; an error says why
+    /// there is no file.
+    Later(Arc<dyn Fn() -> Result<File, String> + Send + Sync>),
+}
+
+impl std::fmt::Debug for Content {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::File(_) => "File",
+            Self::Bytes(_) => "Bytes",
+            Self::Later(_) => "Later",
+        })
+    }
+}
+
+impl Content {
+    /// The body with the bytes from `start` to `end`.
+    async fn part(&self, start: u64, end: u64, progress: Option<Progress>) -> Result<Body, String> {
+        let file = match self {
+            Self::File(file) => Arc::clone(file),
+            Self::Later(open) => {
+                let open = Arc::clone(open);
+                let opened = tokio::task::spawn_blocking(move || open()).await;
+                Arc::new(opened.map_err(|e| e.to_string()).flatten()?)
+            }
+            Self::Bytes(bytes) => {
+                let clamp = |n: u64| usize::try_from(n).unwrap_or(usize::MAX).min(bytes.len());
+                return Ok(Body::Bytes(bytes.slice(clamp(start)..clamp(end))));
+            }
+        };
+        Ok(Body::File(FilePart::new(file, start, end, progress)))
+    }
 }
 
 /// How a blob got there.
@@ -109,7 +141,8 @@ impl Client {
         let from = upload.mount_from.as_deref().filter(|from| *from != reference.repository);
         let scopes = Scopes::push(&reference.repository, from);
         let retry = self.inner.config.retry;
-        if from.is_none() && upload.descriptor.size() > SMALL {
+        let is_dear = upload.descriptor.size() > SMALL || matches!(upload.content, Content::Later(_));
+        if from.is_none() && is_dear {
             let there = || self.blob_is_there(&what, &endpoint, &scopes, reference, &digest);
             if retry.run(there).await? {
                 return Ok(Outcome::Existed);
@@ -175,7 +208,7 @@ impl Session<'_> {
     /// Sends the content in one PUT; where the registry won't have that, in pieces.
     async fn send(mut self, upload: &Upload) -> Result<(), Error> {
         let size = upload.descriptor.size();
-        let whole = upload.part(0, size);
+        let whole = self.part(upload, 0, size).await?;
         match self.request(Method::PUT, self.finished(), whole, None, &[201, 200, 204]).await {
             Err(Error::Status { status: 405 | 411 | 413 | 501, .. }) if size > 0 => self.send_in_pieces(upload).await,
             other => other.map(|_| ()),
@@ -189,12 +222,17 @@ impl Session<'_> {
         while start < size {
             let end = size.min(start.saturating_add(piece));
             let range = HeaderValue::try_from(format!("{start}-{}", end - 1)).ok();
-            let part = upload.part(start, end);
+            let part = self.part(upload, start, end).await?;
             let response = self.request(Method::PATCH, self.location.clone(), part, range, &[202, 201, 204]).await?;
             self.location = self.client.location(self.what, &response)?;
             start = end;
         }
         self.request(Method::PUT, self.finished(), Body::Empty, None, &[201, 200, 204]).await.map(|_| ())
+    }
+
+    async fn part(&self, upload: &Upload, start: u64, end: u64) -> Result<Body, Error> {
+        let failed = |why| Error::Source { what: self.what.to_owned(), why };
+        upload.content.part(start, end, upload.progress.clone()).await.map_err(failed)
     }
 
     /// The upload's address with the digest that closes it. Whatever state stands in its query stays as it is.
@@ -220,18 +258,5 @@ impl Session<'_> {
         let Session { client, what, endpoint, scopes, .. } = self;
         let call = Call { what, endpoint, scopes, method, target: Target::Address(url), headers, body };
         client.expect(&call, good).await
-    }
-}
-
-impl Upload {
-    /// A part of the content; a range outside of it reads as an error or as less, which the registry refuses.
-    fn part(&self, start: u64, end: u64) -> Body {
-        match &self.content {
-            Content::File(file) => Body::File(FilePart::new(Arc::clone(file), start, end, self.progress.clone())),
-            Content::Bytes(bytes) => {
-                let clamp = |n: u64| usize::try_from(n).unwrap_or(usize::MAX).min(bytes.len());
-                Body::Bytes(bytes.slice(clamp(start)..clamp(end)))
-            }
-        }
     }
 }

@@ -22,6 +22,7 @@
 mod at;
 mod diff;
 mod error;
+mod flatten;
 mod folder;
 mod overlay;
 mod stack;
@@ -36,7 +37,8 @@ use std::path::{Path, PathBuf};
 
 pub use at::{Kind, Meta, Xattrs};
 pub use error::Error;
-pub use folder::{FolderTree, Ignore, Verdict};
+pub use flatten::flatten;
+pub use folder::{FolderTree, Ignore, Verdict, walked};
 pub use overlay::{Active, Overlay};
 pub use stack::StackTree;
 pub use tree::{EmptyTree, Fingerprint, Found, Tree, entry, fingerprint, follow, xattrs_of};

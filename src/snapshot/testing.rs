@@ -79,6 +79,7 @@ impl TextTree {
             let first = self.nodes.get_mut(&path(rest.trim_start_matches("= "))).unwrap();
             first.meta.links += 1;
             let copy = first.clone();
+            self.insert(at.clone(), copy.meta, copy.content.clone());
             self.nodes.insert(at, copy);
             return;
         }

@@ -2,7 +2,7 @@
 
 use super::Error;
 use super::at::{self, Kind, Meta, Xattrs};
-use crate::layer::{Entry, EntryKind, EntryPath};
+use crate::layer::{Entry, EntryKind, EntryPath, Timestamp};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::AsFd;
@@ -131,8 +131,10 @@ impl<T: Tree + ?Sized> Tree for Arc<T> {
 pub struct EmptyTree;
 
 impl Tree for EmptyTree {
-    fn stat(&self, _: &EntryPath) -> Result<Option<Meta>, Error> {
-        Ok(None)
+    fn stat(&self, path: &EntryPath) -> Result<Option<Meta>, Error> {
+        let (mtime, inode) = (Timestamp::default(), (0, 0));
+        let root = Meta { kind: Kind::Dir, mode: 0o755, uid: 0, gid: 0, size: 0, mtime, ctime: mtime, inode, links: 2 };
+        Ok(path.is_root().then_some(root))
     }
 
     fn read_dir(&self, path: &EntryPath) -> Result<Vec<(Vec<u8>, Meta)>, Error> {
@@ -148,7 +150,7 @@ impl Tree for EmptyTree {
     }
 
     fn xattrs(&self, path: &EntryPath) -> Result<Xattrs, Error> {
-        Err(missing("flistxattr", path))
+        if path.is_root() { Ok(Xattrs::new()) } else { Err(missing("flistxattr", path)) }
     }
 }
 

@@ -1,20 +1,11 @@
 //! A root filesystem as a chain of layers, each known by what it is before anybody has its files.
 
 use super::key::{Key, chain_id};
-use crate::oci::{Descriptor, Digest};
+use crate::oci::Digest;
+pub use crate::oci::assemble::Layer as StoredLayer;
 use crate::plan::op::ImageOp;
-use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use tokio::sync::OnceCell;
-
-/// A layer in its stored form.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct StoredLayer {
-    /// The blob: what a manifest lists.
-    pub descriptor: Descriptor,
-    /// The digest of its uncompressed tar.
-    pub diff_id: Digest,
-}
 
 /// Where a layer comes from when it has to be had.
 #[derive(Debug, Clone)]

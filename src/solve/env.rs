@@ -53,6 +53,8 @@ pub struct Options {
     pub compression: Compression,
     /// Whether the images' layers are stored as blobs.
     pub images: bool,
+    /// Whether the layers of base images are wanted in the store too, though no step reads them.
+    pub complete: bool,
     /// Whether the targets' root filesystems are read afterwards (`-o type=local`).
     pub trees: bool,
     /// `SOURCE_DATE_EPOCH`: no file in a new layer is younger, and new layers say that they were made then.

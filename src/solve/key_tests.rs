@@ -98,6 +98,7 @@ fn owner(user: &str, group: Option<&str>) -> Option<Owner> {
 fn image(layers: &[&str], arch: &str, name: &str) -> Op {
     Op::Image(ImageOp {
         reference: name.parse().unwrap(),
+        layout: None,
         manifest: digest(name),
         platform: Platform::new("linux", arch, ""),
         layers: layers

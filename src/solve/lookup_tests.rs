@@ -56,7 +56,7 @@ fn context() -> Vertex {
 
 fn plan(vertices: Vec<Vertex>, root: VertexId) -> BuildPlan {
     let target = Target { platform: platform(), root: Some(root), config: ImageConfig::default(), history: vec![] };
-    BuildPlan { vertices, targets: vec![target] }
+    BuildPlan { vertices, targets: vec![target], source_date_epoch: None }
 }
 
 /// A cache that a test fills by looking things up, as a build does by running what misses.

@@ -15,7 +15,6 @@ pub mod lookup;
 mod lookup_tests;
 mod output;
 mod pack;
-pub mod patterns;
 mod problem;
 pub mod record;
 mod roots;

@@ -23,8 +23,10 @@ const PACKING: usize = 2;
 /// An image that was built.
 #[derive(Debug, Clone)]
 pub struct Solved {
-    /// Its configuration, complete.
+    /// Its configuration but for what [`assemble::image`](crate::oci::assemble::image) adds.
     pub config: ImageConfig,
+    /// Its history; entries without a time change the configuration alone.
+    pub history: Vec<History>,
     /// Its layers, lowest first; empty where no image was asked for.
     pub layers: Vec<StoredLayer>,
     /// The folders of its layers, topmost first; empty where no tree was asked for.
@@ -140,8 +142,9 @@ async fn finish(worker: &Arc<Worker>, target: &Target, done: &BTreeMap<VertexId,
     if worker.env.options.trees {
         folders = roots::folders(&worker.env, target.root.unwrap_or(0), &chain).await?;
     }
-    let config = config(worker, target, &chain, &layers);
-    Ok(Solved { config, layers, folders })
+    let mut config = target.config.clone();
+    config.created = worker.env.options.epoch.map(|_| super::time::rfc3339(worker.env.options.time()));
+    Ok(Solved { config, history: history(target, &chain), layers, folders })
 }
 
 /// The blobs of all layers; those of base images where they are.
@@ -153,6 +156,7 @@ async fn stored(worker: &Arc<Worker>, target: &Target, chain: &Chain) -> Result<
         let id = vertex.unwrap_or(0);
         let one = match layer.stored.get() {
             Some(known) => {
+                worker.at_hand(id, layer).await?;
                 (worker.env.on_layer)(known);
                 known.clone()
             }
@@ -166,48 +170,19 @@ async fn stored(worker: &Arc<Worker>, target: &Target, chain: &Chain) -> Result<
     Ok(stored)
 }
 
-/// The configuration with what only the build knows: diff ids, times.
-fn config(worker: &Worker, target: &Target, chain: &Chain, stored: &[StoredLayer]) -> ImageConfig {
-    let mut config = target.config.clone();
-    config.rootfs.diff_ids = stored.iter().map(|s| s.diff_id.clone()).collect();
-    config.history = history(target, chain);
-    let last = config.history.iter().rev().find_map(|h| h.created.clone());
-    let now = || super::time::rfc3339(worker.env.options.time());
-    config.created = match worker.env.options.epoch {
-        Some(_) => Some(now()),
-        None => Some(last.unwrap_or_else(now)),
-    };
-    config
-}
-
-/// The history with its times: a step's is when its layer was made, that of a change of configuration when the layer
-/// before it was, so that a build that is all cache gives the same image.
+/// The history; a step's time is that of its layer, so that a build that is all cache gives the same image.
 fn history(target: &Target, chain: &Chain) -> Vec<History> {
     let own = target.history.iter().filter(|h| matches!(h, HistoryEntry::Instruction { layer: Some(_), .. })).count();
-    let from = chain.layers().len().saturating_sub(own);
-    let mut made = chain.layers()[from..].iter();
-    let first = chain.layers()[from..].first().and_then(|l| l.created.clone());
-    let mut last: Option<String> = None;
-    let mut entries = Vec::with_capacity(target.history.len());
-    for entry in &target.history {
-        entries.push(match entry {
-            HistoryEntry::Base(base) => {
-                last = base.created.clone().or(last);
-                base.clone()
-            }
-            HistoryEntry::Instruction { created_by, layer } => {
-                if layer.is_some() {
-                    last = made.next().and_then(|l| l.created.clone()).or(last);
-                }
-                History {
-                    created: last.clone().or_else(|| first.clone()),
-                    created_by: created_by.clone(),
-                    author: String::new(),
-                    comment: "buildkit.dockerfile.v0".into(),
-                    empty_layer: layer.is_none(),
-                }
-            }
-        });
-    }
-    entries
+    let mut made = chain.layers().iter().skip(chain.layers().len().saturating_sub(own));
+    let mut entry = |entry: &HistoryEntry| match entry {
+        HistoryEntry::Base(base) => base.clone(),
+        HistoryEntry::Instruction { created_by, layer } => History {
+            created: layer.and_then(|_| made.next()).and_then(|l| l.created.clone()),
+            created_by: created_by.clone(),
+            author: String::new(),
+            comment: "buildkit.dockerfile.v0".into(),
+            empty_layer: layer.is_none(),
+        },
+    };
+    target.history.iter().map(&mut entry).collect()
 }

@@ -1,9 +1,8 @@
 //! What steps read: the files that a copy or a mount takes, and their content as a key.
 
-use super::file::{self, Fingerprints, Rules, Selection};
+use super::file::{self, Fingerprints, Selection};
 use super::key::{Key, ReadKey};
 use super::lookup::Known;
-use super::patterns;
 use super::problem::{self, Result};
 use super::{Read, ReadKind};
 use crate::layer::EntryPath;
@@ -33,10 +32,9 @@ impl ReadTree {
 
     /// What `copy` takes from it.
     pub fn select(&self, copy: &CopyAction) -> Result<Selection> {
-        let patterns: &file::Patterns<'_> = &|p| patterns::ignore(p);
         let selected = match self {
-            Self::Local(local) => file::select(copy, &**local, &Rules { patterns, fingerprints: &Remembered(local) }),
-            Self::Other(tree) => file::select(copy, &**tree, &Rules { patterns, fingerprints: &file::Read }),
+            Self::Local(local) => file::select(copy, &**local, &Remembered(local)),
+            Self::Other(tree) => file::select(copy, &**tree, &file::Read),
         };
         selected.map_err(problem::from)
     }

@@ -162,6 +162,16 @@ impl Worker {
         Ok(stored.clone())
     }
 
+    /// Sees to it that a base image's layer is in the store, where all layers are wanted there.
+    pub async fn at_hand(&self, id: VertexId, layer: &Layer) -> Result<()> {
+        match &layer.origin {
+            Origin::Base { image, index } if self.env.options.complete => {
+                self.env.puller.fetch(id, image, *index).await.map_err(problem::from)
+            }
+            _ => Ok(()),
+        }
+    }
+
     async fn pack(&self, id: VertexId, chain: &Chain, top: &Layer) -> Result<StoredLayer> {
         let folders = roots::folders(&self.env, id, chain).await?;
         let linked = is_linked(&self.plan.vertices[id].op);

@@ -2,6 +2,7 @@
 //!
 //! Nothing is fetched before it is needed. [`Puller`] downloads and unpacks the layers that a step must read.
 
+mod dockerfile;
 mod error;
 mod file;
 mod git;
@@ -14,6 +15,7 @@ mod local;
 mod resolve;
 mod unpack;
 
+pub use dockerfile::{DockerfileText, ignore_rules, read_dockerfile};
 pub use error::{Error, Result};
 pub use file::FileTree;
 pub use git::Git;

@@ -1,6 +1,7 @@
 //! Tests of the whole way from text to plan.
 
 mod conformance;
+mod snapshots;
 
 use super::*;
 use crate::dockerfile;
@@ -24,11 +25,13 @@ fn plan_with(
     args: &BuildArgs,
     image: impl Fn(&ImageKey) -> Option<ResolvedImage>,
 ) -> Result<(BuildPlan, Vec<Diagnostic>), Vec<String>> {
-    let messages = |list: Vec<Diagnostic>| -> Vec<String> { list.into_iter().map(|d| d.message).collect() };
+    let messages = |list: Vec<Diagnostic>| -> Vec<String> {
+        list.into_iter().filter(|d| d.severity == Severity::Error).map(|d| d.message).collect()
+    };
     let (file, found) = dockerfile::parse(text);
-    let errors: Vec<Diagnostic> = found.into_iter().filter(|d| d.severity == Severity::Error).collect();
+    let errors = messages(found);
     if !errors.is_empty() {
-        return Err(messages(errors));
+        return Err(errors);
     }
     let mut known = ResolvedBases::default();
     for _ in 0..10 {
@@ -36,20 +39,30 @@ fn plan_with(
         if wanted.is_empty() {
             break;
         }
-        for (key, _) in wanted.images {
-            let found = image(&key).ok_or_else(|| vec![format!("{} not found", key.name)])?;
-            known.images.insert(key, found);
-        }
-        for (key, _) in wanted.git {
-            let commit = Digest::of(key.reference.as_bytes()).hex()[..40].to_owned();
-            known.git.insert(key, ResolvedGit { commit, time: Some(1_700_000_000) });
-        }
-        for (key, _) in wanted.http {
-            let content = key.checksum.clone().unwrap_or_else(|| Digest::of(key.url.as_bytes()));
-            known.http.insert(key, ResolvedHttp { content, time: None });
-        }
+        answer(wanted, &mut known, &image).map_err(|missing| vec![missing])?;
     }
     lower(&file, &known, args).map_err(messages)
+}
+
+/// Answers everything that is wanted; an error names the image that `image` doesn't have.
+fn answer(
+    wanted: Wanted,
+    known: &mut ResolvedBases,
+    image: impl Fn(&ImageKey) -> Option<ResolvedImage>,
+) -> Result<(), String> {
+    for (key, _) in wanted.images {
+        let found = image(&key).ok_or_else(|| format!("{} not found", key.name))?;
+        known.images.insert(key, found);
+    }
+    for (key, _) in wanted.git {
+        let commit = Digest::of(key.reference.as_bytes()).hex()[..40].to_owned();
+        known.git.insert(key, ResolvedGit { commit, time: Some(1_700_000_000) });
+    }
+    for (key, _) in wanted.http {
+        let content = key.checksum.clone().unwrap_or_else(|| Digest::of(key.url.as_bytes()));
+        known.http.insert(key, ResolvedHttp { content, time: None });
+    }
+    Ok(())
 }
 
 /// An image with one layer and PATH; alpine has a WORKDIR too.

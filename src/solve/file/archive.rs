@@ -4,7 +4,7 @@ use super::draft::{Content, Draft};
 use super::error::Error;
 use super::place::How;
 use super::select::{Pick, below};
-use crate::layer::{self, Entry, EntryKind, EntryPath, TarReader};
+use crate::layer::{self, Entry, EntryKind, EntryPath, TarReader, starts_like_tar};
 use crate::snapshot::{Kind, Tree, follow};
 use std::io::{self, BufReader, Read};
 
@@ -22,10 +22,10 @@ fn decompress<'a>(mut file: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
     })
 }
 
-/// Whether a regular file is an archive: it begins with an entry, whatever its name is.
+/// Whether a regular file is an archive: it begins with an entry, whatever is in it.
 pub(super) fn is_archive(tree: &dyn Tree, path: &EntryPath) -> Result<bool, Error> {
     let Ok(stream) = decompress(tree.open(path)?) else { return Ok(false) };
-    Ok(matches!(TarReader::archive(stream).next_entry(), Ok(Some(_))))
+    Ok(starts_like_tar(stream))
 }
 
 /// The archives that a step unpacks.

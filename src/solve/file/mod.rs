@@ -11,7 +11,6 @@ mod chmod;
 mod draft;
 mod emit;
 mod error;
-mod glob;
 mod place;
 mod select;
 #[cfg(test)]
@@ -19,26 +18,14 @@ mod tests;
 
 use crate::layer::{EntryPath, EntrySink, Timestamp};
 use crate::plan::op::{FileAction, FileOp};
-use crate::snapshot::{self, EmptyTree, Fingerprint, Ignore, Meta, Tree, fingerprint};
+use crate::snapshot::{self, EmptyTree, Fingerprint, Meta, Tree, fingerprint};
 use draft::Draft;
 use place::How;
 use std::num::NonZero;
 use std::thread;
 
 pub use error::Error;
-pub use select::{Selection, select};
-
-/// Makes patterns, those of `--exclude` and `--parents`, into what they say about paths; they are those of
-/// .dockerignore.
-pub type Patterns<'a> = dyn Fn(&[String]) -> Result<Box<Ignore>, Error> + 'a;
-
-/// What [`select`] needs besides the tree.
-pub struct Rules<'a> {
-    /// Reads patterns.
-    pub patterns: &'a Patterns<'a>,
-    /// Knows or reads what is in files.
-    pub fingerprints: &'a dyn Fingerprints,
-}
+pub use select::{Selection, patterns, select};
 
 /// Knows what is in files, because it reads them or because it remembers.
 pub trait Fingerprints {
@@ -78,7 +65,7 @@ impl Fingerprints for Read {
 /// What one action of a step reads: a tree, and what was selected from it.
 #[derive(Clone, Copy)]
 pub struct Input<'a> {
-    /// The tree of [`CopyAction::from`](crate::plan::op::CopyAction::from); an empty one for `None`.
+    /// The tree of [`CopyAction::from`](crate::plan::op::CopyAction::from).
     pub tree: &'a dyn Tree,
     /// What [`select`] took from it.
     pub selection: &'a Selection,
@@ -86,7 +73,7 @@ pub struct Input<'a> {
 
 /// Writes the layer that `op` makes on `base` to `sink`, and says how many entries it has: with none, nothing changed.
 ///
-/// `inputs` are those of the copies among the actions, in order. What is made rather than copied, directories on the way
+/// `inputs` are those of the copies among the actions that copy from a vertex, in order. What is made rather than copied, directories on the way
 /// and heredocs, gets the time `made`. With `--link` the base isn't looked at.
 pub fn write(
     op: &FileOp,
@@ -104,8 +91,10 @@ pub fn write(
         let mut tree = None;
         match action {
             FileAction::Copy(copy) => {
-                if let Some(input) = inputs.next() {
-                    let how = How::new(number, copy.owner.as_ref(), copy.mode.as_ref(), base)?;
+                let how = How::new(number, copy.owner.as_ref(), copy.mode.as_ref(), base)?;
+                if copy.from.is_none() {
+                    draft.copy(copy, &how, &EmptyTree, &select(copy, &EmptyTree, &Read)?, &mut archives)?;
+                } else if let Some(input) = inputs.next() {
                     draft.copy(copy, &how, input.tree, input.selection, &mut archives)?;
                     tree = Some(input.tree);
                 }

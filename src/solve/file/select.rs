@@ -1,12 +1,15 @@
 //! What a COPY or ADD takes from its source tree: reading alone, nothing is written.
 
 use super::error::Error;
-use super::{Rules, archive, glob};
+use super::{Fingerprints, archive};
 use crate::layer::EntryPath;
+use crate::plan::glob::{Glob, is_pattern};
+use crate::plan::ignore::Matcher;
 use crate::plan::op::{CopyAction, Unpack};
 use crate::report::Span;
-use crate::snapshot::{Fingerprint, Ignore, Kind, Meta, Tree, Verdict};
+use crate::snapshot::{Fingerprint, Ignore, Kind, Meta, Tree, Verdict, walked};
 use std::collections::HashSet;
+use std::sync::Arc;
 
 /// What one copy takes, in the order in which it is to be placed.
 #[derive(Debug)]
@@ -45,20 +48,20 @@ pub(super) struct Item {
 }
 
 /// Selects what `copy` takes from `tree`.
-pub fn select(copy: &CopyAction, tree: &dyn Tree, rules: &Rules<'_>) -> Result<Selection, Error> {
-    let exclude = if copy.exclude.is_empty() { None } else { Some((rules.patterns)(&copy.exclude)?) };
+pub fn select(copy: &CopyAction, tree: &dyn Tree, fingerprints: &dyn Fingerprints) -> Result<Selection, Error> {
+    let exclude = if copy.exclude.is_empty() { None } else { Some(patterns(&copy.exclude)?) };
     let mut picks = Vec::new();
     for (index, source) in copy.sources.iter().enumerate() {
         let source = Source { text: source, span: copy.source_spans.get(index).copied() };
         let (folder, include) = match copy.parents {
-            true => source.parents(tree, rules)?,
+            true => source.parents(tree)?,
             false => (source.text.to_owned(), None),
         };
         for path in source.matches(tree, &folder)? {
             picks.push(pick(copy, tree, &source, path, include.as_ref(), exclude.as_deref())?);
         }
     }
-    fingerprint(tree, rules, &mut picks)?;
+    fingerprint(tree, fingerprints, &mut picks)?;
     let content = content(tree, &picks)?;
     Ok(Selection { picks, content })
 }
@@ -74,10 +77,10 @@ impl Source<'_> {
     }
 
     /// Splits a source of `--parents` at its pivot `/./`: the folder that is copied, and what is taken of it.
-    fn parents(&self, tree: &dyn Tree, rules: &Rules<'_>) -> Result<(String, Option<Include>), Error> {
+    fn parents(&self, tree: &dyn Tree) -> Result<(String, Option<Include>), Error> {
         let (folder, pattern) = self.text.split_once("/./").unwrap_or(("/", self.text));
         let pattern = absolute(pattern)?;
-        if !glob::has_wildcard(folder.as_bytes()) && !glob::has_wildcard(pattern.as_bytes()) {
+        if !is_pattern(self.text) {
             let mut required = absolute(folder)?;
             for name in pattern.components() {
                 required = required.join(name)?;
@@ -86,18 +89,19 @@ impl Source<'_> {
                 return Err(self.not_found(tree, &required));
             }
         }
-        Ok((folder.to_owned(), Some(Include::new(&pattern, rules)?)))
+        Ok((folder.to_owned(), Some(Include::new(&pattern)?)))
     }
 
     /// The paths that the source names, wildcards filled in, sorted; links on the way to the first wildcard are followed.
     fn matches(&self, tree: &dyn Tree, text: &str) -> Result<Vec<EntryPath>, Error> {
         let path = absolute(text)?;
-        let names: Vec<&[u8]> = path.components().collect();
-        let plain = names.iter().take_while(|n| !glob::has_wildcard(n)).count();
+        // What came from text is text.
+        let names: Vec<&str> = path.components().filter_map(|n| std::str::from_utf8(n).ok()).collect();
+        let plain = names.iter().take_while(|n| !is_pattern(n)).count();
         let (plain, wild) = names.split_at(plain);
         let mut folder = EntryPath::root();
         for name in plain {
-            folder = folder.join(name)?;
+            folder = folder.join(name.as_bytes())?;
         }
         if wild.is_empty() {
             return Ok(vec![folder]);
@@ -105,11 +109,13 @@ impl Source<'_> {
         let folder = tree.lookup(&folder, true)?.ok_or_else(|| self.not_found(tree, &folder))?;
         let mut found = vec![(folder.path, folder.meta)];
         for pattern in wild {
+            // BuildKit takes a broken pattern for one that matches nothing.
+            let Ok(pattern) = Glob::new(pattern) else { return Ok(Vec::new()) };
             let mut next = Vec::new();
             // A walk doesn't go through links.
             for (dir, _) in found.iter().filter(|(_, meta)| meta.is_dir()) {
                 for (name, meta) in tree.read_dir(dir)? {
-                    if glob::matches(pattern, &name) {
+                    if pattern.matches(&name) {
                         next.push((dir.join(&name)?, meta));
                     }
                 }
@@ -118,6 +124,17 @@ impl Source<'_> {
         }
         Ok(found.into_iter().map(|(path, _)| path).collect())
     }
+}
+
+/// What patterns of .dockerignore files, `--exclude` and `--parents` say about paths.
+pub fn patterns(patterns: &[String]) -> Result<Box<Ignore>, Error> {
+    let matcher = Arc::new(Matcher::new(patterns).map_err(|e| Error::Pattern(e.to_string()))?);
+    let prune = matcher.clone();
+    let enter = move |path: &str, above: Option<&_>| {
+        let verdict = matcher.enter(path, above);
+        (verdict.excluded, verdict)
+    };
+    Ok(walked(enter, move |dir| prune.can_prune_dir(dir)))
 }
 
 /// A source's path, clean, `..` ending at the root.
@@ -135,13 +152,13 @@ struct Include {
 }
 
 impl Include {
-    fn new(pattern: &EntryPath, rules: &Rules<'_>) -> Result<Self, Error> {
+    fn new(pattern: &EntryPath) -> Result<Self, Error> {
         let names: Vec<&[u8]> = pattern.components().collect();
         let special = |name: &[u8]| name.iter().any(|b| matches!(b, b'*' | b'?' | b'[' | b'\\' | b'!' | b'#'));
         let prefix = names.iter().take_while(|n| !special(n)).map(|n| n.to_vec()).collect();
         let depth = (!names.iter().any(|n| n.windows(2).any(|w| w == b"**"))).then_some(names.len());
         let text = String::from_utf8_lossy(pattern.as_bytes()).into_owned();
-        Ok(Self { patterns: (rules.patterns)(&[text])?, prefix, depth })
+        Ok(Self { patterns: self::patterns(&[text])?, prefix, depth })
     }
 
     fn takes(&self, path: &EntryPath, is_dir: bool) -> bool {
@@ -220,7 +237,7 @@ fn without_empty_ways(mut items: Vec<Item>) -> Vec<Item> {
 }
 
 /// Fingerprints all files at once, so that whoever does it can do it in parallel.
-fn fingerprint(tree: &dyn Tree, rules: &Rules<'_>, picks: &mut [Pick]) -> Result<(), Error> {
+fn fingerprint(tree: &dyn Tree, fingerprints: &dyn Fingerprints, picks: &mut [Pick]) -> Result<(), Error> {
     let mut files = Vec::new();
     for pick in picks.iter() {
         if pick.meta.kind == Kind::File {
@@ -230,7 +247,7 @@ fn fingerprint(tree: &dyn Tree, rules: &Rules<'_>, picks: &mut [Pick]) -> Result
             files.push((below(&pick.path, &item.path)?, item.meta));
         }
     }
-    let mut prints = rules.fingerprints.of(tree, &files)?.into_iter();
+    let mut prints = fingerprints.of(tree, &files)?.into_iter();
     for pick in picks {
         if pick.meta.kind == Kind::File {
             pick.fingerprint = prints.next();

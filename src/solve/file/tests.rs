@@ -4,30 +4,8 @@ use super::*;
 use crate::layer::Entry;
 use crate::plan::op::{CopyAction, Mode, Owner, Unpack};
 use crate::report::{Problem, Span};
-use crate::snapshot::Verdict;
 use crate::snapshot::testing::{Listing, TextTree, lines, path};
 use std::io::Write;
-
-/// Patterns for tests: components with wildcards, `**` for any number of them; a parent's match is its children's.
-fn patterns(patterns: &[String]) -> Result<Box<Ignore>, Error> {
-    let patterns: Vec<Vec<String>> = patterns.iter().map(|p| p.split('/').map(str::to_owned).collect()).collect();
-    fn fits(pattern: &[String], names: &[&[u8]]) -> bool {
-        match (pattern, names) {
-            ([], _) => true,
-            ([star, rest @ ..], _) if star == "**" => (0..=names.len()).any(|skip| fits(rest, &names[skip..])),
-            ([first, rest @ ..], [name, names @ ..]) => glob::matches(first.as_bytes(), name) && fits(rest, names),
-            _ => false,
-        }
-    }
-    Ok(Box::new(move |path, _| {
-        let names: Vec<_> = path.components().collect();
-        if patterns.iter().any(|p| fits(p, &names)) { Verdict::Drop } else { Verdict::Keep }
-    }))
-}
-
-fn rules() -> Rules<'static> {
-    Rules { patterns: &patterns, fingerprints: &Read }
-}
 
 fn copy(sources: &[&str], dest: &str) -> CopyAction {
     CopyAction {
@@ -54,7 +32,7 @@ fn entries(copy: CopyAction, tree: &TextTree, base: &TextTree) -> Result<Vec<Ent
 }
 
 fn run(copy: CopyAction, tree: &TextTree, base: &TextTree) -> Result<Listing, Error> {
-    let selection = select(&copy, tree, &rules())?;
+    let selection = select(&copy, tree, &Read)?;
     let mut listing = Listing::default();
     let op = op(vec![FileAction::Copy(copy)]);
     let count = write(&op, base, &[Input { tree, selection: &selection }], MADE, &mut listing)?;
@@ -202,7 +180,7 @@ fn missing_sources_name_the_place() {
     let mut tree = TextTree::new(TREE);
     tree.ignored = vec![path("secret")];
     let copy = copy(&["a.txt", "secret"], "/x/");
-    let problem = Problem::from(select(&copy, &tree, &rules()).unwrap_err());
+    let problem = Problem::from(select(&copy, &tree, &Read).unwrap_err());
     assert_eq!(problem.message, "\"/secret\": not found");
     assert_eq!(problem.span, Some(Span::new(1, 2)));
     assert_eq!(problem.hints.len(), 1);
@@ -352,7 +330,7 @@ fn times_are_kept_and_made() {
 fn linked_layers_do_not_look_below() {
     let copy = copy(&["a.txt"], "/x/");
     let (tree, base) = (TextTree::new(TREE), TextTree::new("l 777 0:0 x -> /y"));
-    let selection = select(&copy, &tree, &rules()).unwrap();
+    let selection = select(&copy, &tree, &Read).unwrap();
     let op = FileOp { link: true, ..op(vec![FileAction::Copy(copy)]) };
     let mut listing = Listing::default();
     write(&op, &base, &[Input { tree: &tree, selection: &selection }], MADE, &mut listing).unwrap();
@@ -395,7 +373,7 @@ fn content_is_names_modes_owners_and_bytes_never_times() {
     let key = |text: &str, change: &dyn Fn(&mut TextTree)| {
         let mut tree = TextTree::new(text);
         change(&mut tree);
-        select(&copy(&["d"], "/x"), &tree, &rules()).unwrap().content
+        select(&copy(&["d"], "/x"), &tree, &Read).unwrap().content
     };
     let same = &|_: &mut TextTree| {};
     let first = key("f 644 0:0 d/a 1\nd 755 0:0 d/e\nl 777 0:0 d/l -> a", same);
@@ -499,7 +477,7 @@ fn what_is_no_archive_is_copied() {
             tree
         };
         let copy = CopyAction { unpack: Unpack::Archives, ..copy(&["a.tar"], "/x") };
-        let selection = select(&copy, &tree, &rules()).unwrap();
+        let selection = select(&copy, &tree, &Read).unwrap();
         assert!(!selection.picks[0].archive, "{content:?}");
     }
 }

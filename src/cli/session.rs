@@ -1,0 +1,143 @@
+//! What commands share: the store, the registries, the runtime, and the signal that stops them.
+
+use super::env::Env;
+use super::progress::{self, Drawing, Style};
+use super::request::RegistryRequest;
+use crate::registry::{Client, Config, Mirror};
+use crate::report::{Diagnostic, Kind, Problem, Reporter, SourceText};
+use crate::store::Store;
+use crate::sys::Cancel;
+use std::path::Path;
+use std::future::Future;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// A failure, and the Dockerfile that it points into.
+#[derive(Debug)]
+pub struct Failure {
+    /// What failed.
+    pub problem: Problem,
+    /// The Dockerfile, where there is one.
+    pub source: Option<SourceText>,
+}
+
+impl From<Problem> for Failure {
+    fn from(problem: Problem) -> Self {
+        Self { problem, source: None }
+    }
+}
+
+/// Any module's error as a failure without a Dockerfile.
+pub fn failure(error: impl Into<Problem>) -> Failure {
+    error.into().into()
+}
+
+/// One command at work.
+pub struct Session {
+    /// The store.
+    pub store: Store,
+    /// The registries.
+    pub registry: Client,
+    /// Where events go.
+    pub reporter: Reporter,
+    /// Set by Ctrl-C.
+    pub cancel: Cancel,
+    runtime: Runtime,
+    drawing: Drawing,
+}
+
+impl Session {
+    /// Starts the threads, and the drawing on standard error.
+    ///
+    /// # Errors
+    /// Where the store can't be opened or the system gives no threads.
+    pub fn start(
+        store: &Path,
+        registry: &RegistryRequest,
+        style: Style,
+        source: Option<SourceText>,
+        env: &Env,
+    ) -> Result<Self, Problem> {
+        let store = Store::open(store)?;
+        let cancel = Cancel::new().map_err(|e| cannot("watch for Ctrl-C", &e))?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(env.cores.max(1))
+            .enable_all()
+            .build()
+            .map_err(|e| cannot("start threads", &e))?;
+        let (reporter, drawing) =
+            progress::start(style, source, std::io::stderr()).map_err(|e| cannot("start a thread", &e))?;
+        let registry = Client::new(registry_config(registry, env, reporter.clone())?);
+        Ok(Self { store, registry, reporter, cancel, runtime, drawing })
+    }
+
+    /// Does the work, stopped by the first Ctrl-C in good order and by the second at once.
+    pub fn run<T>(self, work: impl AsyncFnOnce(&Self) -> Result<T, Problem>) -> Result<T, Problem> {
+        let done = self.runtime.block_on(async {
+            tokio::spawn(watch(self.cancel.clone()));
+            work(&self).await
+        });
+        let Self { runtime, drawing, reporter, registry, .. } = self;
+        drop((reporter, registry));
+        // Whatever still blocks belongs to a build that is over.
+        runtime.shutdown_background();
+        drawing.finish();
+        done
+    }
+}
+
+/// Waits for signals. Children die with this process, so nothing is left even when it ends at once.
+async fn watch(cancel: Cancel) {
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
+        return;
+    };
+    let mut next = async || {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    };
+    next().await;
+    cancel.cancel();
+    next().await;
+    std::process::exit(i32::from(Kind::Cancelled.exit_code()));
+}
+
+fn registry_config(request: &RegistryRequest, env: &Env, reporter: Reporter) -> Result<Config, Problem> {
+    let mut config = Config::from_env(&|name| env.var(name).map(str::to_owned));
+    config.mirrors = request
+        .mirrors
+        .iter()
+        .map(|(host, url)| Mirror::new(host, url.as_str()))
+        .collect::<Result<_, _>>()?;
+    config.insecure = request.insecure.clone();
+    config.reporter = reporter;
+    Ok(config)
+}
+
+/// Something that the system refused.
+pub fn cannot(what: &str, error: &(dyn std::error::Error + 'static)) -> Problem {
+    Problem::new(Kind::Environment, format!("can't {what}")).because(error)
+}
+
+/// All errors of a Dockerfile as one problem; `found` has at least one.
+pub fn dockerfile_problem(mut found: Vec<Diagnostic>) -> Problem {
+    let Some(last) = found.pop() else { return Problem::new(Kind::Usage, "the Dockerfile can't be built") };
+    let mut problem = Problem::new(Kind::Usage, last.message).at(last.span);
+    problem.hints = last.hint.into_iter().collect();
+    problem.diagnostics = found;
+    problem
+}
+
+/// Runs a future to its end, as long as nobody stops it.
+pub async fn stoppable<T>(cancel: &Cancel, work: impl Future<Output = Result<T, Problem>>) -> Result<T, Problem> {
+    let stopped = async {
+        while !cancel.is_cancelled() {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::select! {
+        done = work => done,
+        () = stopped => Err(Problem::new(Kind::Cancelled, "cancelled")),
+    }
+}

@@ -1,0 +1,6 @@
+FROM busybox
+EXPOSE 80/x
+STOPSIGNAL SIGNOPE
+ARG E=
+VOLUME $E
+ENV A=${B:?no} C='x

@@ -1,0 +1,3 @@
+ARG SOURCE_DATE_EPOCH=src
+FROM scratch AS src
+COPY a /

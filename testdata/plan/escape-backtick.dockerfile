@@ -1,0 +1,5 @@
+# escape=`
+FROM busybox
+ENV A=b`
+ C=d`$e
+WORKDIR C:\$A

@@ -1,0 +1,4 @@
+FROM ${BASE}
+RUN x
+FROM a/b:
+FROM Upper

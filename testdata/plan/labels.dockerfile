@@ -1,0 +1,3 @@
+#: --label a=cli --label b=new
+FROM busybox
+LABEL a=file

@@ -1,0 +1,3 @@
+#: --build-arg A=1
+FROM onbuild
+RUN own

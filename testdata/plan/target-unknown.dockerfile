@@ -1,0 +1,2 @@
+#: --target bulid
+FROM scratch AS build

@@ -1,0 +1,5 @@
+FROM alpine
+ARG DECLARED NAME=x
+ENV A=$NAM B=${DECLARED} C=${UNSET:-d}
+COPY $SRC /$NAMEE/
+RUN echo $whatever
