@@ -116,7 +116,7 @@ fn the_syntax_tree_is_printed_as_buildkits() {
     world
         .kiln(["debug", "ast", "context/Dockerfile"])
         .ok()
-        .prints("(FROM \"busybox\" \"AS\" \"a\")\n(RUN \"echo hi\")");
+        .prints("(from \"busybox\" \"AS\" \"a\")\n(run \"echo hi\")");
 }
 
 #[test]
