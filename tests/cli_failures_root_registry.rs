@@ -1,4 +1,5 @@
 //! Builds that fail: what is said, the exit code, and that nothing is left. With root, docker-registry and busybox.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
 #[allow(dead_code)]
 #[path = "support/docker_registry.rs"]

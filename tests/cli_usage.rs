@@ -1,4 +1,5 @@
 //! What the binary says to wrong command lines and wrong Dockerfiles. Needs no privilege, registry or network.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
 #[allow(dead_code)]
 #[path = "support/docker_registry.rs"]
