@@ -4,10 +4,12 @@
 //! [`request`] is checked data. [`progress`] draws events on standard error, [`failure`] draws what went wrong.
 
 pub mod args;
+mod commands;
 mod env;
 pub mod failure;
 pub mod progress;
 pub mod request;
+mod session;
 
 pub use env::{Env, Terminal};
 
@@ -15,7 +17,10 @@ use crate::report::{Kind, Problem};
 use clap::Parser as _;
 use clap::error::ErrorKind;
 use request::Request;
+use session::Failure;
 use std::ffi::OsString;
+use std::io::Write as _;
+use std::process::ExitCode;
 
 /// What a command line asks for.
 #[derive(Debug)]
@@ -24,6 +29,36 @@ pub enum Wanted {
     Text(String),
     /// Work.
     Request(Box<Request>),
+}
+
+/// The program: does what its command line says, and tells what went wrong.
+pub fn main() -> ExitCode {
+    let done =
+        Env::current().map_err(|e| Failure::from(session::cannot("find the working directory", &e))).and_then(|env| {
+            match parse(std::env::args_os(), &env)? {
+                Wanted::Text(text) => Ok(text),
+                Wanted::Request(request) => commands::run(&request, &env),
+            }
+        });
+    match done {
+        Ok(text) => print(&text),
+        Err(Failure { problem, source }) => {
+            let _ = std::io::stderr().write_all(failure::problem(&problem, source.as_ref()).as_bytes());
+            ExitCode::from(problem.kind.exit_code())
+        }
+    }
+}
+
+/// Writes what was asked for. A reader who has gone away (`kiln images | head -1`) is no failure.
+fn print(text: &str) -> ExitCode {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            let _ = writeln!(std::io::stderr(), "error: can't write to standard output: {e}");
+            ExitCode::from(Kind::Environment.exit_code())
+        }
+        _ => ExitCode::SUCCESS,
+    }
 }
 
 /// Makes sense of a command line, the program's name first. Everything wrong with it is a problem of [`Kind::Usage`].

@@ -7,8 +7,8 @@ use crate::registry::{Client, Config, Mirror};
 use crate::report::{Diagnostic, Kind, Problem, Reporter, SourceText};
 use crate::store::Store;
 use crate::sys::Cancel;
-use std::path::Path;
 use std::future::Future;
+use std::path::Path;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -88,7 +88,8 @@ impl Session {
 
 /// Waits for signals. Children die with this process, so nothing is left even when it ends at once.
 async fn watch(cancel: Cancel) {
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
         return;
     };
     let mut next = async || {
@@ -105,11 +106,8 @@ async fn watch(cancel: Cancel) {
 
 fn registry_config(request: &RegistryRequest, env: &Env, reporter: Reporter) -> Result<Config, Problem> {
     let mut config = Config::from_env(&|name| env.var(name).map(str::to_owned));
-    config.mirrors = request
-        .mirrors
-        .iter()
-        .map(|(host, url)| Mirror::new(host, url.as_str()))
-        .collect::<Result<_, _>>()?;
+    config.mirrors =
+        request.mirrors.iter().map(|(host, url)| Mirror { registry: host.clone(), url: url.to_string() }).collect();
     config.insecure = request.insecure.clone();
     config.reporter = reporter;
     Ok(config)

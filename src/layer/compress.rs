@@ -135,3 +135,27 @@ impl<W: Write> Blocks<W> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_is_started_only_for_a_second_block() {
+        let mut encoder = Encoder::new(io::sink(), Compression::GZIP, NonZeroUsize::MIN);
+        let mut is_idle_after = |len| {
+            encoder.write_all(&vec![b'x'; len]).unwrap();
+            matches!(&encoder.0, Kind::Blocks(blocks) if blocks.workers.are_idle())
+        };
+        let block = codec::block_size(Compression::GZIP);
+        assert!(is_idle_after(1) && is_idle_after(block - 1));
+        assert!(!is_idle_after(1));
+    }
+
+    #[test]
+    fn buffers_are_used_again() {
+        let mut encoder = Encoder::new(io::sink(), Compression::GZIP, NonZeroUsize::MIN);
+        encoder.write_all(&vec![b'x'; 50 * codec::block_size(Compression::GZIP)]).unwrap();
+        assert!(matches!(&encoder.0, Kind::Blocks(blocks) if blocks.spare.len() <= 3));
+    }
+}

@@ -47,7 +47,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The stream isn't a tar that kiln accepts.
-    #[error("broken tar: entry {entry:?} at byte {offset}: {reason}")]
+    #[error("broken tar: entry \"{entry}\" at byte {offset}: {reason}")]
     Malformed {
         /// The entry's name as far as it was known, made harmless.
         entry: String,

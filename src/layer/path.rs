@@ -19,13 +19,13 @@ pub struct EntryPath(Vec<u8>);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
     /// `..` climbs above the root.
-    #[error("path {0:?} leads out of the root filesystem")]
+    #[error("path \"{0}\" leads out of the root filesystem")]
     Escapes(String),
     /// There is a NUL in it.
-    #[error("path {0:?} has a NUL byte")]
+    #[error("path \"{0}\" has a NUL byte")]
     Nul(String),
     /// Not the name of a file: empty, `.`, `..`, or with a slash.
-    #[error("{0:?} is not a file name")]
+    #[error("\"{0}\" is not a file name")]
     Name(String),
 }
 

@@ -1,6 +1,6 @@
 //! Everything a build uses of the world, as arguments.
 
-use super::chain::StoredLayer;
+use super::chain::{Origin, StoredLayer};
 use crate::layer::{Compression, Timestamp};
 use crate::report::Reporter;
 use crate::sandbox::Executor;
@@ -33,13 +33,22 @@ pub struct Env {
     /// What is wanted of the build.
     pub options: Options,
     /// Told of each layer of an image as soon as it is stored, perhaps more than once.
-    pub on_layer: Box<dyn Fn(&StoredLayer) + Send + Sync>,
+    pub on_layer: Box<dyn Fn(&Listed<'_>) + Send + Sync>,
 }
 
 impl std::fmt::Debug for Env {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Env").field("options", &self.options).finish_non_exhaustive()
     }
+}
+
+/// A layer that an image lists.
+#[derive(Debug, Clone, Copy)]
+pub struct Listed<'a> {
+    /// Its blob.
+    pub layer: &'a StoredLayer,
+    /// Where it comes from: a base image's may not be in the store.
+    pub origin: &'a Origin,
 }
 
 /// What is wanted of a build beyond its plan.

@@ -24,7 +24,8 @@ mod selecting;
 mod time;
 mod worker;
 
-pub use env::{Env, Options};
+pub use chain::Origin;
+pub use env::{Env, Listed, Options};
 pub use run::{Solved, run};
 
 use crate::plan::op::{FileAction, MountSource, Op, VertexId};

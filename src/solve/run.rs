@@ -1,7 +1,7 @@
 //! From a plan to images: the whole of a build but what goes in and what comes out.
 
 use super::chain::{Chain, StoredLayer};
-use super::env::Env;
+use super::env::{Env, Listed};
 use super::lookup::{self, Known};
 use super::output::Output;
 use super::problem::{self, Result, blocking};
@@ -157,7 +157,7 @@ async fn stored(worker: &Arc<Worker>, target: &Target, chain: &Chain) -> Result<
         let one = match layer.stored.get() {
             Some(known) => {
                 worker.at_hand(id, layer).await?;
-                (worker.env.on_layer)(known);
+                (worker.env.on_layer)(&Listed { layer: known, origin: &layer.origin });
                 known.clone()
             }
             None => worker.stored(id, &below, None).await?,

@@ -1,7 +1,7 @@
 //! What is done for one vertex: its key, the cache, and if that knows nothing, the work.
 
 use super::chain::{Chain, Layer, Origin, StoredLayer};
-use super::env::Env;
+use super::env::{Env, Listed};
 use super::file::{self, Selection};
 use super::key::{Key, ReadKey, key, named};
 use super::lookup::{self, Known};
@@ -158,7 +158,7 @@ impl Worker {
         if let Some(keys) = keys {
             self.write_record(id, top, keys)?;
         }
-        (self.env.on_layer)(stored);
+        (self.env.on_layer)(&Listed { layer: stored, origin: &top.origin });
         Ok(stored.clone())
     }
 

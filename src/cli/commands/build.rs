@@ -192,7 +192,7 @@ fn options(request: &BuildRequest, plan: &BuildPlan, wanted: &Outputs, env: &Env
         trees: wanted.trees(),
         epoch: plan.source_date_epoch,
         now: Timestamp { secs: i64::try_from(now.as_secs()).unwrap_or(0), nanos: now.subsec_nanos() },
-        hostname: sandbox::HOSTNAME.to_owned(),
+        hostname: sandbox::spec::HOSTNAME.to_owned(),
     }
 }
 

@@ -6,17 +6,20 @@ use crate::export::annotations::{of_image, of_index};
 use crate::export::spec::{Destination, Kind as Output, Place, Spec};
 use crate::export::{self, Folder, Layout, PushBlob, Pusher, RootTar, Under, folder_name};
 use crate::layer::Compression;
-use crate::oci::assemble::{self, Assembled, Image, Layer};
+use crate::oci::assemble::{self, Assembled, Image};
 use crate::oci::{Digest, Reference};
 use crate::plan::BuildPlan;
 use crate::registry::Content;
 use crate::report::{Event, Kind, Problem};
 use crate::snapshot::{self, Overlay, Snapshotter as _};
-use crate::solve::{Listed, Solved};
+use crate::solve::{Listed, Origin, Solved};
+use crate::source::Puller;
+use crate::store::Store;
 use serde_json::{Map, Value, json};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use tokio::runtime::Handle;
 
 /// What is wanted of a build.
 pub struct Outputs {
@@ -90,11 +93,17 @@ impl Outputs {
     /// Starts what can begin before the build ends.
     pub fn start(&self, session: &Session) -> Arc<Pushing> {
         let pushers = self.specs.iter().filter(|s| matches!(s.kind, Output::Image { push: true, .. })).map(|spec| {
-            let runtime = tokio::runtime::Handle::current();
+            let runtime = Handle::current();
             let names = self.names(spec).to_vec();
             Pusher::new(session.registry.clone(), names, runtime, session.reporter.clone(), None)
         });
-        Arc::new(Pushing { pushers: Mutex::new(pushers.collect()), store: session.store.clone(), failed: Mutex::default() })
+        Arc::new(Pushing {
+            pushers: Mutex::new(pushers.collect()),
+            store: session.store.clone(),
+            puller: super::build::puller(session),
+            runtime: Handle::current(),
+            failed: Mutex::default(),
+        })
     }
 }
 
@@ -110,7 +119,9 @@ fn writes_to_stdout(kind: &Output) -> bool {
 /// The pushes of a build, which begin while it runs.
 pub struct Pushing {
     pushers: Mutex<Vec<Pusher>>,
-    store: crate::store::Store,
+    store: Store,
+    puller: Puller,
+    runtime: Handle,
     failed: Mutex<Option<Problem>>,
 }
 
@@ -130,9 +141,29 @@ impl Pushing {
         let digest = Digest::try_from(descriptor.digest()).map_err(|e| Problem::new(Kind::Build, e.to_string()))?;
         let content = match self.store.blob(&digest, Some(descriptor.size()))? {
             Some(blob) => Content::File(Arc::new(blob.into_file())),
-            None => Content::Elsewhere,
+            None => self.later(digest, listed.origin),
         };
-        Ok(pusher.layer_ready(PushBlob { descriptor, content, source: listed.source.cloned() })?)
+        let source = match listed.origin {
+            Origin::Base { image, .. } => Some(image.reference.clone()),
+            Origin::Step => None,
+        };
+        Ok(pusher.layer_ready(PushBlob { descriptor, content, source })?)
+    }
+
+    /// A base image's layer, fetched if the registry that it goes to lacks it.
+    fn later(&self, digest: Digest, origin: &Origin) -> Content {
+        let (store, puller, runtime, origin) =
+            (self.store.clone(), self.puller.clone(), self.runtime.clone(), origin.clone());
+        Content::Later(Arc::new(move || {
+            if let Origin::Base { image, index } = &origin {
+                runtime.block_on(puller.fetch(0, image, *index)).map_err(|e| e.to_string())?;
+            }
+            match store.blob(&digest, None) {
+                Ok(Some(blob)) => Ok(blob.into_file()),
+                Ok(None) => Err(format!("{digest} is gone from the store")),
+                Err(e) => Err(e.to_string()),
+            }
+        }))
     }
 
     /// The pushers, once the build is done.

@@ -9,6 +9,7 @@ mod pax;
 mod raw;
 mod reader;
 mod sparse;
+mod stream;
 mod writer;
 
 #[cfg(test)]

@@ -1,13 +1,14 @@
 //! Headers as they stand in an archive, with the extended headers before them merged in.
 
+use super::XATTR;
 use super::block::{self, Block, Dialect, kind};
 use super::pax::{self, Records};
 use super::sparse::{self, Draft, Map, Version};
-use super::{MOST_SPECIAL, XATTR};
+use super::stream::{Stream, truncated};
 use crate::layer::path::show;
 use crate::layer::{Error, Timestamp};
 use std::collections::BTreeMap;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, Read};
 
 /// One header: numbers and names as written, nothing checked that the stream doesn't need.
 #[derive(Debug)]
@@ -25,6 +26,12 @@ pub(super) struct Raw {
     pub(super) content: Map,
 }
 
+/// An archive, read header by header.
+pub(super) struct RawReader<R> {
+    /// Stands at the current entry's content.
+    pub(super) stream: Stream<R>,
+}
+
 /// What came before a header and changes it.
 #[derive(Debug, Default)]
 struct Pending {
@@ -34,26 +41,11 @@ struct Pending {
     any: bool,
 }
 
-/// An archive, read header by header.
-pub(super) struct RawReader<R> {
-    input: BufReader<R>,
-    /// How many bytes were read.
-    offset: u64,
-    /// Where the current header is, for messages.
-    header_at: u64,
-    /// The current entry's name, for messages.
-    name: String,
-    /// Bytes of the current content that weren't read.
-    remaining: u64,
-    /// Bytes after the content.
-    padding: usize,
-}
-
 /// Whether `input` starts with something that Go's reader takes for a tar header.
 pub fn starts_like_tar(input: impl Read) -> bool {
     let mut reader = RawReader::new(input);
     loop {
-        match reader.block() {
+        match reader.stream.block() {
             // Go returns a global header as an entry.
             Ok(Some(block)) if block.kind() == kind::PAX_GLOBAL => return reader.records(&block).is_ok(),
             Ok(Some(block)) => match reader.entry(&block, &mut Pending::default()) {
@@ -68,109 +60,21 @@ pub fn starts_like_tar(input: impl Read) -> bool {
 
 impl<R: Read> RawReader<R> {
     pub(super) fn new(input: R) -> Self {
-        let input = BufReader::with_capacity(1 << 16, input);
-        Self { input, offset: 0, header_at: 0, name: String::new(), remaining: 0, padding: 0 }
+        Self { stream: Stream::new(input) }
     }
 
     /// The next entry's header, what is left of the last one's content being skipped; `None` at the archive's end.
     pub(super) fn next(&mut self) -> Result<Option<Raw>, Error> {
         let mut pending = Pending::default();
-        while let Some(block) = self.block()? {
+        while let Some(block) = self.stream.block()? {
             if let Some(raw) = self.entry(&block, &mut pending)? {
                 return Ok(Some(raw));
             }
         }
         if pending.any {
-            return Err(self.malformed("the archive ends after an extended header"));
+            return Err(self.stream.malformed("the archive ends after an extended header"));
         }
         Ok(None)
-    }
-
-    /// Reads content of the current entry as it is stored, without holes.
-    pub(super) fn read_stored(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let most = usize::try_from(self.remaining).unwrap_or(usize::MAX).min(buf.len());
-        let Some(buf) = buf.get_mut(..most).filter(|b| !b.is_empty()) else { return Ok(0) };
-        let n = self.input.read(buf)?;
-        if n == 0 {
-            return Err(truncated());
-        }
-        self.offset += n as u64;
-        self.remaining = self.remaining.saturating_sub(n as u64);
-        Ok(n)
-    }
-
-    /// Reads to the end of the stream: what follows the archive's end belongs to the blob too.
-    pub(super) fn drain(&mut self) -> Result<(), Error> {
-        self.skip(u64::MAX).map(drop)
-    }
-
-    pub(super) fn malformed(&self, reason: impl Into<String>) -> Error {
-        Error::Malformed { entry: self.name.clone(), offset: self.header_at, reason: reason.into() }
-    }
-
-    fn read_error(&self, source: io::Error) -> Error {
-        Error::Read { offset: self.offset, source }
-    }
-
-    /// The next header block that is no padding; `None` at the archive's end. Its checksum is right.
-    fn block(&mut self) -> Result<Option<Block>, Error> {
-        let skipped = self.skip(self.remaining)?;
-        if skipped < self.remaining {
-            return Err(self.read_error(truncated()));
-        }
-        self.remaining = 0;
-        // Some writers leave out the last entry's padding, as others do the blocks of zeros.
-        let padding = std::mem::take(&mut self.padding) as u64;
-        if self.skip(padding)? < padding {
-            return Ok(None);
-        }
-        self.header_at = self.offset;
-        let Some(block) = self.bare_block()? else { return Ok(None) };
-        if block.is_zero() {
-            return match self.bare_block()? {
-                Some(second) if !second.is_zero() => Err(self.malformed("a block of zeros between entries")),
-                _ => Ok(None),
-            };
-        }
-        if block.is_sealed() { Ok(Some(block)) } else { Err(self.malformed("not a tar header: wrong checksum")) }
-    }
-
-    fn bare_block(&mut self) -> Result<Option<Block>, Error> {
-        let mut block = Block::zero();
-        let mut rest = block.0.as_mut_slice();
-        while !rest.is_empty() {
-            match self.input.read(rest) {
-                Ok(0) if rest.len() == block::SIZE => return Ok(None),
-                Ok(0) => return Err(self.read_error(truncated())),
-                Ok(n) => {
-                    self.offset += n as u64;
-                    rest = rest.get_mut(n..).unwrap_or_default();
-                }
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(self.read_error(e)),
-            }
-        }
-        Ok(Some(block))
-    }
-
-    /// Skips up to `most` bytes; returns how many there were.
-    fn skip(&mut self, most: u64) -> Result<u64, Error> {
-        let mut left = most;
-        while left > 0 {
-            let there = match self.input.fill_buf() {
-                Ok(bytes) => bytes.len(),
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                Err(e) => return Err(self.read_error(e)),
-            };
-            let n = usize::try_from(left).unwrap_or(usize::MAX).min(there);
-            if n == 0 {
-                break;
-            }
-            self.input.consume(n);
-            self.offset += n as u64;
-            left -= n as u64;
-        }
-        Ok(most - left)
     }
 
     /// Takes a header in: an entry, or `None` if it only changes the next one.
@@ -187,35 +91,23 @@ impl<R: Read> RawReader<R> {
         Ok(None)
     }
 
-    /// The whole content of an entry that is about the next one.
-    fn special(&mut self, block: &Block) -> Result<Vec<u8>, Error> {
-        let size = self.size(block.number(block::LENGTH))?;
-        if size > MOST_SPECIAL {
-            return Err(self.malformed(format!("an extended header of {size} bytes; the most is {MOST_SPECIAL}")));
-        }
-        self.start_content(size);
-        let mut bytes = Vec::new();
-        Stored(self).read_to_end(&mut bytes).map_err(|e| self.read_error(e))?;
-        Ok(bytes)
-    }
-
     fn long_name(&mut self, block: &Block) -> Result<Vec<u8>, Error> {
-        Ok(block::until_nul(&self.special(block)?).to_vec())
+        Ok(block::until_nul(&self.stream.special(block)?).to_vec())
     }
 
     /// The records of an extended header that mean something here.
     fn records(&mut self, block: &Block) -> Result<Records, Error> {
-        let bytes = self.special(block)?;
+        let bytes = self.stream.special(block)?;
         let (mut records, mut map) = (Records::new(), Vec::new());
         let mut rest = bytes.as_slice();
         while !rest.is_empty() {
-            let (key, value, next) = pax::take(rest).ok_or_else(|| self.malformed("broken extended header"))?;
+            let (key, value, next) = pax::take(rest).ok_or_else(|| self.stream.malformed("broken extended header"))?;
             rest = next;
             match key {
                 // PAX 0.0 repeats these in turn, one pair for each piece.
                 b"GNU.sparse.offset" | b"GNU.sparse.numbytes" => {
                     if (key == b"GNU.sparse.offset") != (map.len() % 2 == 0) || value.contains(&b',') {
-                        return Err(self.malformed("the sparse map's records are out of order"));
+                        return Err(self.stream.malformed("the sparse map's records are out of order"));
                     }
                     map.push(value);
                 }
@@ -231,21 +123,21 @@ impl<R: Read> RawReader<R> {
 
     fn header(&mut self, block: &Block, mut pending: Pending) -> Result<Raw, Error> {
         let mut raw = self.plain(block)?;
-        self.name = show(&raw.name);
+        self.stream.name.clone_from(&raw.name);
         let size = self.merge(&mut raw, &mut pending, block.number(block::LENGTH))?;
-        self.name = show(&raw.name);
+        self.stream.name.clone_from(&raw.name);
         if raw.kind == kind::OLD_FILE {
             raw.kind = if raw.name.ends_with(b"/") { kind::DIR } else { kind::FILE };
         }
         raw.content = self.content(block, &mut raw, &pending.records, size)?;
-        self.name = show(&raw.name);
+        self.stream.name.clone_from(&raw.name);
         Ok(raw)
     }
 
     /// The header without what came before it. Sizes aren't looked at.
     fn plain(&self, block: &Block) -> Result<Raw, Error> {
         let number = |field, what: &str| {
-            block.number(field).ok_or_else(|| self.malformed(format!("the header's {what} is no number")))
+            block.number(field).ok_or_else(|| self.stream.malformed(format!("the header's {what} is no number")))
         };
         let devices = block.dialect() != Dialect::V7;
         Ok(Raw {
@@ -267,7 +159,7 @@ impl<R: Read> RawReader<R> {
     fn merge(&self, raw: &mut Raw, pending: &mut Pending, size: Option<i64>) -> Result<u64, Error> {
         let mut size = size;
         for (key, value) in &pending.records {
-            let bad = || self.malformed(format!("extended header: {} is {}", show(key), show(value)));
+            let bad = || self.stream.malformed(format!("extended header: {} is {}", show(key), show(value)));
             // An empty value takes back a global one, so the header's own counts.
             if let Some(name) = key.strip_prefix(XATTR) {
                 raw.xattrs.insert(name.to_vec(), value.clone());
@@ -291,7 +183,7 @@ impl<R: Read> RawReader<R> {
         if let Some(link) = pending.long_link.take().filter(|n| !n.is_empty()) {
             raw.link = link;
         }
-        self.size(size)
+        self.stream.size(size)
     }
 
     /// Which bytes are stored where; the stream stands at the first of them afterwards.
@@ -300,11 +192,11 @@ impl<R: Read> RawReader<R> {
             raw.kind = kind::FILE;
             return self.old_sparse(block, size);
         }
-        self.start_content(if has_content(raw.kind) { size } else { 0 });
+        self.stream.start_content(if has_content(raw.kind) { size } else { 0 });
         if raw.kind != kind::FILE {
-            return Ok(Map::whole(self.remaining));
+            return Ok(Map::whole(self.stream.remaining));
         }
-        let Some(version) = sparse::version(records).map_err(|e| self.malformed(e))? else {
+        let Some(version) = sparse::version(records).map_err(|e| self.stream.malformed(e))? else {
             return Ok(Map::whole(size));
         };
         let get = |key: &[u8]| records.get(key).filter(|v| !v.is_empty());
@@ -312,46 +204,46 @@ impl<R: Read> RawReader<R> {
             raw.name.clone_from(name);
         }
         let real = match get(b"GNU.sparse.size").or_else(|| get(b"GNU.sparse.realsize")) {
-            Some(text) => self.size(pax::decimal(text))?,
+            Some(text) => self.stream.size(pax::decimal(text))?,
             None => size,
         };
         let draft = match version {
-            Version::Records => Draft::from_records(records).map_err(|e| self.malformed(e))?,
+            Version::Records => Draft::from_records(records).map_err(|e| self.stream.malformed(e))?,
             Version::Content => self.sparse_in_content()?,
         };
-        draft.finish(real, self.remaining).map_err(|e| self.malformed(e))
+        draft.finish(real, self.stream.remaining).map_err(|e| self.stream.malformed(e))
     }
 
     /// The map of an old GNU sparse file goes on in blocks after the header while each says so.
     fn old_sparse(&mut self, block: &Block, stored: u64) -> Result<Map, Error> {
         if block.dialect() != Dialect::Gnu {
-            return Err(self.malformed("a GNU sparse file in another dialect"));
+            return Err(self.stream.malformed("a GNU sparse file in another dialect"));
         }
-        let real = self.size(block.number(block::GNU_REAL_SIZE))?;
+        let real = self.stream.size(block.number(block::GNU_REAL_SIZE))?;
         let mut draft = Draft::default();
-        draft.push_old(block, block::GNU_SPARSE).map_err(|e| self.malformed(e))?;
+        draft.push_old(block, block::GNU_SPARSE).map_err(|e| self.stream.malformed(e))?;
         let mut more = block.0[block::GNU_SPARSE_MORE] != 0;
         while more {
-            let block = self.bare_block()?.ok_or_else(|| self.read_error(truncated()))?;
-            draft.push_old(&block, block::MORE_SPARSE).map_err(|e| self.malformed(e))?;
+            let block = self.stream.bare_block()?.ok_or_else(|| self.stream.read_error(truncated()))?;
+            draft.push_old(&block, block::MORE_SPARSE).map_err(|e| self.stream.malformed(e))?;
             more = block.0[block::MORE_SPARSE_MORE] != 0;
         }
-        self.start_content(stored);
-        draft.finish(real, stored).map_err(|e| self.malformed(e))
+        self.stream.start_content(stored);
+        draft.finish(real, stored).map_err(|e| self.stream.malformed(e))
     }
 
     /// The map in front of the content: lines of decimal numbers, first their count, filled up to whole blocks.
     fn sparse_in_content(&mut self) -> Result<Draft, Error> {
-        let start = self.remaining;
+        let start = self.stream.remaining;
         let mut draft = Draft::default();
         let count = self.line_number()?.filter(|n| *n >= 0);
-        for _ in 0..count.ok_or_else(|| self.malformed("the sparse map is broken"))? {
+        for _ in 0..count.ok_or_else(|| self.stream.malformed("the sparse map is broken"))? {
             let (offset, length) = (self.line_number()?, self.line_number()?);
-            draft.push(offset, length).map_err(|e| self.malformed(e))?;
+            draft.push(offset, length).map_err(|e| self.stream.malformed(e))?;
         }
-        let filling = block::padding(start - self.remaining) as u64;
-        let mut filling = Stored(self).take(filling);
-        io::copy(&mut filling, &mut io::sink()).map_err(|e| self.read_error(e))?;
+        let filling = block::padding(start - self.stream.remaining) as u64;
+        let mut filling = self.stream.by_ref().take(filling);
+        io::copy(&mut filling, &mut io::sink()).map_err(|e| self.stream.read_error(e))?;
         Ok(draft)
     }
 
@@ -360,30 +252,12 @@ impl<R: Read> RawReader<R> {
         let mut digits = Vec::with_capacity(20);
         loop {
             let mut byte = [0];
-            match self.read_stored(&mut byte).map_err(|e| self.read_error(e))? {
+            match self.stream.read(&mut byte).map_err(|e| self.stream.read_error(e))? {
                 1 if byte == *b"\n" => return Ok(pax::decimal(&digits)),
                 1 if digits.len() < 20 => digits.extend_from_slice(&byte),
-                _ => return Err(self.malformed("the sparse map is broken")),
+                _ => return Err(self.stream.malformed("the sparse map is broken")),
             }
         }
-    }
-
-    fn start_content(&mut self, size: u64) {
-        self.remaining = size;
-        self.padding = block::padding(size);
-    }
-
-    fn size(&self, size: Option<i64>) -> Result<u64, Error> {
-        size.and_then(|n| u64::try_from(n).ok()).ok_or_else(|| self.malformed("the size is no number or negative"))
-    }
-}
-
-/// The stored bytes of the current content.
-struct Stored<'a, R>(&'a mut RawReader<R>);
-
-impl<R: Read> Read for Stored<'_, R> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.0.read_stored(buf)
     }
 }
 
@@ -415,8 +289,4 @@ fn name(block: &Block) -> Vec<u8> {
 
 fn is_gnu_time(block: &Block) -> bool {
     block.number(block::GNU_ATIME).is_some() && block.number(block::GNU_CTIME).is_some()
-}
-
-fn truncated() -> io::Error {
-    io::Error::new(io::ErrorKind::UnexpectedEof, "the archive is cut off")
 }

@@ -17,6 +17,13 @@ pub struct TarReader<R> {
     raw: RawReader<R>,
     marks: bool,
     content: Content,
+    state: State,
+}
+
+enum State {
+    Reading,
+    Ended,
+    Broken,
 }
 
 /// What of the current content comes next.
@@ -31,7 +38,7 @@ struct Content {
 impl<R: Read> TarReader<R> {
     /// Reads a layer: `.wh.` names are whiteouts, AUFS's other files are passed over.
     pub fn layer(input: R) -> Self {
-        Self { raw: RawReader::new(input), marks: true, content: Content::empty() }
+        Self { raw: RawReader::new(input), marks: true, content: Content::empty(), state: State::Reading }
     }
 
     /// Reads an archive in which every name is that of a file, as ADD unpacks it.
@@ -41,22 +48,36 @@ impl<R: Read> TarReader<R> {
 
     /// The next entry, or `None` at the end of the archive.
     pub fn next_entry(&mut self) -> Result<Option<Entry>, Error> {
-        loop {
-            self.content = Content::empty();
-            let Some(mut raw) = self.raw.next()? else { return Ok(None) };
-            let map = std::mem::replace(&mut raw.content, Map::whole(0));
-            let entry = self.entry(raw, map.size).map_err(|reason| self.raw.malformed(reason))?;
-            if let Some(entry) = entry {
-                self.content = Content { map, piece: 0, position: 0 };
-                return Ok(Some(entry));
-            }
-        }
+        let result = match self.state {
+            State::Reading => self.read_entry(),
+            State::Ended => Ok(None),
+            State::Broken => Err(self.raw.stream.malformed("the archive was broken before")),
+        };
+        self.state = match &result {
+            Ok(Some(_)) => State::Reading,
+            Ok(None) => State::Ended,
+            Err(_) => State::Broken,
+        };
+        result
     }
 
     /// Reads what follows the archive's end, so that a reader beneath sees the end of the stream. The archive itself is to
     /// be read to its end before.
     pub fn drain(&mut self) -> Result<(), Error> {
-        self.raw.drain()
+        self.raw.stream.drain()
+    }
+
+    fn read_entry(&mut self) -> Result<Option<Entry>, Error> {
+        loop {
+            self.content = Content::empty();
+            let Some(mut raw) = self.raw.next()? else { return Ok(None) };
+            let map = std::mem::replace(&mut raw.content, Map::whole(0));
+            let entry = self.entry(raw, map.size).map_err(|reason| self.raw.stream.malformed(reason))?;
+            if let Some(entry) = entry {
+                self.content = Content { map, piece: 0, position: 0 };
+                return Ok(Some(entry));
+            }
+        }
     }
 
     /// Checks a header's numbers and names; `None` for what means nothing, the reason if it can't be.
@@ -95,7 +116,7 @@ impl<R: Read> Read for TarReader<R> {
             buf.fill(0);
             most
         } else {
-            self.raw.read_stored(buf)?
+            self.raw.stream.read(buf)?
         };
         self.content.position += n as u64;
         Ok(n)
