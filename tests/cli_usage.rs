@@ -67,7 +67,7 @@ fn wrong_dockerfiles_are_pointed_at() {
     for (text, place, hint) in [
         ("FROM scratch\nCOPPY a b\n", "COPPY", "COPY"),
         ("FROM scratch\nCOPY --chwon=1 a b\n", "--chwon", "--chown"),
-        ("FROM scratch\nCOPY a\n", "COPY", ""),
+        ("FROM scratch\nCOPY a\n", "a", ""),
         ("COPY a b\n", "COPY", "FROM"),
         ("FROM scratch AS one\nCOPY --from=tow a b\n", "", "tow"),
     ] {
