@@ -1,5 +1,6 @@
 //! The walls of the house: what each module may use, who may print, how large a file may grow, and that
 //! ARCHITECTURE.md says the same.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
