@@ -13,7 +13,7 @@ use crate::report::{Diagnostic, Event, Kind, Problem};
 use crate::sandbox::{self, RootExecutor};
 use crate::snapshot::Overlay;
 use crate::solve::{self, Options};
-use crate::source::{DockerfileText, Git, LocalTree, Puller, Resolver, ignore_rules};
+use crate::source::{DockerfileText, Git, LocalTree, Puller, Remotes, Resolver, ignore_rules};
 use outputs::Outputs;
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -63,6 +63,12 @@ async fn build(
         snapshots: Arc::new(Overlay),
         executor: executor(&plan, session)?,
         puller: puller(session),
+        remotes: Remotes {
+            store: session.store.clone(),
+            client: session.registry.clone(),
+            git,
+            cancel: session.cancel.clone(),
+        },
         contexts: contexts(session, &request.source, read, env)?,
         secrets: secrets(&request.secrets, env)?,
         reporter: session.reporter.clone(),

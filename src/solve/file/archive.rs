@@ -6,7 +6,7 @@ use super::place::How;
 use super::select::{Pick, below};
 use crate::layer::{self, Decoder, Entry, EntryKind, EntryPath, TarReader};
 use crate::snapshot::{Kind, Tree, follow};
-use std::io::{self, Read};
+use std::io::Read;
 
 /// Whether a regular file is an archive: it begins with an entry, whatever is in it.
 pub(super) fn is_archive(tree: &dyn Tree, path: &EntryPath) -> Result<bool, Error> {
