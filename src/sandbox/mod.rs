@@ -17,10 +17,12 @@
 //! | [`seccomp`] | Docker's profile to a filter |
 //! | [`cgroup`] | limits, and whether memory ran out |
 //! | `output` | what the process writes |
+//! | `control` | signals for the process, and its end from outside |
 //! | [`terminal`] | a person's terminal connected to the sandbox's |
 //! | [`probe`] | which levels work here |
 
 pub mod cgroup;
+mod control;
 mod devices;
 mod error;
 mod kernel;
