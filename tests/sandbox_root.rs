@@ -1,5 +1,7 @@
 //! The isolation level `root`, for real: every promise checked from inside a sandbox. Needs root; Debian's busybox-static.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, clippy::print_stdout, reason = "a test")]
+
 use kiln::sandbox::{
     Error, Executor as _, Exit, Mount, MountKind, Network, Part, RootExecutor, Spec, Stdio, Stream, User,
 };

@@ -68,7 +68,7 @@ impl Program {
         let mut job = Job { program: &self, state };
         let (pid, pidfd) = clone(&mut job, namespaces.flags())?;
         let State { slots, stubs, failure, candidate, .. } = job.state;
-        let slots = slots.into_iter().map(|fd| own(fd)).collect();
+        let slots = slots.into_iter().map(own).collect();
         let child = Child::new(pid, pidfd, slots, stubs);
         let Some((number, fault)) = failure else { return Ok(child) };
         let error = match self.steps.get(number) {
