@@ -335,6 +335,33 @@ fn forbidden_calls_fail() {
     }
 }
 
+/// CAP_MKNOD is in Docker's set; a node of the machine's disk must be of no use all the same.
+#[test]
+fn devices_that_a_process_makes_or_an_image_has_cannot_be_opened() {
+    let place = place!();
+    let loopback = rustix::fs::makedev(7, 0);
+    let mode = rustix::fs::Mode::RWXU | rustix::fs::Mode::RWXO;
+    let kind = rustix::fs::FileType::BlockDevice;
+    rustix::fs::mknodat(rustix::fs::CWD, place.path("base/disk"), kind, mode, loopback).unwrap();
+    fs::create_dir(place.path("tree")).unwrap();
+    let mut spec = place.script(
+        "for at in /made /dev/made /dev/shm/made /mem/made /tree/made /dev/mqueue/made /dev/pts/made; do \
+         mknod $at c 1 3 2>/dev/null; ! cat $at 2>/dev/null && ! echo x 2>/dev/null > $at || echo $at; done; \
+         ! head -c 1 /disk 2>/dev/null || echo disk; test -c /made && echo x > /dev/null && echo fine",
+    );
+    let tree = MountKind::Tree { root: RootMount::Dir(place.path("tree")), path: "".into(), readonly: false };
+    spec.mounts = vec![
+        Mount { target: "/mem".into(), kind: MountKind::Tmpfs { size: None } },
+        Mount { target: "/tree".into(), kind: tree },
+    ];
+    let ran = place.run(&spec);
+    assert_eq!((ran.stdout.as_str(), ran.exit.code), ("fine\n", 0));
+    assert!(
+        fs::symlink_metadata(place.path("upper/made")).unwrap().rdev() == rustix::fs::makedev(1, 3),
+        "it is in the layer"
+    );
+}
+
 #[test]
 fn kernel_files_are_hidden() {
     let place = place!();

@@ -68,6 +68,7 @@ pub(super) fn prepare(spec: &Spec, place: Place<'_>, streams: [Stream; 3]) -> Re
     let mut builder = Builder::new(spec, place.way)?;
     builder.namespaces(spec, place.join)?;
     let root = builder.root(&spec.root)?;
+    let devices = devices::prepare(&mut builder, spec)?;
     let files = builder.files(network(spec, place.resolv_conf).into_iter())?;
     let kernel = kernel::prepare(&mut builder, spec, place.cgroups)?;
     let mut sources = Vec::new();
@@ -77,7 +78,7 @@ pub(super) fn prepare(spec: &Spec, place: Place<'_>, streams: [Stream; 3]) -> Re
         sources.push((at, source));
     }
     builder.enter(root)?;
-    let dev = devices::mount(&mut builder, spec)?;
+    let dev = devices::mount(&mut builder, spec, devices)?;
     kernel::mount(&mut builder, spec, kernel, dev.dir)?;
     for (path, file) in files {
         builder.place(file, Path::new(path), TargetKind::File)?;
@@ -130,6 +131,8 @@ pub(super) struct Builder {
     scratch: CString,
     /// The tmpfs that holds files, once there is one, and how many it holds.
     held: Option<(Slot, usize)>,
+    /// What no mount that the process can write to has: devices that can be opened, unless it may do anything.
+    guard: MountAttrFlags,
     parts: Vec<(Range<usize>, Part)>,
 }
 
@@ -140,7 +143,8 @@ impl Builder {
             RootMount::Dir(dir) => dir,
         };
         let scratch = c_string(scratch)?;
-        Ok(Self { program: Program::default(), way, scratch, held: None, parts: Vec::new() })
+        let guard = if spec.insecure { MountAttrFlags::empty() } else { MountAttrFlags::MOUNT_ATTR_NODEV };
+        Ok(Self { program: Program::default(), way, scratch, held: None, guard, parts: Vec::new() })
     }
 
     /// Adds steps that belong to a part of the spec.
@@ -157,6 +161,7 @@ impl Builder {
         let step = overlay::mount(root, self.way, &at, mount)?;
         let mounted = matches!(step, Step::OverlayByMount(_));
         self.push(step);
+        self.push(Step::SetFlags { mount, flags: self.guard });
         Ok(Root { mount, at: (!mounted).then_some(at) })
     }
 
@@ -204,6 +209,13 @@ impl Builder {
     ) -> Result<Slot, Error> {
         let (dir, name) = self.held()?;
         self.push(Step::File { dir, name: name.clone(), content, mode, uid, gid });
+        Ok(self.shown(dir, name, flags))
+    }
+
+    /// A character device that everybody may use.
+    pub(super) fn device(&mut self, major: u32, minor: u32, flags: MountAttrFlags) -> Result<Slot, Error> {
+        let (dir, name) = self.held()?;
+        self.push(Step::Device { dir, name: name.clone(), major, minor, block: false, mode: 0o666 });
         Ok(self.shown(dir, name, flags))
     }
 
@@ -298,9 +310,8 @@ impl Builder {
             part = self.program.slot();
             self.push(Step::CloneInside { root: whole, path: c_string(path)?, out: part });
         }
-        if readonly {
-            self.push(Step::SetFlags { mount: part, flags: MountAttrFlags::MOUNT_ATTR_RDONLY });
-        }
+        let readonly = if readonly { MountAttrFlags::MOUNT_ATTR_RDONLY } else { MountAttrFlags::empty() };
+        self.push(Step::SetFlags { mount: part, flags: self.guard | readonly });
         Ok(Source::Made(part))
     }
 
@@ -313,7 +324,8 @@ impl Builder {
             Source::Tmpfs(size) => {
                 let size = size.map(|s| s.to_string());
                 let options: Vec<_> = size.iter().map(|s| ("size", Some(s.as_str()))).collect();
-                let mount = self.file_system(c"tmpfs", &options, MountAttrFlags::MOUNT_ATTR_NOSUID)?;
+                let flags = self.guard | MountAttrFlags::MOUNT_ATTR_NOSUID;
+                let mount = self.file_system(c"tmpfs", &options, flags)?;
                 let on = self.place(mount, at, TargetKind::Folder)?;
                 self.push(Step::CopyMode { from: on, to: mount });
                 Ok(())
