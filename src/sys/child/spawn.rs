@@ -102,10 +102,8 @@ fn clone(job: &mut Job<'_>, namespaces: c_int) -> Result<(Pid, OwnedFd)> {
     if let Some(DumpableBehavior::Dumpable) = dumpable {
         let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable);
     }
-    match (Pid::from_raw(pid), own(pidfd)) {
-        (Some(pid), Some(pidfd)) if pid.as_raw_nonzero().get() > 0 => Ok((pid, pidfd)),
-        _ => Err(Error { call: "clone", path: None, errno }),
-    }
+    let made = (pid > 0).then_some(pid).and_then(Pid::from_raw).zip(own(pidfd));
+    made.ok_or(Error { call: "clone", path: None, errno })
 }
 
 extern "C" fn child(job: *mut c_void) -> c_int {
