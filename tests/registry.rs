@@ -6,8 +6,9 @@ mod support {
     pub(crate) mod docker_registry;
 }
 
-use kiln::oci::{Descriptor, Digest, MediaType, Reference, describe};
+use kiln::oci::{Descriptor, Digest, Hasher, MediaType, Reference, describe};
 use kiln::registry::{Client, Config, Content, Error, Manifest, Outcome, Retry, Upload};
+use std::io::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use support::docker_registry::{DockerRegistry, Options};
@@ -162,17 +163,34 @@ async fn figures() {
             continue;
         }
         let path = registry.folder().join("large");
-        let bytes: Vec<u8> = (0..1u32 << 28).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
-        std::fs::write(&path, &bytes).unwrap();
-        let descriptor = describe(MediaType::ImageLayerGzip, &bytes);
-        drop(bytes);
-        let content = Content::File(Arc::new(std::fs::File::open(&path).unwrap()));
-        let large = Upload { descriptor, content, mount_from: None, progress: None };
+        let large = large_blob(&path);
         let start = Instant::now();
         client.push_blob(&here, &large).await.unwrap();
         println!("  push of 268 MB: {:.0} MB/s", 268.4 / start.elapsed().as_secs_f64());
         let start = Instant::now();
         client.fetch(&here, &large.descriptor, &mut tokio::io::sink(), |_| ()).await.unwrap();
         println!("  pull of 268 MB: {:.0} MB/s", 268.4 / start.elapsed().as_secs_f64());
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        println!("  {}", status.lines().find(|line| line.starts_with("VmHWM")).unwrap());
     }
+}
+
+/// 268 MB that don't compress, in a file, written piece by piece so that this test's memory is the client's.
+fn large_blob(path: &std::path::Path) -> Upload {
+    let mut file = std::fs::File::create(path).unwrap();
+    let mut hasher = Hasher::sha256();
+    let mut word = 1u64;
+    for _ in 0..256 {
+        let piece: Vec<u8> = (0..1 << 17)
+            .flat_map(|_| {
+                word = word.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                word.to_be_bytes()
+            })
+            .collect();
+        hasher.update(&piece);
+        file.write_all(&piece).unwrap();
+    }
+    let descriptor = Descriptor::new(MediaType::ImageLayerGzip, 1 << 28, hasher.finish().to_spec());
+    let content = Content::File(Arc::new(std::fs::File::open(path).unwrap()));
+    Upload { descriptor, content, mount_from: None, progress: None }
 }

@@ -7,7 +7,7 @@ mod support {
 }
 
 use kiln::oci::{Descriptor, Digest, MediaType, Reference, describe};
-use kiln::registry::{Client, Config, Content, Error, Manifest, Outcome, Retry, Upload};
+use kiln::registry::{Client, Config, Content, Error, Manifest, Outcome, Proxies, Retry, Upload};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -492,4 +492,20 @@ async fn a_lookup_needs_no_body() {
     let server = Server::start(|_| manifest_answer()).await;
     Client::new(config()).resolve(&reference(&server, "a:1")).await.unwrap();
     assert_eq!(server.lines(), ["HEAD /v2/a/manifests/1", "GET /v2/a/manifests/1"]);
+}
+
+#[tokio::test]
+async fn proxies_are_used_but_not_for_those_who_need_none() {
+    let proxy = Server::start(|_| manifest_answer()).await;
+    for (none, through) in [("", 1), ("registry.test", 0), (".test,other", 0), ("*", 0), ("other", 1)] {
+        let before = proxy.asked().len();
+        let proxies = Proxies { http: Some(format!("http://{}", proxy.host)), https: None, none: none.into() };
+        let mirrors = vec!["origin.test=http://registry.test/".parse().unwrap()];
+        let retry = Retry { attempts: 1, ..config().retry };
+        let client = Client::new(Config { proxies, mirrors, retry, ..config() });
+        let _ = client.manifest(&"origin.test/a:1".parse().unwrap()).await;
+        let lines: Vec<String> = proxy.lines().split_off(before);
+        assert_eq!(lines.len(), through, "{none}: {lines:?}");
+        assert!(lines.iter().all(|line| line == "GET http://registry.test/v2/a/manifests/1"), "{lines:?}");
+    }
 }

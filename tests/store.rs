@@ -3,7 +3,7 @@
 //! The other process is this test binary again, running the one ignored test [`other_process`] with its part of the
 //! play in the environment.
 
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
 use kiln::oci::Digest;
 use kiln::report::{Kind, Problem};

@@ -7,7 +7,6 @@ use crate::registry::{Client, Config, Mirror};
 use crate::report::{Diagnostic, Kind, Problem, Reporter, SourceText};
 use crate::store::Store;
 use crate::sys::Cancel;
-use std::future::Future;
 use std::path::Path;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
@@ -125,17 +124,4 @@ pub fn dockerfile_problem(mut found: Vec<Diagnostic>) -> Problem {
     problem.hints = last.hint.into_iter().collect();
     problem.diagnostics = found;
     problem
-}
-
-/// Runs a future to its end, as long as nobody stops it.
-pub async fn stoppable<T>(cancel: &Cancel, work: impl Future<Output = Result<T, Problem>>) -> Result<T, Problem> {
-    let stopped = async {
-        while !cancel.is_cancelled() {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
-    };
-    tokio::select! {
-        done = work => done,
-        () = stopped => Err(Problem::new(Kind::Cancelled, "cancelled")),
-    }
 }

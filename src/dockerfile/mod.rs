@@ -24,6 +24,7 @@ mod instruction;
 mod json;
 mod keyword;
 mod lines;
+pub mod lint;
 pub mod mount;
 mod node;
 pub(crate) mod quote;

@@ -1,7 +1,7 @@
 //! The value of `RUN --mount=`.
 //!
 //! BuildKit reads it twice: when the file is parsed, for what can't hold variables, and when the RUN is planned, with
-//! variables expanded. So does kiln, by the same code: [`parse`] leaves alone what can't be known yet.
+//! variables expanded. So does kiln, by the same code: the first time it leaves alone what can't be known yet.
 
 use super::ast::{Mount, MountKind, Word};
 use super::quote::quoted;

@@ -77,7 +77,9 @@ pub(super) fn read(text: &str) -> (Tree, Vec<Diagnostic>) {
         }
         if first.is_comment() {
             comment(first, &mut comments);
-        } else if !first.content.trim_start().is_empty() {
+        } else if first.content.trim_start().is_empty() {
+            comments.clear();
+        } else {
             let line = Line::read(first, &mut reader, taker.found.escape);
             any = true;
             match node(line, &mut reader, taker.found.escape.char()) {
@@ -93,7 +95,7 @@ pub(super) fn read(text: &str) -> (Tree, Vec<Diagnostic>) {
     (Tree { directives: taker.found, nodes }, errors)
 }
 
-/// Notes a comment; an empty one parts what is above it from the instruction below.
+/// Notes a comment; an empty one, like an empty line, parts what is above it from the instruction below.
 fn comment(line: Physical<'_>, comments: &mut Vec<String>) {
     // As in BuildKit the first character goes, whatever it is: the `#` of an indented comment stays.
     let mut chars = line.content.chars();

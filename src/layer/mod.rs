@@ -32,5 +32,5 @@ pub use entry::{Device, Entry, EntryKind, EntrySink, Timestamp};
 pub use error::Error;
 pub use pack::{Packed, Packer};
 pub use path::{EntryPath, PathError};
-pub use tar::{TarReader, TarWriter, starts_like_tar};
+pub use tar::{TarReader, TarWriter};
 pub use verify::{LayerReader, Verified, VerifyError};

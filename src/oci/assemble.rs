@@ -174,7 +174,7 @@ impl Flavor {
     /// A layer under this flavor's media type, without what builders note in its annotations for themselves.
     fn layer(self, layer: &Layer) -> Layer {
         let mut layer = layer.clone();
-        let media_type = self.layer_type(&layer.descriptor.media_type().to_string());
+        let media_type = self.layer_type(layer.descriptor.media_type().as_ref());
         layer.descriptor.set_media_type(MediaType::from(media_type.as_str()));
         let kept: BTreeMap<String, String> = match self {
             Self::Oci => {

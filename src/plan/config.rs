@@ -2,6 +2,7 @@
 
 use super::dispatch::Cx;
 use super::env::set_in_list;
+use super::globals::{ArgInfo, comment_on};
 use super::op::{FileAction, FileOp, Op, Owner};
 use super::state::State;
 use super::{expose, history, lint, names, paths, words};
@@ -13,7 +14,7 @@ use crate::report::Diagnostic;
 type Result = std::result::Result<(), Diagnostic>;
 
 /// `ARG`: `--build-arg` goes before the default, the default before the global ARG of the name.
-pub(super) fn arg(cx: &mut Cx<'_, '_>, state: &mut State, _: &Instruction, pairs: &[ArgPair]) -> Result {
+pub(super) fn arg(cx: &mut Cx<'_, '_>, state: &mut State, instruction: &Instruction, pairs: &[ArgPair]) -> Result {
     let mut created_by = "ARG".to_owned();
     for pair in pairs {
         let name = pair.name.text.clone();
@@ -23,6 +24,14 @@ pub(super) fn arg(cx: &mut Cx<'_, '_>, state: &mut State, _: &Instruction, pairs
             (None, Some(default)) => Some(cx.expand(state, default)?),
             (None, None) => cx.globals.env.get(&name).map(str::to_owned),
         };
+        let inherited = pair.default.is_none() && !cx.shared.args.values.contains_key(&name) && value.is_some();
+        let info = ArgInfo {
+            value: value.clone().unwrap_or_default(),
+            description: comment_on(&instruction.header.comments, &name),
+            span: instruction.header.span,
+            ..ArgInfo::default()
+        };
+        cx.outline.arg(&name, Some(info).filter(|_| !inherited));
         created_by.push(' ');
         created_by.push_str(&name);
         if let Some(value) = &value {
@@ -73,7 +82,8 @@ pub(super) fn label(cx: &mut Cx<'_, '_>, state: &mut State, pairs: &Pairs) -> Re
 /// `WORKDIR`: makes the folder, which is a layer, but for `/`.
 pub(super) fn workdir(cx: &mut Cx<'_, '_>, state: &mut State, instruction: &Instruction, path: &Word) -> Result {
     let text = cx.expand(state, path)?;
-    if !state.workdir_set && !text.starts_with('/') {
+    let hidden = state.guessed && path.text.contains('$');
+    if !state.workdir_set && !text.starts_with('/') && !hidden {
         lint::relative_workdir(&text, path.span, &mut cx.shared.findings);
     }
     state.workdir_set = true;

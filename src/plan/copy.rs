@@ -157,7 +157,12 @@ impl<'p, 'c, 'a> Planner<'p, 'c, 'a> {
         let Some(checksum) = &self.checksum else { return Ok(()) };
         let wrong = |message: &str| Err(Diagnostic::error(checksum.span, message));
         match self.paths.as_slice() {
-            [one] if git::is_web_file(&one.text) || GitUrl::parse(&one.text).is_some() => Ok(()),
+            [one]
+                if git::is_web_file(&one.text)
+                    || GitUrl::parse_as(&one.text, self.how.keep_git_dir.is_some()).is_some() =>
+            {
+                Ok(())
+            }
             [_] => wrong("checksum requires HTTP(S) or Git sources"),
             _ => wrong("checksum can't be specified for multiple sources"),
         }
@@ -165,7 +170,7 @@ impl<'p, 'c, 'a> Planner<'p, 'c, 'a> {
 
     /// One source.
     fn source(&mut self, source: &Word, from: Option<Option<VertexId>>, name: &str) -> Result<CopyAction, Diagnostic> {
-        if let Some(url) = GitUrl::parse(&source.text) {
+        if let Some(url) = GitUrl::parse_as(&source.text, self.how.keep_git_dir.is_some()) {
             let url = url.map_err(|e| Diagnostic::error(source.span, e))?;
             return self.git(url, source, name);
         }

@@ -5,6 +5,7 @@ use super::lint;
 use super::lower::Shared;
 use super::op::{GitOp, HttpOp, LocalOp, Op, VertexId};
 use super::origin;
+use super::outline::StageOutline;
 use super::resolved::HttpKey;
 use super::state::State;
 use super::{config, copy, run, words};
@@ -16,6 +17,8 @@ use crate::report::{Diagnostic, Span};
 pub(super) struct Cx<'c, 'a> {
     pub(super) shared: &'c mut Shared<'a>,
     pub(super) globals: &'c Globals,
+    /// What the stage says about itself.
+    pub(super) outline: &'c mut StageOutline,
     /// Whether it is a trigger of the base.
     pub(super) onbuild: bool,
     /// What it reads from: `None` the context, `Ok(None)` an empty tree, an error the name of a stage that comes later.
@@ -79,7 +82,7 @@ impl Cx<'_, '_> {
     }
 
     fn warn_undefined(&mut self, state: &State, expanded: &Expanded, span: Span) {
-        if !expanded.unmatched.is_empty() {
+        if !expanded.unmatched.is_empty() && !state.guessed {
             let declared = |name: &str| state.args.iter().any(|(n, _)| n == name);
             lint::undefined(&expanded.unmatched, declared, &state.env, span, &mut self.shared.findings);
         }

@@ -1,40 +1,51 @@
 //! Variables in the order in which they were last set.
 
-/// A list of variables; setting one that is there moves it to the end, as BuildKit's does.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+use std::collections::{BTreeMap, HashMap};
+
+/// Variables; setting one that is there moves it to the end, as BuildKit's list does. A file may set very many.
+#[derive(Debug, Clone, Default)]
 pub(super) struct Env {
-    pairs: Vec<(String, String)>,
+    /// By the number of the setting.
+    pairs: BTreeMap<usize, (String, String)>,
+    /// The number of each name's last setting.
+    last: HashMap<String, usize>,
+    settings: usize,
 }
 
 impl Env {
     /// The value of `name`.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
-        self.pairs.iter().rev().find(|(k, _)| k == name).map(|(_, v)| v.as_str())
+        self.last.get(name).and_then(|n| self.pairs.get(n)).map(|(_, value)| value.as_str())
     }
 
     /// Sets `name`.
     pub(super) fn set(&mut self, name: impl Into<String>, value: impl Into<String>) {
         let name = name.into();
-        self.pairs.retain(|(k, _)| *k != name);
-        self.pairs.push((name, value.into()));
+        self.settings += 1;
+        if let Some(before) = self.last.insert(name.clone(), self.settings) {
+            self.pairs.remove(&before);
+        }
+        self.pairs.insert(self.settings, (name, value.into()));
     }
 
     /// Sets `name` to `value`, or takes it away.
     pub(super) fn set_or_remove(&mut self, name: &str, value: Option<String>) {
         match value {
             Some(value) => self.set(name, value),
-            None => self.pairs.retain(|(k, _)| k != name),
+            None => {
+                self.last.remove(name).and_then(|n| self.pairs.remove(&n));
+            }
         }
     }
 
-    /// The names.
+    /// The names, the one that was set last at the end.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
-        self.pairs.iter().map(|(k, _)| k.as_str())
+        self.pairs.values().map(|(name, _)| name.as_str())
     }
 
-    /// Names and values.
-    pub(super) fn pairs(&self) -> &[(String, String)] {
-        &self.pairs
+    /// Names and values in the same order.
+    pub(super) fn pairs(&self) -> Vec<(String, String)> {
+        self.pairs.values().cloned().collect()
     }
 }
 
@@ -46,7 +57,8 @@ pub(super) fn split(pair: &str) -> (&str, &str) {
 /// Sets `name` in a list of `NAME=value`: in place when it is there, else at the end (the order of an image's `Env`).
 pub(super) fn set_in_list(list: &mut Vec<String>, name: &str, value: &str) {
     let pair = format!("{name}={value}");
-    match list.iter_mut().find(|p| split(p).0 == name) {
+    let is_it = |p: &str| p.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('='));
+    match list.iter_mut().find(|p| is_it(p)) {
         Some(old) => *old = pair,
         None => list.push(pair),
     }

@@ -119,7 +119,7 @@ fn remote(add: &Add, env: &Env, escape: Escape, span: Span) -> Result<Remote, Di
         return Err(wrong("must contain exactly one remote ADD source"));
     };
     let text = words::expand(source, escape, env)?.text;
-    if let Some(git) = GitUrl::parse(&text) {
+    if let Some(git) = GitUrl::parse_as(&text, add.keep_git_dir.is_some()) {
         return git.map(Remote::Git).map_err(|e| Diagnostic::error(source.span, e));
     }
     if !git::is_web_file(&text) {

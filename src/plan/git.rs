@@ -24,25 +24,30 @@ pub(super) struct GitUrl {
 impl GitUrl {
     /// Reads `text`; `None` when it is no git source at all, an error when it is one with a wrong query.
     pub(super) fn parse(text: &str) -> Option<Result<Self, String>> {
+        Self::parse_as(text, false)
+    }
+
+    /// The same where a flag has said that it is git (`--keep-git-dir`): an address on a web server needs no `.git`.
+    pub(super) fn parse_as(text: &str, known: bool) -> Option<Result<Self, String>> {
         if text.starts_with("./") || text.starts_with("../") {
             return None;
         }
         let (rest, fragment) = text.split_once('#').unwrap_or((text, ""));
         match rest.split_once("://") {
-            Some((scheme, _)) => Self::with_scheme(scheme, rest, fragment),
+            Some((scheme, _)) => Self::with_scheme(scheme, rest, fragment, known),
             None if is_scp_style(rest) => Some(Ok(Self::new(rest, fragment))),
             None => None,
         }
     }
 
-    fn with_scheme(scheme: &str, rest: &str, fragment: &str) -> Option<Result<Self, String>> {
+    fn with_scheme(scheme: &str, rest: &str, fragment: &str, known: bool) -> Option<Result<Self, String>> {
         let scheme = scheme.to_ascii_lowercase();
         if !matches!(scheme.as_str(), "http" | "https" | "ssh" | "git") {
             return None;
         }
         let (remote, query) = rest.split_once('?').unwrap_or((rest, ""));
         let web = matches!(scheme.as_str(), "http" | "https");
-        if web && !path_of(remote).ends_with(".git") {
+        if web && !known && !path_of(remote).ends_with(".git") {
             return None;
         }
         let mut url = Self::new(remote, fragment);
@@ -187,6 +192,8 @@ mod tests {
         for text in ["a", "./r.git", "../x", "github.com/o/r", "https://h/file", "C:/x", "a:b", "ftp://h/r.git", "@:"] {
             assert_eq!(GitUrl::parse(text), None, "{text}");
         }
+        let known = GitUrl::parse_as("https://h/o/r#v1", true).unwrap().unwrap();
+        assert_eq!((known.remote.as_str(), known.reference.as_str()), ("https://h/o/r", "v1"));
         assert!(is_web_file("https://h/a.tar") && !is_web_file("https://h/a.git") && !is_web_file("a"));
     }
 }

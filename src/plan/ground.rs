@@ -59,7 +59,7 @@ impl Walk<'_, '_> {
     fn on_image(&mut self, key: &ImageKey, context: Option<&str>, external: &External, counter: &mut Counter) -> State {
         let Some(image) = self.shared.known.images.get(key) else {
             self.want_image(key.clone(), external.span);
-            return State::scratch(&key.platform);
+            return State { guessed: true, ..State::scratch(&key.platform) };
         };
         if context.is_none() {
             let actual = image.config.platform();

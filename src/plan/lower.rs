@@ -4,8 +4,9 @@ use super::args::BuildArgs;
 use super::globals::Globals;
 use super::lint::{self, Findings};
 use super::op::{BuildPlan, Target};
+use super::outline::Outline;
 use super::resolved::{ResolvedBases, Wanted};
-use super::stages::Stages;
+use super::stages::{StageId, Stages};
 use super::vertices::Vertices;
 use super::walk::Walk;
 use super::{dispatch, epoch};
@@ -22,6 +23,8 @@ pub(super) struct Shared<'a> {
     pub(super) vertices: Vertices,
     pub(super) wanted: Wanted,
     pub(super) findings: Findings,
+    /// Go on although something is wanted.
+    pub(super) guess: bool,
     /// `SOURCE_DATE_EPOCH`.
     pub(super) epoch: Option<i64>,
     /// The ARGs that stages declared, those of triggers among them.
@@ -50,16 +53,21 @@ pub fn lower(
 ) -> Result<(BuildPlan, Vec<Diagnostic>), Vec<Diagnostic>> {
     let mut shared = Shared::new(file, args, known);
     let targets = shared.targets();
-    shared.refuse_wanted();
-    if !shared.findings.errors.is_empty() {
-        return Err(shared.findings.in_order());
-    }
-    shared.unused_values();
-    Ok((shared.vertices.into_plan(targets, shared.epoch), shared.findings.warnings))
+    let mut warnings = shared.finish()?;
+    warnings.extend(shared.unused_values());
+    Ok((shared.vertices.into_plan(targets, shared.epoch), warnings))
+}
+
+/// Looks for mistakes without knowing everything: nothing that depends on an image that isn't `known` is reported.
+/// Errors and warnings in the order of the file; for all stages, set [`BuildArgs::all_stages`].
+pub fn check(file: &Dockerfile, known: &ResolvedBases, args: &BuildArgs) -> Vec<Diagnostic> {
+    let mut shared = Shared { guess: true, ..Shared::new(file, args, known) };
+    shared.targets();
+    shared.findings.in_order()
 }
 
 impl<'a> Shared<'a> {
-    fn new(file: &'a Dockerfile, args: &'a BuildArgs, known: &'a ResolvedBases) -> Self {
+    pub(super) fn new(file: &'a Dockerfile, args: &'a BuildArgs, known: &'a ResolvedBases) -> Self {
         Self {
             file,
             args,
@@ -67,6 +75,7 @@ impl<'a> Shared<'a> {
             vertices: Vertices::default(),
             wanted: Wanted::default(),
             findings: Findings::default(),
+            guess: false,
             epoch: None,
             declared: BTreeSet::new(),
         }
@@ -79,13 +88,19 @@ impl<'a> Shared<'a> {
 
     /// Plans one platform; `None` when something is wrong or wanted.
     fn target(&mut self, platform: &'a Platform) -> Option<Target> {
-        let mut globals = match Globals::read(self.file, self.args, platform) {
-            Ok(globals) => globals,
-            Err(error) => {
-                self.findings.error(error);
-                return None;
-            }
-        };
+        let (walk, target) = self.walk(platform)?;
+        walk.run(target)
+    }
+
+    /// What the target can be given.
+    pub(super) fn outline(&mut self, platform: &'a Platform) -> Option<Outline> {
+        let (walk, target) = self.walk(platform)?;
+        walk.outline(target)
+    }
+
+    /// Reads what stands above the instructions of one platform: the global scope and the stages.
+    fn walk<'s>(&'s mut self, platform: &'a Platform) -> Option<(Walk<'s, 'a>, StageId)> {
+        let mut globals = Globals::read(self.file, self.args, platform).map_err(|e| self.findings.error(e)).ok()?;
         if let Ok(defaults) = Globals::of_defaults(self.file, self.args, platform) {
             lint::defaults_in_from(self.file, &defaults, &mut self.findings);
         }
@@ -97,14 +112,15 @@ impl<'a> Shared<'a> {
             Err(error) => self.findings.error(error),
         }
         let stages = Stages::read(self.file, &globals, self.args, platform, &mut self.findings);
-        let target = match stages.target(self.args.target.as_deref()) {
-            Ok(target) => target,
-            Err(error) => {
-                self.findings.error(error);
-                return None;
-            }
-        };
-        Walk::new(self, globals, stages, platform).run(target)
+        let target = stages.target(self.args.target.as_deref()).map_err(|e| self.findings.error(e)).ok()?;
+        Some((Walk::new(self, globals, stages, platform), target))
+    }
+
+    /// The warnings of a build for which everything is known; otherwise everything that is wrong.
+    pub(super) fn finish(&mut self) -> Result<Vec<Diagnostic>, Vec<Diagnostic>> {
+        self.refuse_wanted();
+        let findings = std::mem::take(&mut self.findings);
+        if findings.errors.is_empty() { Ok(findings.warnings) } else { Err(findings.in_order()) }
     }
 
     /// In [`lower`] everything must be known.
@@ -118,28 +134,19 @@ impl<'a> Shared<'a> {
         }
     }
 
-    /// `--build-arg`s that no ARG of the file declares.
-    fn unused_values(&mut self) {
-        let file = self.file;
-        let instructions = file.global_args.iter().chain(file.stages.iter().flat_map(|s| &s.instructions));
-        let declared: Vec<&str> = instructions
-            .filter_map(|i| match &i.kind {
-                Kind::Arg(pairs) => Some(pairs.iter().map(|p| p.name.text.as_str())),
-                _ => None,
-            })
-            .flatten()
-            .collect();
-        let unused: Vec<&str> = self
-            .args
-            .values
-            .keys()
-            .map(String::as_str)
-            .filter(|name| !declared.contains(name) && !self.declared.contains(*name) && !dispatch::is_predefined(name))
-            .collect();
-        if !unused.is_empty() {
-            let message = format!("One or more build-args [{}] were not consumed", unused.join(" "));
-            let warning = Diagnostic { rule: None, ..Diagnostic::warning("", Span::default(), message) };
-            self.findings.warnings.push(warning);
+    /// `--build-arg`s that no ARG declares.
+    fn unused_values(&self) -> Option<Diagnostic> {
+        let instructions = self.file.global_args.iter().chain(self.file.stages.iter().flat_map(|s| &s.instructions));
+        let mut declared = self.declared.clone();
+        for instruction in instructions {
+            if let Kind::Arg(pairs) = &instruction.kind {
+                declared.extend(pairs.iter().map(|p| p.name.text.clone()));
+            }
         }
+        let names = self.args.values.keys().map(String::as_str);
+        let unused: Vec<&str> = names.filter(|n| !declared.contains(*n) && !dispatch::is_predefined(n)).collect();
+        let message = format!("One or more build-args [{}] were not consumed", unused.join(" "));
+        let warning = Diagnostic { rule: None, ..Diagnostic::warning("", Span::default(), message) };
+        (!unused.is_empty()).then_some(warning)
     }
 }

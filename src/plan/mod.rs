@@ -1,6 +1,6 @@
 //! Instructions, arguments and resolved bases to a [`BuildPlan`]. Pure: no file is read, no registry is asked.
 //!
-//! [`bases`] says what has to be resolved, [`lower`] makes the plan. Both go the same way, for each platform:
+//! [`bases`] says what has to be resolved, [`lower`] makes the plan, [`check`] looks for mistakes without either. All go the same way, for each platform:
 //! the global scope (`globals`), the stages and what they name (`stages`, `origin`), which of them the target needs and
 //! the ONBUILD triggers of their bases (`walk`, `triggers`), and then each instruction (`dispatch`, and a module for each
 //! family: `run` and `mounts`, `copy`, `config`) on the stage's `state`, which adds steps to `vertices`.
@@ -9,6 +9,7 @@
 mod args;
 mod chmod;
 mod config;
+mod context;
 mod copy;
 mod dispatch;
 mod env;
@@ -24,6 +25,7 @@ mod mounts;
 mod names;
 pub mod op;
 mod origin;
+mod outline;
 mod paths;
 pub mod print;
 mod resolved;
@@ -41,8 +43,10 @@ mod words;
 // What copies match paths with; the patterns themselves are in the plan.
 pub use crate::dockerfile::{glob, ignore};
 pub use args::{BuildArgs, Context, Entitlements, context_name};
-pub use lower::{bases, lower};
+pub use context::{ContextSource, context_sources};
+pub use lower::{bases, check, lower};
 pub use op::BuildPlan;
+pub use outline::{BuildTarget, Outline, OutlineArg, OutlineNeed, outline, targets};
 pub use resolved::{
     GitKey, HttpKey, ImageKey, ImageName, ResolvedBases, ResolvedGit, ResolvedHttp, ResolvedImage, Wanted,
 };

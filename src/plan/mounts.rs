@@ -10,11 +10,16 @@ use crate::dockerfile::mount::ram_in_bytes;
 use crate::report::{Diagnostic, Span};
 
 /// The mounts of a RUN, and the names of the variables that secrets are put in.
-pub(super) fn mounts(cx: &mut Cx<'_, '_>, state: &State, run: &Run) -> Result<(Vec<Mount>, Vec<String>), Diagnostic> {
+pub(super) fn mounts(
+    cx: &mut Cx<'_, '_>,
+    state: &State,
+    run: &Run,
+    at: Span,
+) -> Result<(Vec<Mount>, Vec<String>), Diagnostic> {
     let (mut mounts, mut secrets) = (Vec::new(), Vec::new());
     for (number, raw) in run.mounts.iter().enumerate() {
         let mount = raw.expand(&mut |word: &Word| cx.expand(state, word))?;
-        let mut reader = Reader { cx, state, mount: &mount, number };
+        let mut reader = Reader { cx, state, mount: &mount, number, at };
         mounts.push(match mount.kind {
             MountKind::Bind => reader.bind()?,
             MountKind::Cache => reader.cache()?,
@@ -31,6 +36,8 @@ struct Reader<'r, 'c, 'a> {
     state: &'r State,
     mount: &'r ast::Mount,
     number: usize,
+    /// The instruction.
+    at: Span,
 }
 
 impl Reader<'_, '_, '_> {
@@ -92,6 +99,7 @@ impl Reader<'_, '_, '_> {
             "" => format!("/run/secrets/{}", paths::base(&id)),
             target => paths::join(&self.state.dir(), target),
         };
+        self.cx.outline.secret(&id, self.mount.required.unwrap_or(false), self.at);
         let kind = MountSource::Secret {
             file: env.is_none() || !target.is_empty(),
             env,
@@ -114,6 +122,7 @@ impl Reader<'_, '_, '_> {
             target => paths::join(&self.state.dir(), target),
         };
         let id = Some(text(&self.mount.id)).filter(|id| !id.is_empty()).unwrap_or("default").to_owned();
+        self.cx.outline.ssh(&id, self.mount.required.unwrap_or(false), self.at);
         let kind = MountSource::Ssh {
             id,
             required: self.mount.required.unwrap_or(false),

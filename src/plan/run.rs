@@ -9,7 +9,7 @@ use crate::dockerfile::ast::{CommandLine, Form, Instruction, MountKind, Run, Wor
 use crate::dockerfile::expand::{Lex, Variables};
 use crate::report::Diagnostic;
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// Where the heredocs of RUN lie.
 const PIPES: &str = "/dev/pipes";
@@ -23,7 +23,7 @@ pub(super) fn run(
 ) -> Result<(), Diagnostic> {
     let command = command(state, &run.command);
     let mut list: Vec<Mount> = command.script.into_iter().collect();
-    let (mounts, secret_names) = mounts::mounts(cx, state, run)?;
+    let (mounts, secret_names) = mounts::mounts(cx, state, run, instruction.header.span)?;
     list.extend(mounts);
     if let Some(device) = run.devices.first() {
         let error = Diagnostic::error(device.span, "RUN --device is not supported");
@@ -36,7 +36,7 @@ pub(super) fn run(
     let op = ExecOp {
         base: state.layers(&mut cx.shared.vertices),
         args: command.args.clone(),
-        env: state.env.pairs().to_vec(),
+        env: state.env.pairs(),
         env_unkeyed: proxies(&args.values),
         cwd: state.dir(),
         user: state.image.config.user.clone(),
@@ -154,15 +154,16 @@ fn proxies(values: &BTreeMap<String, String>) -> Vec<(String, String)> {
 
 /// The arguments as the history shows them: `|2 A=1 B= /bin/sh -c make`, with the ARGs that were in force.
 fn history(state: &State, args: &[String]) -> String {
-    let mut values: Vec<(&str, &str)> = Vec::new();
+    // A name stands where it was declared first, with what was declared last.
+    let (mut parts, mut places) = (Vec::new(), HashMap::new());
     for (name, declared) in &state.args {
         let value = state.env.get(name).or(declared.as_deref()).unwrap_or_default();
-        match values.iter_mut().find(|(n, _)| n == name) {
-            Some(known) => known.1 = value,
-            None => values.push((name, value)),
+        let place = *places.entry(name).or_insert(parts.len());
+        match parts.get_mut(place) {
+            Some(part) => *part = format!("{name}={value}"),
+            None => parts.push(format!("{name}={value}")),
         }
     }
-    let mut parts: Vec<String> = values.iter().map(|(name, value)| format!("{name}={value}")).collect();
     if !parts.is_empty() {
         parts.insert(0, format!("|{}", parts.len()));
     }

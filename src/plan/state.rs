@@ -36,6 +36,8 @@ pub(super) struct State {
     pub(super) names: Counter,
     /// Run its steps although the cache may know them.
     pub(super) no_cache: bool,
+    /// Whether it stands on an image that nothing is known of, so that any variable may be set.
+    pub(super) guessed: bool,
 }
 
 /// The files of a stage.
@@ -72,15 +74,15 @@ impl State {
             stage: String::new(),
             names: Counter::default(),
             no_cache: false,
+            guessed: false,
         }
     }
 
     /// A stage that stands on this one.
-    pub(super) fn child(&self) -> Self {
-        let mut child = self.clone();
-        child.image.config.on_build.clear();
-        child.cmd_set = false;
-        child
+    pub(super) fn into_child(mut self) -> Self {
+        self.image.config.on_build.clear();
+        self.cmd_set = false;
+        self
     }
 
     /// Takes over what the image's configuration says, before the first instruction.

@@ -23,6 +23,13 @@ impl Vertices {
         id
     }
 
+    /// Says that a step belongs to a stage, unless one has it already.
+    pub(super) fn put_into_stage(&mut self, id: VertexId, stage: &str) {
+        if let Some(vertex) = self.list.get_mut(id).filter(|v| v.stage.is_empty() && matches!(v.op, Op::Image(_))) {
+            stage.clone_into(&mut vertex.stage);
+        }
+    }
+
     /// The plan that makes `targets`: needed vertices in their order, numbered anew.
     pub(super) fn into_plan(self, targets: Vec<Target>, source_date_epoch: Option<i64>) -> BuildPlan {
         let needed = self.needed(targets.iter().filter_map(|t| t.root));

@@ -6,6 +6,7 @@ use super::lower::Shared;
 use super::names::Counter;
 use super::op::{Target, VertexId};
 use super::origin::{self, Origin};
+use super::outline::{self, Outline, StageOutline};
 use super::resolved::ImageKey;
 use super::stages::{Base, Command, External, Source, Stage, StageId, Stages};
 use super::state::State;
@@ -21,7 +22,30 @@ pub(super) struct Walk<'s, 'a> {
     stages: Stages<'a>,
     pub(super) platform: &'s Platform,
     /// The stages gone through so far.
-    done: Vec<Option<State>>,
+    done: Vec<Done>,
+    /// Whether steps are numbered without naming a stage.
+    single: bool,
+    /// What they say about themselves.
+    outlines: Vec<StageOutline>,
+}
+
+/// A stage gone through.
+#[derive(Debug, Clone, Default)]
+struct Done {
+    /// Its files; `None` before it is done.
+    tree: Option<Option<VertexId>>,
+    /// What it became, for as long as anything stands on it: a long chain of stages must not keep every history.
+    state: Option<State>,
+    /// How many stages will still stand on it, the image that is made counted with them.
+    heirs: usize,
+}
+
+impl Done {
+    /// What it became, for one of those that stand on it.
+    fn inherit(&mut self) -> Option<State> {
+        self.heirs = self.heirs.saturating_sub(1);
+        if self.heirs == 0 { self.state.take() } else { self.state.clone() }
+    }
 }
 
 impl<'s, 'a> Walk<'s, 'a> {
@@ -31,24 +55,49 @@ impl<'s, 'a> Walk<'s, 'a> {
         stages: Stages<'a>,
         platform: &'s Platform,
     ) -> Self {
-        let done = vec![None; stages.list.len()];
-        Self { shared, globals, stages, platform, done }
+        let (done, outlines) =
+            (vec![Done::default(); stages.list.len()], vec![StageOutline::default(); stages.list.len()]);
+        Self { shared, globals, stages, platform, done, single: false, outlines }
     }
 
     /// Plans everything that `target` needs; `None` when something is wrong or wanted.
     pub(super) fn run(mut self, target: StageId) -> Option<Target> {
-        self.check_names();
-        let needed = self.resolve(target)?;
-        for id in (0..self.stages.list.len()).filter(|id| needed[*id]) {
-            let state = self.stage(id);
-            self.done[id] = Some(state);
-        }
-        let mut state = self.done.get_mut(target)?.take()?;
+        self.stages_for(target)?;
+        let mut state = self.done.get_mut(target)?.inherit()?;
         for (name, value) in &self.shared.args.labels {
             state.image.config.labels.insert(name.clone(), value.clone());
         }
         let explicit = (!self.shared.args.platforms.is_empty()).then_some(self.platform);
         Some(state.into_target(explicit, &mut self.shared.vertices))
+    }
+
+    /// What `target` can be given; `None` when something is wrong or wanted.
+    pub(super) fn outline(mut self, target: StageId) -> Option<Outline> {
+        self.stages_for(target)?;
+        Some(outline::gather(self.shared.file, target, &self.stages, &self.globals, &self.outlines))
+    }
+
+    /// Goes through the stages that `target` needs.
+    fn stages_for(&mut self, target: StageId) -> Option<()> {
+        self.check_names();
+        let needed = self.resolve(target)?;
+        let ids: Vec<StageId> = (0..needed.len()).filter(|id| needed[*id]).collect();
+        self.done[target].heirs += 1;
+        for id in &ids {
+            if let Base::Stage(base) = self.stages.list[*id].base {
+                self.done[base].heirs += 1;
+            }
+        }
+        // A mount without `from` is a stage of its own to BuildKit, and so is an image that is copied from.
+        let mut sources = self.stages.list.iter().flat_map(|s| &s.commands).flat_map(|c| &c.sources);
+        self.single = self.stages.list.len() == 1 && sources.all(|s| matches!(s, Some(Source::Stage(_))));
+        for id in ids {
+            let state = self.stage(id);
+            let done = &mut self.done[id];
+            done.tree = Some(state.tree());
+            done.state = Some(state).filter(|_| done.heirs > 0);
+        }
+        Some(())
     }
 
     /// Names that can't be names are errors in stages that nobody needs, too.
@@ -69,7 +118,8 @@ impl<'s, 'a> Walk<'s, 'a> {
             for id in &ids {
                 self.want(*id);
             }
-            if !self.shared.wanted.is_empty() || !self.shared.findings.errors.is_empty() {
+            let stop = !self.shared.wanted.is_empty() && !self.shared.guess;
+            if stop || !self.shared.findings.errors.is_empty() {
                 return None;
             }
             // Not `any`: every stage gets its triggers.
@@ -130,12 +180,19 @@ impl<'s, 'a> Walk<'s, 'a> {
     fn stage(&mut self, id: StageId) -> State {
         let (base, span) = (self.stages.list[id].base.clone(), self.stages.list[id].span);
         let mut counter = self.counter(id);
+        let key = match self.stages.list[id].name.as_str() {
+            "" => id.to_string(),
+            name => name.to_owned(),
+        };
         let mut state = match &base {
             Base::Stage(base) => self.child_of(*base, span),
             Base::External(external) => self.on_external(external, &mut counter),
         };
         let name = &self.stages.list[id].name;
-        state.stage = if name.is_empty() { id.to_string() } else { name.clone() };
+        if let Some(id) = state.tree().filter(|_| matches!(base, Base::External(_))) {
+            self.shared.vertices.put_into_stage(id, &key);
+        }
+        state.stage = key;
         state.no_cache = self.shared.args.ignores_cache(name);
         counter.platform = counter.platform.map(|_| state.platform.clone());
         state.names = counter;
@@ -145,15 +202,15 @@ impl<'s, 'a> Walk<'s, 'a> {
         }
         let commands = std::mem::take(&mut self.stages.list[id].commands);
         for command in &commands {
-            self.command(&mut state, command);
+            self.command(id, &mut state, command);
         }
         self.stages.list[id].commands = commands;
         state
     }
 
     fn child_of(&mut self, base: StageId, span: Span) -> State {
-        match self.done.get(base).and_then(Option::as_ref) {
-            Some(state) => state.child(),
+        match self.done.get_mut(base).and_then(Done::inherit) {
+            Some(state) => state.into_child(),
             None => {
                 let name = self.stages.shown_name(base);
                 let message = format!("stage {name:?} needs to be defined before a stage that stands on it");
@@ -172,23 +229,29 @@ impl<'s, 'a> Walk<'s, 'a> {
         };
         // BuildKit counts every trigger, whatever it does.
         let total = base + stage.commands.iter().filter(|c| c.onbuild || counted(c)).count();
-        // A mount without `from` is a stage of its own to BuildKit, and so is an image that is copied from.
-        let mut sources = self.stages.list.iter().flat_map(|s| &s.commands).flat_map(|c| &c.sources);
-        let single = self.stages.list.len() == 1 && sources.all(|s| matches!(s, Some(Source::Stage(_))));
         Counter {
-            stage: (!single).then(|| self.stages.shown_name(id)),
+            stage: (!self.single).then(|| self.stages.shown_name(id)),
             total,
             platform: (self.shared.args.platforms.len() > 1).then(|| self.platform.clone()),
             ..Counter::default()
         }
     }
 
-    fn command(&mut self, state: &mut State, command: &Command<'a>) {
+    fn command(&mut self, id: StageId, state: &mut State, command: &Command<'a>) {
         let sources = command.sources.iter().map(|source| self.source(source.as_ref())).collect();
         let (errors, warnings) = (self.shared.findings.errors.len(), self.shared.findings.warnings.len());
-        let mut cx = Cx { shared: self.shared, globals: &self.globals, onbuild: command.onbuild, sources };
+        let mut cx = Cx {
+            shared: self.shared,
+            globals: &self.globals,
+            outline: &mut self.outlines[id],
+            onbuild: command.onbuild,
+            sources,
+        };
         if let Err(error) = dispatch::instruction(&mut cx, state, &command.instruction) {
-            self.shared.findings.error(error);
+            // Without the image, a variable may be unset only because nobody looked.
+            if !(state.guessed && command.instruction.header.original.contains('$')) {
+                self.shared.findings.error(error);
+            }
         }
         if let Some(span) = command.reported_at {
             let findings = &mut self.shared.findings;
@@ -200,8 +263,8 @@ impl<'s, 'a> Walk<'s, 'a> {
     /// The files that an instruction reads; `None` for the context, an error for a stage that comes later.
     fn source(&mut self, source: Option<&Source>) -> Option<Result<Option<VertexId>, String>> {
         match source? {
-            Source::Stage(id) => match self.done.get(*id).and_then(Option::as_ref) {
-                Some(state) => Some(Ok(state.tree())),
+            Source::Stage(id) => match self.done.get(*id).and_then(|done| done.tree) {
+                Some(tree) => Some(Ok(tree)),
                 None => Some(Err(self.stages.shown_name(*id))),
             },
             Source::External(external) => Some(Ok(self.on_external(external, &mut Counter::default()).tree())),

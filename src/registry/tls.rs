@@ -1,10 +1,14 @@
 //! TLS set-up: which certificates are trusted. Built when the first TLS connection is wanted, not before.
 
 use super::Error;
+use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::verify_server_name;
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls_native_certs::load_certs_from_paths;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -43,27 +47,33 @@ impl Certificates {
         files
     }
 
-    /// Roots built in, the system's, and those in `extra`. Nothing here needs to exist.
+    /// Roots built in, the system's, and those in `extra`. Nothing here needs to exist but `extra`.
     pub(crate) fn verifying(&self, extra: &[PathBuf]) -> Result<ClientConfig, Error> {
         let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-        roots.add_parsable_certificates(self.system());
+        if self.file.is_none() && self.folder.is_none() {
+            roots.add_parsable_certificates(bundle());
+        }
+        let mut pinned = load_certs_from_paths(self.file.as_deref(), self.folder.as_deref()).certs;
         for file in extra {
-            let found = rustls_native_certs::load_certs_from_paths(Some(file), None);
+            let found = load_certs_from_paths(Some(file), None);
             if let Some(error) = found.errors.first() {
                 return Err(Error::Setup(format!("certificate {}: {error}", file.display())));
             }
-            roots.add_parsable_certificates(found.certs);
+            pinned.extend(found.certs);
         }
-        Ok(builder()?.with_root_certificates(roots).with_no_client_auth())
+        roots.add_parsable_certificates(pinned.iter().cloned());
+        let chains = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::new(ring::default_provider()))
+            .build()
+            .map_err(|e| Error::Setup(format!("TLS: {e}")))?;
+        let verifier = Arc::new(Pinning { chains, pinned });
+        Ok(builder()?.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
     }
+}
 
-    fn system(&self) -> Vec<CertificateDer<'static>> {
-        if self.file.is_some() || self.folder.is_some() {
-            return rustls_native_certs::load_certs_from_paths(self.file.as_deref(), self.folder.as_deref()).certs;
-        }
-        let bundle = SYSTEM_BUNDLES.iter().map(Path::new).find(|path| path.exists());
-        bundle.map(|path| rustls_native_certs::load_certs_from_paths(Some(path), None).certs).unwrap_or_default()
-    }
+/// The system's roots, where there are any.
+fn bundle() -> Vec<CertificateDer<'static>> {
+    let bundle = SYSTEM_BUNDLES.iter().map(Path::new).find(|path| path.exists());
+    bundle.map(|path| load_certs_from_paths(Some(path), None).certs).unwrap_or_default()
 }
 
 /// Trusts nothing: for a client that only speaks plain HTTP.
@@ -81,6 +91,53 @@ fn builder() -> Result<rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier
     ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|e| Error::Setup(format!("TLS: {e}")))
+}
+
+/// Takes chains that end at a root, and certificates that the user named themselves: one that signs itself is a root and
+/// a server's at once, as Docker's manual makes it for a registry of one's own, and the chain's rules forbid that.
+#[derive(Debug)]
+struct Pinning {
+    chains: Arc<WebPkiServerVerifier>,
+    pinned: Vec<CertificateDer<'static>>,
+}
+
+impl ServerCertVerifier for Pinning {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        if self.pinned.contains(certificate) {
+            verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;
+            return Ok(ServerCertVerified::assertion());
+        }
+        self.chains.verify_server_cert(certificate, intermediates, name, ocsp, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.chains.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.chains.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.chains.supported_verify_schemes()
+    }
 }
 
 /// Takes any certificate, but still wants the handshake signed by its key.

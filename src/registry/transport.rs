@@ -295,3 +295,49 @@ fn innermost(error: &reqwest::Error) -> String {
     let text = causes(error).last().map(ToString::to_string).unwrap_or_default();
     printable(&text)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_locations_lead() {
+        let transport = Transport::new(&Config { insecure: vec!["lab".into()], ..Config::default() });
+        for (from, location, want) in [
+            ("https://r.io/v2/a/blobs/uploads/", "/up?x=1", Some("https://r.io/up?x=1")),
+            ("https://r.io/v2/a", "https://cdn.io/x", Some("https://cdn.io/x")),
+            ("http://r.io/v2/a", "https://cdn.io/x", Some("https://cdn.io/x")),
+            ("http://r.io/v2/a", "http://cdn.io/x", Some("http://cdn.io/x")),
+            ("https://r.io/v2/a", "http://r.io/x", Some("https://r.io/x")),
+            ("https://r.io:8443/v2/a", "http://r.io/x", Some("https://r.io:8443/x")),
+            ("https://r.io/v2/a", "http://r.io:8080/x", None),
+            ("https://r.io/v2/a", "http://cdn.io/x", None),
+            ("https://r.io/v2/a", "http://lab:9/x", Some("http://lab:9/x")),
+            ("https://r.io/v2/a", "//cdn.io/x", Some("https://cdn.io/x")),
+            ("https://r.io/v2/a", "file:///etc/passwd", None),
+            ("https://r.io/v2/a", "data:text/plain,x", None),
+            ("https://r.io/v2/a", "http://[", None),
+        ] {
+            let got = transport.resolve("x", &Url::parse(from).unwrap(), location).ok();
+            assert_eq!(got.as_ref().map(Url::as_str), want, "{from} -> {location}");
+        }
+    }
+
+    #[test]
+    fn a_client_is_built_once_for_each_trust() {
+        let transport = Transport::new(&Config::default());
+        for url in ["http://a/", "http://b/", "https://127.0.0.1/", "https://localhost/"] {
+            transport.client(&Url::parse(url).unwrap()).unwrap();
+        }
+        assert_eq!(lock(&transport.clients).len(), 2);
+    }
+
+    #[test]
+    fn bad_proxies_are_not_shown() {
+        let proxies = Proxies { http: Some("ftp://u:hunter2@x".into()), ..Proxies::default() };
+        let config = Config { proxies, ..Config::default() };
+        let error = Transport::new(&config).client(&Url::parse("http://a/").unwrap()).err();
+        let shown = format!("{error:?} {config:?}");
+        assert!(!shown.contains("hunter2"), "{shown}");
+    }
+}

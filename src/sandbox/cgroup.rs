@@ -12,15 +12,6 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// What tells where groups can be made.
-#[derive(Debug, Clone, Copy)]
-pub struct Place<'a> {
-    /// `/proc/self/mountinfo`.
-    pub mountinfo: &'a str,
-    /// `/proc/self/cgroup`.
-    pub own: &'a str,
-}
-
 /// A group for one step: a folder, or one for each controller under version 1. Removed when dropped.
 #[derive(Debug)]
 pub struct Group {
@@ -37,7 +28,7 @@ impl Group {
     ///
     /// # Errors
     /// [`Error::Limit`] where no group can be made, or the kernel refuses a limit.
-    pub(super) fn new(place: &Place<'_>, limits: &Limits, number: u64) -> Result<Self, Error> {
+    pub(super) fn new(place: &[Hierarchy], limits: &Limits, number: u64) -> Result<Self, Error> {
         let name = format!("kiln-{}-{number}", std::process::id());
         let mut group = Self { folders: Vec::new(), kills: None };
         if limits.memory.is_some() {
@@ -52,7 +43,7 @@ impl Group {
     }
 
     /// Makes the folder for a controller, unless an earlier controller's is the same.
-    fn join(&mut self, place: &Place<'_>, controller: &'static str, name: &str) -> Result<PathBuf, Error> {
+    fn join(&mut self, place: &[Hierarchy], controller: &'static str, name: &str) -> Result<PathBuf, Error> {
         let refuse = |why: String| Error::Limit { what: controller, why };
         let Some(hierarchy) = find(place, controller) else {
             return Err(refuse(format!("no control group hierarchy with the controller {controller} is mounted")));
@@ -177,15 +168,26 @@ fn kills(text: &str) -> u64 {
     text.lines().find_map(|l| l.strip_prefix("oom_kill ")?.trim().parse().ok()).unwrap_or(0)
 }
 
-/// Where a controller's groups are.
-#[derive(Debug, PartialEq, Eq)]
-struct Hierarchy {
+/// A mounted hierarchy and kiln's own group in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Hierarchy {
     /// Where its root, or the part of it that can be seen, is mounted.
     mount: PathBuf,
     /// Kiln's own group, below that.
     own: PathBuf,
+    /// Its controllers, or `name=…`; none under version 2.
+    controllers: Vec<String>,
     /// Whether it is version 2.
     unified: bool,
+}
+
+/// A group that a process sees.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Shown {
+    /// The name of its hierarchy in `/sys/fs/cgroup`; empty under version 2, which has one.
+    pub(super) name: String,
+    /// The host's folder.
+    pub(super) folder: PathBuf,
 }
 
 impl Hierarchy {
@@ -205,55 +207,107 @@ impl Hierarchy {
     }
 }
 
+/// The hierarchies that are mounted, from `/proc/self/mountinfo` and `/proc/self/cgroup`.
+pub(super) fn hierarchies(mountinfo: &str, own: &str) -> Vec<Hierarchy> {
+    mountinfo.lines().filter_map(|line| hierarchy(line, own)).collect()
+}
+
+fn hierarchy(line: &str, own: &str) -> Option<Hierarchy> {
+    let (front, back) = line.split_once(" - ")?;
+    let mut front = front.split(' ').skip(3);
+    let (root, target) = (front.next()?, front.next()?);
+    let mut back = back.split(' ');
+    let (kind, options) = (back.next()?, back.nth(1)?);
+    let unified = kind == "cgroup2";
+    if !unified && kind != "cgroup" {
+        return None;
+    }
+    let offered: Vec<&str> = options.split(',').collect();
+    // ID:CONTROLLERS:PATH, where version 2 has no controllers.
+    let (controllers, group) = own.lines().find_map(|line| {
+        let (names, path) = line.split_once(':')?.1.split_once(':')?;
+        let fits = if unified {
+            names.is_empty()
+        } else {
+            !names.is_empty() && names.split(',').all(|n| offered.contains(&n))
+        };
+        fits.then_some((names, Path::new(path)))
+    })?;
+    // In a container the mount may show only a part of the hierarchy.
+    let own = group.strip_prefix(root).or_else(|_| group.strip_prefix("/")).ok()?;
+    let controllers = controllers.split(',').filter(|c| !c.is_empty()).map(str::to_owned).collect();
+    Some(Hierarchy { mount: target.into(), own: own.to_owned(), controllers, unified })
+}
+
 /// The hierarchy of a controller: version 1's if it is in one, else version 2's.
-fn find(place: &Place<'_>, controller: &str) -> Option<Hierarchy> {
-    let groups = || place.own.lines().filter_map(|l| l.splitn(3, ':').nth(1).zip(l.splitn(3, ':').nth(2)));
-    let version_1 = groups().find(|(names, _)| names.split(',').any(|n| n == controller));
-    let (_, own) = version_1.or_else(|| groups().find(|(names, _)| names.is_empty()))?;
-    let unified = version_1.is_none();
-    place.mountinfo.lines().find_map(|line| {
-        let (front, back) = line.split_once(" - ")?;
-        let mut fields = front.split(' ').skip(3);
-        let (root, target) = (fields.next()?, fields.next()?);
-        let mut back = back.split(' ');
-        let (kind, options) = (back.next()?, back.nth(1)?);
-        let fits =
-            if unified { kind == "cgroup2" } else { kind == "cgroup" && options.split(',').any(|o| o == controller) };
-        // In a container the mount may show only a part of the hierarchy.
-        let own = Path::new(own).strip_prefix(root).or_else(|_| Path::new(own).strip_prefix("/")).ok()?;
-        fits.then(|| Hierarchy { mount: target.into(), own: own.to_owned(), unified })
-    })
+fn find<'a>(place: &'a [Hierarchy], controller: &str) -> Option<&'a Hierarchy> {
+    let version_1 = place.iter().find(|h| h.controllers.iter().any(|c| c == controller));
+    version_1.or_else(|| place.iter().find(|h| h.unified))
+}
+
+/// What a process sees in `/sys/fs/cgroup`: kiln's own groups, or those made for it.
+pub(super) fn shown(place: &[Hierarchy], group: Option<&Group>) -> Vec<Shown> {
+    let root = Path::new("/sys/fs/cgroup");
+    place
+        .iter()
+        .filter_map(|h| {
+            let name = h.mount.strip_prefix(root).ok()?.to_str()?.to_owned();
+            // A hierarchy of version 2 beside some of version 1 has no controllers.
+            if h.unified != name.is_empty() || name.contains('/') {
+                return None;
+            }
+            let made = group.and_then(|g| g.folders.iter().find(|f| f.starts_with(&h.mount)));
+            Some(Shown { name, folder: made.cloned().unwrap_or_else(|| h.mount.join(&h.own)) })
+        })
+        .collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const V1: &str = "35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory\n\
-                      41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw\n";
+    const V1: &str = "31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755\n\
+                      32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw shared:9 - cgroup cgroup rw,cpu,cpuacct\n\
+                      35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory\n\
+                      40 31 0:37 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,release_agent=/x,name=systemd\n\
+                      41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw\n\
+                      nonsense\n";
+    const OWN: &str = "5:name=systemd:/\n4:memory:/a/b\n3:cpu,cpuacct:/x\n0::/c:d\n";
 
     #[test]
     fn version_1_is_found_by_controller() {
-        let place = Place { mountinfo: V1, own: "4:memory:/a/b\n0::/\n" };
+        let place = hierarchies(V1, OWN);
+        assert_eq!(place.len(), 4);
         let found = find(&place, "memory").unwrap();
-        assert_eq!(found, Hierarchy { mount: "/sys/fs/cgroup/memory".into(), own: "a/b".into(), unified: false });
-        assert_eq!(found.parents().len(), 3);
+        assert_eq!((found.mount.to_str(), found.own.to_str()), (Some("/sys/fs/cgroup/memory"), Some("a/b")));
         assert_eq!(found.parents()[1], Path::new("/sys/fs/cgroup/memory/a"));
+        assert_eq!(find(&place, "cpu").unwrap().own, Path::new("x"));
+        let pids = find(&place, "pids").unwrap();
+        assert!(pids.unified && pids.own == Path::new("c:d"));
     }
 
     #[test]
-    fn version_2_has_the_others() {
-        let place = Place { mountinfo: V1, own: "4:memory:/a/b\n0::/c:d\n" };
-        let found = find(&place, "cpu").unwrap();
-        assert_eq!(found, Hierarchy { mount: "/sys/fs/cgroup/unified".into(), own: "c:d".into(), unified: true });
+    fn version_1_is_shown_by_name() {
+        let shown = shown(&hierarchies(V1, OWN), None);
+        let names: Vec<&str> = shown.iter().map(|s| s.name.as_str()).collect();
+        assert_eq!(names, ["cpu,cpuacct", "memory", "systemd"]);
+        assert_eq!(shown[1].folder, Path::new("/sys/fs/cgroup/memory/a/b"));
+    }
+
+    #[test]
+    fn version_2_is_one() {
+        let place = hierarchies("31 23 0:28 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n", "0::/a\n");
+        let expected = [Shown { name: String::new(), folder: "/sys/fs/cgroup/a".into() }];
+        assert_eq!(shown(&place, None), expected);
+        assert!(find(&place, "memory").is_some());
     }
 
     #[test]
     fn a_container_sees_a_part() {
         let mountinfo = "1 2 0:3 /docker/x /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory\n";
-        let place = Place { mountinfo, own: "4:memory:/docker/x/sub\n" };
+        let place = hierarchies(mountinfo, "4:memory:/docker/x/sub\n");
         assert_eq!(find(&place, "memory").unwrap().own, Path::new("sub"));
-        assert_eq!(find(&Place { mountinfo: "", own: "" }, "memory"), None);
+        assert_eq!(find(&[], "memory"), None);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! A spec to the steps of a child, in the order of runc: namespaces, mounts made while the host's files can still be seen,
 //! the new root, what is mounted in it, and then everything that takes rights away.
 
+use super::cgroup::Shown;
 use super::error::Part;
 use super::overlay::{self, Way};
 use super::spec::clean;
@@ -23,14 +24,14 @@ pub(super) struct Place<'a> {
     pub(super) way: Way,
     /// The host's `/etc/resolv.conf`.
     pub(super) resolv_conf: &'a str,
-    /// The control groups that are mounted.
-    pub(super) hierarchies: &'a [kernel::Hierarchy],
+    /// The control groups that the process is in, and where it sees them.
+    pub(super) cgroups: Vec<Shown>,
     /// What kiln itself may.
     pub(super) permitted: CapabilitySet,
     /// The filter for a process that isn't `insecure`.
     pub(super) filter: &'a [libc::sock_filter],
     /// `cgroup.procs` of the group to join, if there is one; of several under version 1.
-    pub(super) cgroups: Vec<(OwnedFd, CString)>,
+    pub(super) join: Vec<(OwnedFd, CString)>,
 }
 
 /// The program and what its maker needs to know of it.
@@ -66,9 +67,10 @@ pub(super) const CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
 /// What the kernel would not take: a path with a zero byte, an unknown limit, no command.
 pub(super) fn prepare(spec: &Spec, place: Place<'_>, streams: [Stream; 3]) -> Result<Prepared, Error> {
     let mut builder = Builder::new(spec, place.way)?;
-    builder.namespaces(spec, place.cgroups)?;
+    builder.namespaces(spec, place.join)?;
     let root = builder.root(&spec.root)?;
     let files = builder.files(network(spec, place.resolv_conf).into_iter())?;
+    let kernel = kernel::prepare(&mut builder, spec, place.cgroups)?;
     let mut sources = Vec::new();
     for mount in &spec.mounts {
         let at = clean(&mount.target, "mount")?;
@@ -77,7 +79,7 @@ pub(super) fn prepare(spec: &Spec, place: Place<'_>, streams: [Stream; 3]) -> Re
     }
     builder.enter(root)?;
     let dev = devices::mount(&mut builder, spec)?;
-    kernel::mount(&mut builder, spec, place.hierarchies, dev.dir)?;
+    kernel::mount(&mut builder, spec, kernel, dev.dir)?;
     for (path, file) in files {
         builder.place(file, Path::new(path), TargetKind::File)?;
     }
@@ -201,6 +203,24 @@ impl Builder {
         (uid, gid): (u32, u32),
         flags: MountAttrFlags,
     ) -> Result<Slot, Error> {
+        let (dir, name) = self.held()?;
+        self.push(Step::File { dir, name: name.clone(), content, mode, uid, gid });
+        Ok(self.shown(dir, name, flags))
+    }
+
+    /// A read-only folder in memory, with these empty folders in it.
+    pub(super) fn folder(&mut self, inner: impl Iterator<Item = String>) -> Result<Slot, Error> {
+        let (dir, name) = self.held()?;
+        self.push(Step::Folder { dir, name: name.clone(), mode: 0o755 });
+        for inner in inner {
+            let name = c_string(Path::new(OsStr::from_bytes(name.as_bytes())).join(inner))?;
+            self.push(Step::Folder { dir, name, mode: 0o755 });
+        }
+        Ok(self.shown(dir, name, READ_ONLY.union(MountAttrFlags::MOUNT_ATTR_NOEXEC)))
+    }
+
+    /// The tmpfs that all of kiln's own files lie in, which the process sees only parts of; and a new name there.
+    fn held(&mut self) -> Result<(Slot, CString), Error> {
         let (dir, number) = match self.held {
             Some(held) => held,
             None => {
@@ -210,10 +230,20 @@ impl Builder {
             }
         };
         self.held = Some((dir, number + 1));
-        let name = c_string(number.to_string())?;
-        self.push(Step::File { dir, name: name.clone(), content, mode, uid, gid });
+        Ok((dir, c_string(number.to_string())?))
+    }
+
+    fn shown(&mut self, dir: Slot, name: CString, flags: MountAttrFlags) -> Slot {
         let out = self.program.slot();
         self.push(Step::CloneInside { root: dir, path: name, out });
+        self.push(Step::SetFlags { mount: out, flags });
+        out
+    }
+
+    /// A mount of a file or folder of the host's.
+    pub(super) fn host(&mut self, path: &Path, flags: MountAttrFlags) -> Result<Slot, Error> {
+        let out = self.program.slot();
+        self.push(Step::CloneHost { path: c_string(path)?, out });
         self.push(Step::SetFlags { mount: out, flags });
         Ok(out)
     }
@@ -413,9 +443,4 @@ fn resource(name: &str) -> Result<Resource, Error> {
 pub(super) fn c_string(text: impl AsRef<OsStr>) -> Result<CString, Error> {
     CString::new(text.as_ref().as_bytes())
         .map_err(|_| Error::Spec(format!("{:?} holds a zero byte", text.as_ref().to_string_lossy())))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
 }

@@ -7,9 +7,8 @@
 //! A control group is made only where limits are asked for: making and removing one costs more than all the rest of a small
 //! step (a removal waits for the kernel's grace periods), and pid 1's end is enough to end everything.
 
-use super::cgroup::{self, Group};
+use super::cgroup::{self, Group, Hierarchy};
 use super::error::Part;
-use super::kernel::{self, Hierarchy};
 use super::output::Pipes;
 use super::overlay::Way;
 use super::program::{self, CAPABILITIES, Place, Prepared};
@@ -31,7 +30,6 @@ pub struct RootExecutor {
     resolv_conf: String,
     way: Way,
     hierarchies: Vec<Hierarchy>,
-    mountinfo: String,
     permitted: CapabilitySet,
     filter: Vec<sock_filter>,
     groups: AtomicU64,
@@ -43,14 +41,13 @@ impl RootExecutor {
     /// # Errors
     /// If `/proc` isn't mounted.
     pub fn new(resolv_conf: String) -> Result<Self, Error> {
-        let path = "/proc/self/mountinfo";
-        let mountinfo = std::fs::read_to_string(path).said("read", path)?;
+        let read = |path| std::fs::read_to_string(path).said("read", path);
+        let hierarchies = cgroup::hierarchies(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?);
         let permitted = rustix::thread::capabilities(None).call("capget")?.permitted;
         Ok(Self {
             resolv_conf,
             way: way(),
-            hierarchies: kernel::hierarchies(&mountinfo),
-            mountinfo,
+            hierarchies,
             permitted,
             filter: seccomp::filter(CAPABILITIES & permitted),
             groups: AtomicU64::new(0),
@@ -61,10 +58,8 @@ impl RootExecutor {
         if !spec.limits.needs_cgroup() {
             return Ok(None);
         }
-        let own = "/proc/self/cgroup";
-        let own = std::fs::read_to_string(own).said("read", own)?;
         let number = self.groups.fetch_add(1, Ordering::Relaxed);
-        Group::new(&cgroup::Place { mountinfo: &self.mountinfo, own: &own }, &spec.limits, number).map(Some)
+        Group::new(&self.hierarchies, &spec.limits, number).map(Some)
     }
 }
 
@@ -78,10 +73,10 @@ impl Executor for RootExecutor {
         let place = Place {
             way: self.way,
             resolv_conf: &self.resolv_conf,
-            hierarchies: &self.hierarchies,
+            cgroups: cgroup::shown(&self.hierarchies, group.as_ref()),
             permitted: self.permitted,
             filter: &self.filter,
-            cgroups: group.as_ref().map(Group::procs).transpose()?.unwrap_or_default(),
+            join: group.as_ref().map(Group::procs).transpose()?.unwrap_or_default(),
         };
         let Prepared { program, parts, terminal, candidates } = program::prepare(spec, place, streams)?;
         let namespaces = Namespaces { network: spec.network == Network::None };

@@ -21,9 +21,12 @@ pub fn open(env: &Env, mount: &MountSource, layers: Option<&[PathBuf]>) -> Resul
         Sharing::Locked => Use::Locked,
         Sharing::Private => Use::Private,
     };
-    // What it starts with is part of what it is.
+    // What it starts with is part of what it is: its files, and whose the folder is.
     let mut key = Keyer::new("cache mount");
     key.key(named("id", id));
+    for number in [*mode, *uid, *gid] {
+        key.number(u64::from(number));
+    }
     key.option(layers.as_ref(), |key, layers| {
         key.list(layers, |key, layer| key.bytes(layer.as_os_str().as_encoded_bytes()));
         key.text(source);

@@ -31,6 +31,9 @@ pub fn run(
     let mut held = Held::default();
     let mut spec = Spec::new(active.root_mount(), op.args.clone());
     spec.env = op.env.iter().chain(&op.env_unkeyed).cloned().collect();
+    if !spec.env.iter().any(|(name, _)| name == "HOME") {
+        spec.env.push(("HOME".into(), user.home));
+    }
     spec.cwd = op.cwd.clone().into();
     spec.user = sandbox::User { uid: user.uid, gid: user.gid, groups: user.groups };
     spec.hostname = env.options.hostname.clone();

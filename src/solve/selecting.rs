@@ -76,7 +76,8 @@ pub fn as_copy(op: &Op, read: &Read) -> Option<CopyAction> {
 pub fn mounted(source: &str) -> CopyAction {
     let path = if source.is_empty() { "/" } else { source };
     CopyAction {
-        from: None,
+        // Some tree; which one is known where this is used.
+        from: Some(0),
         sources: vec![path.into()],
         dest: path.into(),
         owner: None,

@@ -112,7 +112,12 @@ impl Worker {
     }
 
     async fn fetch(&self, id: VertexId) -> Result<Output> {
-        Err(Problem::new(Kind::Usage, format!("not supported yet: {}", self.plan.vertices[id].name)))
+        let tree = match &self.plan.vertices[id].op {
+            Op::Git(git) => self.env.remotes.git(git).await,
+            Op::Http(http) => self.env.remotes.http(http).await,
+            _ => return Err(Problem::new(Kind::Build, "nothing to fetch")),
+        };
+        Ok(Output::Tree(ReadTree::Other(tree.map_err(problem::from)?)))
     }
 
     /// A step that makes a layer; says whether the cache had it.

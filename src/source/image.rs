@@ -1,6 +1,6 @@
 //! A base image's name to its manifest and configuration, from the nearest place that has them.
 
-use super::error::{Error, Result};
+use super::error::Result;
 use super::layout::Layout;
 use crate::oci::{Descriptor, Digest, ImageConfig, ImageManifest, Platform, Reference};
 use crate::plan::op::BaseLayer;

@@ -293,3 +293,166 @@ impl Queue {
         state.failed.map_or(Ok(()), Err)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::Verdict;
+    use std::fs;
+
+    struct Fixture {
+        temp: tempfile::TempDir,
+        store: Store,
+        cancel: Cancel,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            let temp = tempfile::tempdir().unwrap();
+            let store = Store::open(&temp.path().join("store")).unwrap();
+            fs::create_dir_all(temp.path().join("context/a/b")).unwrap();
+            let fixture = Self { temp, store, cancel: Cancel::new().unwrap() };
+            for (path, text) in [("x", "1"), ("a/y", "2"), ("a/b/z", "3")] {
+                fs::write(fixture.path(path), text).unwrap();
+            }
+            fixture
+        }
+
+        fn path(&self, path: &str) -> PathBuf {
+            self.temp.path().join("context").join(path)
+        }
+
+        fn tree(&self, ignore: Option<Box<Ignore>>) -> LocalTree {
+            let threads = NonZeroUsize::new(2).unwrap();
+            LocalTree::open(&self.store, &self.path(""), ignore, threads, &self.cancel).unwrap()
+        }
+
+        /// Lets the clock move on, so that files written before aren't too young for the index.
+        fn settle(&self) {
+            std::thread::sleep(std::time::Duration::from_millis(40));
+        }
+    }
+
+    fn path(text: &str) -> EntryPath {
+        EntryPath::parse(text.as_bytes()).unwrap()
+    }
+
+    fn files(tree: &LocalTree, paths: &[&str]) -> Vec<(EntryPath, Meta)> {
+        paths.iter().map(|p| (path(p), tree.stat(&path(p)).unwrap().unwrap())).collect()
+    }
+
+    #[test]
+    fn a_prefetched_tree_is_the_same_tree() {
+        let f = Fixture::new();
+        let (plain, fetched) = (f.tree(None), f.tree(None));
+        fetched.prefetch(&path("a")).unwrap();
+        fetched.prefetch(&path("x")).unwrap();
+        fetched.prefetch(&path("missing")).unwrap();
+        assert_eq!(fetched.listings.read().unwrap().len(), 2);
+        for at in ["", "a", "a/b"] {
+            assert_eq!(plain.read_dir(&path(at)).unwrap(), fetched.read_dir(&path(at)).unwrap(), "{at}");
+        }
+        for at in ["", "x", "a", "a/y", "a/b/z", "a/none", "a/b/z/w"] {
+            assert_eq!(plain.stat(&path(at)).unwrap(), fetched.stat(&path(at)).unwrap(), "{at}");
+        }
+        // It was listed, and the build goes on with what it saw.
+        fs::remove_file(f.path("a/y")).unwrap();
+        assert!(fetched.stat(&path("a/y")).unwrap().is_some() && plain.stat(&path("a/y")).unwrap().is_none());
+    }
+
+    #[test]
+    fn what_is_ignored_is_not_even_walked() {
+        let f = Fixture::new();
+        let ignore = |path: &EntryPath, _| if path.as_bytes() == b"a/b" { Verdict::Drop } else { Verdict::Keep };
+        let tree = f.tree(Some(Box::new(ignore)));
+        tree.prefetch(&EntryPath::root()).unwrap();
+        assert_eq!(tree.listings.read().unwrap().len(), 2);
+        assert!(tree.stat(&path("a/b")).unwrap().is_none() && tree.is_ignored(&path("a/b")));
+    }
+
+    #[test]
+    fn fingerprints_follow_the_content() {
+        let f = Fixture::new();
+        fs::write(f.path("same"), "1").unwrap();
+        let tree = f.tree(None);
+        let prints = tree.fingerprints(&files(&tree, &["x", "a/y", "same"])).unwrap();
+        assert_eq!(prints[0], prints[2]);
+        assert_ne!(prints[0], prints[1]);
+        assert_eq!(prints[0], *blake3::hash(b"1").as_bytes());
+    }
+
+    #[test]
+    fn unchanged_files_are_not_read_again() {
+        let f = Fixture::new();
+        f.settle();
+        let first = f.tree(None);
+        let before = first.fingerprints(&files(&first, &["x", "a/y"])).unwrap();
+        first.remember().unwrap();
+        // Moved away, so that whoever reads it fails.
+        let second = f.tree(None);
+        let known = files(&second, &["x", "a/y"]);
+        let gone = f.path("moved");
+        fs::rename(f.path("x"), &gone).unwrap();
+        assert_eq!(second.fingerprints(&known).unwrap(), before);
+        fs::rename(&gone, f.path("x")).unwrap();
+    }
+
+    #[test]
+    fn a_changed_file_is_read_whatever_its_mtime_says() {
+        let f = Fixture::new();
+        f.settle();
+        let first = f.tree(None);
+        let before = first.fingerprints(&files(&first, &["x"])).unwrap();
+        first.remember().unwrap();
+        let mtime = fs::metadata(f.path("x")).unwrap().modified().unwrap();
+        f.settle();
+        fs::write(f.path("x"), "9").unwrap();
+        File::options().write(true).open(f.path("x")).unwrap().set_modified(mtime).unwrap();
+        let second = f.tree(None);
+        assert_ne!(second.fingerprints(&files(&second, &["x"])).unwrap(), before);
+    }
+
+    #[test]
+    fn an_edit_within_the_tick_is_never_missed() {
+        let f = Fixture::new();
+        for round in 0u8..20 {
+            fs::write(f.path("x"), [round]).unwrap();
+            let tree = f.tree(None);
+            let print = tree.fingerprints(&files(&tree, &["x"])).unwrap();
+            tree.remember().unwrap();
+            assert_eq!(print[0], *blake3::hash(&[round]).as_bytes(), "round {round}");
+        }
+    }
+
+    #[test]
+    fn many_files_keep_their_order() {
+        let f = Fixture::new();
+        let names: Vec<String> = (0..500).map(|i| format!("f{i:03}")).collect();
+        names.iter().for_each(|n| fs::write(f.path(n), n).unwrap());
+        let tree = f.tree(None);
+        tree.prefetch(&EntryPath::root()).unwrap();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let prints = tree.fingerprints(&files(&tree, &names)).unwrap();
+        assert!(prints.iter().zip(&names).all(|(p, n)| p == blake3::hash(n.as_bytes()).as_bytes()));
+    }
+
+    #[test]
+    fn a_stopped_build_stops_walking_and_hashing() {
+        let f = Fixture::new();
+        let tree = f.tree(None);
+        let known = files(&tree, &["x"]);
+        f.cancel.cancel();
+        assert!(matches!(tree.prefetch(&EntryPath::root()), Err(Error::Cancelled)));
+        assert!(matches!(tree.fingerprints(&known), Err(Error::Cancelled)));
+    }
+
+    #[test]
+    fn a_context_must_be_a_folder() {
+        let f = Fixture::new();
+        let open = |path: PathBuf| {
+            LocalTree::open(&f.store, &path, None, NonZeroUsize::MIN, &f.cancel).map(drop).unwrap_err().to_string()
+        };
+        assert!(open(f.path("missing")).contains("not found"));
+        assert!(open(f.path("x")).contains("is not a folder"));
+    }
+}

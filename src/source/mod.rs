@@ -12,6 +12,7 @@ mod image;
 mod layers;
 mod layout;
 mod local;
+mod remote;
 mod resolve;
 mod unpack;
 
@@ -21,4 +22,5 @@ pub use file::FileTree;
 pub use git::Git;
 pub use layers::Puller;
 pub use local::LocalTree;
+pub use remote::Remotes;
 pub use resolve::Resolver;

@@ -1,21 +1,17 @@
 //! A layer's blob to a snapshot: decompressed and hashed on one thread, written on another.
 
 use super::error::{Error, Result};
-use crate::layer::{self, EntrySink as _, TarReader, Timestamp};
+use crate::layer::{self, Decoder, EntrySink as _, TarReader, Timestamp};
 use crate::oci::{Descriptor, Digest, Hasher, docker};
 use crate::snapshot::{Overlay, Snapshotter as _};
 use crate::store::TempSnapshot;
-use flate2::bufread::MultiGzDecoder;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 /// How much is handed from thread to thread at once, and how many such pieces may wait, bytes.
 const PIECE: usize = 256 << 10;
 const AHEAD: usize = 4;
-
-/// The largest window that a Zstandard frame may ask for, as a power of two: what `zstd -19 --long` makes.
-const ZSTD_WINDOW: u32 = 27;
 
 /// Refuses layers that aren't tars, whatever their bytes look like.
 pub(super) fn check_media_type(descriptor: &Descriptor) -> Result<()> {
@@ -77,7 +73,7 @@ fn read_ahead<T>(blob: impl Read + Send, hasher: Hasher, work: impl FnOnce(&mut 
 type Piece = io::Result<Vec<u8>>;
 
 fn send_all(blob: impl Read, mut hasher: Hasher, full: &SyncSender<Piece>, spare: &Receiver<Vec<u8>>) -> Digest {
-    let mut input = match decompress(BufReader::with_capacity(PIECE, blob)) {
+    let mut input = match Decoder::new(blob) {
         Ok(input) => input,
         Err(e) => {
             let _ = full.send(Err(e));
@@ -94,25 +90,6 @@ fn send_all(blob: impl Read, mut hasher: Hasher, full: &SyncSender<Piece>, spare
             return hasher.finish();
         }
     }
-}
-
-/// The bytes behind a compression that is told by its first bytes, as containerd does: media types lie.
-fn decompress<'a>(mut input: impl BufRead + 'a) -> io::Result<Box<dyn Read + 'a>> {
-    let start = input.fill_buf()?;
-    if start.starts_with(&[0x1f, 0x8b, 8]) {
-        return Ok(Box::new(MultiGzDecoder::new(input)));
-    }
-    // A frame, or one that is to be skipped.
-    let zstd = match start.first_chunk() {
-        Some(magic) => matches!(u32::from_le_bytes(*magic), 0xfd2f_b528 | 0x184d_2a50..=0x184d_2a5f),
-        None => false,
-    };
-    if !zstd {
-        return Ok(Box::new(input));
-    }
-    let mut decoder = zstd::stream::read::Decoder::with_buffer(input)?;
-    decoder.window_log_max(ZSTD_WINDOW)?;
-    Ok(Box::new(decoder))
 }
 
 /// The pieces as one stream.

@@ -10,9 +10,10 @@ pub enum RootMount {
     Overlay {
         /// The layers below, the topmost first; with none, an empty folder takes their place.
         lowers: Vec<PathBuf>,
-        /// The folder that gets the changes.
+        /// The folder that gets the changes; never the upper one of an overlay before.
         upper: PathBuf,
-        /// An empty folder on the file system of `upper`, for overlayfs itself.
+        /// An empty folder on the file system of `upper`, for overlayfs itself. It serves once: what is in it afterwards
+        /// (`work/incompat/volatile`) says that nothing was synced, and forbids a second use.
         work: PathBuf,
     },
     /// A folder as it is; writes go to it.

@@ -1,5 +1,7 @@
 //! Debian's `docker-registry` on a free loopback port, gone when dropped.
 
+#![allow(dead_code, reason = "each test uses a part of it")]
+
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
@@ -20,6 +22,8 @@ pub(crate) struct Options<'a> {
     pub(crate) user: Option<(&'a str, &'a str)>,
     /// Certificate and key.
     pub(crate) tls: Option<(&'a Path, &'a Path)>,
+    /// The token server that it names, and the certificate of its tokens.
+    pub(crate) token: Option<(&'a str, &'a Path)>,
     /// Another address than 127.0.0.1.
     pub(crate) address: Option<&'a str>,
     /// Keep nothing on disk: to measure the client rather than the disk.
@@ -92,6 +96,12 @@ fn configuration(host: &str, folder: &Path, options: &Options<'_>) -> String {
         let made = Command::new("htpasswd").args(["-Bbn", user, password]).output().unwrap();
         std::fs::write(&file, made.stdout).unwrap();
         text += &format!("auth: {{htpasswd: {{realm: test, path: {}}}}}\n", file.display());
+    }
+    if let Some((realm, certificate)) = options.token {
+        text += &format!(
+            "auth: {{token: {{realm: {realm}, service: s, issuer: i, rootcertbundle: {}}}}}\n",
+            certificate.display()
+        );
     }
     text
 }

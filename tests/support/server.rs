@@ -177,11 +177,18 @@ async fn write(stream: &mut BufReader<TcpStream>, answer: &Answer, head: bool) -
     if head {
         return stream.flush().await;
     }
-    while answer.endless {
-        stream.write_all(format!("{:x}\r\n", answer.body.len()).as_bytes()).await?;
-        stream.write_all(&answer.body).await?;
-        stream.write_all(b"\r\n").await?;
+    if answer.endless {
+        return write_forever(stream, &answer.body).await;
     }
     stream.write_all(&answer.body).await?;
     stream.flush().await
+}
+
+/// Ends when the client hangs up.
+async fn write_forever(stream: &mut BufReader<TcpStream>, body: &[u8]) -> std::io::Result<()> {
+    loop {
+        stream.write_all(format!("{:x}\r\n", body.len()).as_bytes()).await?;
+        stream.write_all(body).await?;
+        stream.write_all(b"\r\n").await?;
+    }
 }

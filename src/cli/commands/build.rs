@@ -13,7 +13,7 @@ use crate::report::{Diagnostic, Event, Kind, Problem};
 use crate::sandbox::{self, RootExecutor};
 use crate::snapshot::Overlay;
 use crate::solve::{self, Options};
-use crate::source::{DockerfileText, Git, LocalTree, Puller, Resolver, ignore_rules};
+use crate::source::{DockerfileText, Git, LocalTree, Puller, Remotes, Resolver, ignore_rules};
 use outputs::Outputs;
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -51,7 +51,7 @@ async fn build(
     env: &Env,
 ) -> Result<String, Problem> {
     let args = build_args(request);
-    let (plan, warnings) = plan(session, request, file, &args).await?;
+    let (plan, warnings) = plan(session, request, file, &args, env).await?;
     for warning in warnings {
         session.reporter.send(Event::Warning(warning));
     }
@@ -63,6 +63,12 @@ async fn build(
         snapshots: Arc::new(Overlay),
         executor: executor(&plan, session)?,
         puller: puller(session),
+        remotes: Remotes {
+            store: session.store.clone(),
+            client: session.registry.clone(),
+            git,
+            cancel: session.cancel.clone(),
+        },
         contexts: contexts(session, &request.source, read, env)?,
         secrets: secrets(&request.secrets, env)?,
         reporter: session.reporter.clone(),
@@ -79,18 +85,25 @@ pub fn puller(session: &Session) -> Puller {
     Puller::new(session.store.clone(), session.registry.clone(), session.reporter.clone(), session.cancel.clone())
 }
 
+/// Repositories by the git program.
+fn git(session: &Session, env: &Env) -> Git {
+    let var = |name: &str| env.vars.get(std::ffi::OsStr::new(name)).cloned();
+    Git::new(session.store.clone(), session.cancel.clone(), &var)
+}
+
 /// Asks for what the Dockerfile names until nothing is unknown, and plans.
 async fn plan(
     session: &Session,
     request: &BuildRequest,
     file: &Dockerfile,
     args: &BuildArgs,
+    env: &Env,
 ) -> Result<(BuildPlan, Vec<Diagnostic>), Problem> {
     let resolver = Resolver {
         store: session.store.clone(),
         registry: session.registry.clone(),
         pull: request.pull,
-        git: Git {},
+        git: git(session, env),
         cancel: session.cancel.clone(),
     };
     let mut known = ResolvedBases::default();

@@ -60,6 +60,21 @@ fn reading_is_linear() {
 }
 
 #[test]
+fn linting_is_linear() {
+    type Shape = fn(usize) -> String;
+    let shapes: &[(&str, Shape)] = &[
+        ("stages", |n| (0..n).map(|i| format!("FROM s{i} AS s{}\n", i + 1)).collect()),
+        ("installs", |n| format!("FROM a\nRUN {}", "apt-get install b && ".repeat(n))),
+        ("commands", |n| format!("FROM a\n{}", "CMD x\n".repeat(n))),
+        ("empty lines", |n| format!("FROM a\nRUN x \\\n{}y", "\n".repeat(n))),
+        ("one word", |n| format!("FROM a\nRUN {}", "w".repeat(n))),
+    ];
+    for (name, shape) in shapes {
+        is_linear(name, shape, |text| drop(lint::lint(text, &parse(text).0)));
+    }
+}
+
+#[test]
 fn expanding_is_linear() {
     let lex = expand::Lex::new('\\');
     for piece in ["$a ", "'a' ", "\"$a\" ", "${a:-b}", "\\a", "a<<b"] {

@@ -44,7 +44,7 @@ fn stages_and_global_args() {
 
 #[test]
 fn headers_keep_what_the_history_shows() {
-    let text = "FROM a\n# one\n# two\nrun  a \\\n  # no\n  b \\\n\n  <<E\nbody\nE\n#\nCMD x";
+    let text = "FROM a\n# none\n\n# one\n# two\nrun  a \\\n  # no\n  b \\\n\n  <<E\nbody\nE\n#\nCMD x";
     let (file, errors) = parse(text);
     assert!(errors.is_empty(), "{errors:?}");
     let run = &file.stages[0].instructions[0].header;

@@ -15,7 +15,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-pub use raw::starts_like_tar;
+pub(super) use raw::starts_like_tar;
 pub use reader::TarReader;
 pub use writer::TarWriter;
 

@@ -89,7 +89,7 @@ fn brackets(op: &Op) -> (&'static str, &'static str) {
 fn entities(text: &str) -> String {
     let mut out = String::new();
     for c in text.chars() {
-        if c.is_alphanumeric() || " ./:_-,=+@".contains(c) {
+        if c.is_alphanumeric() || " ./:_-,=+@…".contains(c) {
             out.push(c);
         } else {
             let _ = write!(out, "#{};", u32::from(c));

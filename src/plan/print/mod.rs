@@ -1,8 +1,10 @@
 //! A plan for people and programs: text, JSON, DOT and Mermaid. Pure.
 
+mod calls;
 mod details;
 mod graph;
 
+pub use calls::{outline_json, outline_text, targets_json, targets_text};
 pub use graph::{dot, mermaid};
 
 use super::op::{BuildPlan, HistoryEntry, Target, Vertex, VertexId};

@@ -1,6 +1,9 @@
 //! Tests of the whole way from text to plan.
 
 mod conformance;
+mod printing;
+mod properties;
+mod rounds;
 mod snapshots;
 
 use super::*;

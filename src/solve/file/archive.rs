@@ -4,28 +4,13 @@ use super::draft::{Content, Draft};
 use super::error::Error;
 use super::place::How;
 use super::select::{Pick, below};
-use crate::layer::{self, Entry, EntryKind, EntryPath, TarReader, starts_like_tar};
+use crate::layer::{self, Decoder, Entry, EntryKind, EntryPath, TarReader};
 use crate::snapshot::{Kind, Tree, follow};
-use std::io::{self, BufReader, Read};
-
-/// What magic bytes say about a file.
-fn decompress<'a>(mut file: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
-    let mut head = Vec::new();
-    file.by_ref().take(6).read_to_end(&mut head)?;
-    let whole = BufReader::with_capacity(128 << 10, io::Cursor::new(head.clone()).chain(file));
-    Ok(match head.as_slice() {
-        [0x1f, 0x8b, 0x08, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(whole)),
-        [b'B', b'Z', b'h', ..] => Box::new(bzip2::bufread::MultiBzDecoder::new(whole)),
-        [0xfd, b'7', b'z', b'X', b'Z', 0] => Box::new(lzma_rust2::XzReader::new(whole, true)),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(zstd::Decoder::with_buffer(whole)?),
-        _ => Box::new(whole),
-    })
-}
+use std::io::Read;
 
 /// Whether a regular file is an archive: it begins with an entry, whatever is in it.
 pub(super) fn is_archive(tree: &dyn Tree, path: &EntryPath) -> Result<bool, Error> {
-    let Ok(stream) = decompress(tree.open(path)?) else { return Ok(false) };
-    Ok(starts_like_tar(stream))
+    Ok(layer::is_archive(tree.open(path)?))
 }
 
 /// The archives that a step unpacks.
@@ -60,7 +45,7 @@ pub(super) fn read(
     path: &EntryPath,
     mut each: impl FnMut(usize, Entry, &mut dyn Read) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let stream = decompress(tree.open(path)?).map_err(|source| layer::Error::Read { offset: 0, source })?;
+    let stream = Decoder::new(tree.open(path)?).map_err(|source| layer::Error::Read { offset: 0, source })?;
     let mut tar = TarReader::archive(stream);
     let mut number = 0;
     while let Some(entry) = tar.next_entry()? {

@@ -73,8 +73,8 @@ pub struct Input<'a> {
 
 /// Writes the layer that `op` makes on `base` to `sink`, and says how many entries it has: with none, nothing changed.
 ///
-/// `inputs` are those of the copies among the actions that copy from a vertex, in order. What is made rather than copied, directories on the way
-/// and heredocs, gets the time `made`. With `--link` the base isn't looked at.
+/// `inputs` are those of the copies among the actions that copy from a vertex, in order. What is made rather than
+/// copied, directories on the way and heredocs, gets the time `made`. With `--link` the base isn't looked at.
 pub fn write(
     op: &FileOp,
     base: &dyn Tree,

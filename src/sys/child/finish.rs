@@ -61,18 +61,19 @@ fn above(fd: RawFd) -> Done<RawFd> {
     if copy >= 0 { Ok(copy) } else { fail("fcntl(F_DUPFD)", identity::last_errno()) }
 }
 
-/// Gives every signal its default action (the maker may ignore some, as Rust programs do SIGPIPE) and unblocks all.
+/// Gives every signal its default action (the maker may ignore some, as Rust programs do SIGPIPE) and unblocks all. Raw
+/// calls, as the C library leaves two signals out that it has uses of its own for.
 fn default_signals() {
-    // SAFETY: zeroes are SIG_DFL with an empty mask; the table of actions is the child's own. What can't be set (SIGKILL)
-    // is as it should be.
+    const SIZE: usize = 8;
+    // Room for the kernel's `struct sigaction` of any architecture; zeroes are SIG_DFL with an empty mask.
+    let zeroes = [0u64; 8];
+    // SAFETY: the kernel only reads the zeroes; the table of actions is the child's own. What can't be set (SIGKILL) is as
+    // it should be.
     unsafe {
-        let default: libc::sigaction = std::mem::zeroed();
         for number in 1..=64 {
-            libc::sigaction(number, &raw const default, std::ptr::null_mut());
+            libc::syscall(libc::SYS_rt_sigaction, number, zeroes.as_ptr(), std::ptr::null::<u64>(), SIZE);
         }
-        let mut none: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&raw mut none);
-        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, zeroes.as_ptr(), std::ptr::null::<u64>(), SIZE);
     }
 }
 

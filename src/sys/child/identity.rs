@@ -11,7 +11,9 @@ use std::os::fd::AsRawFd;
 /// The reason of the last call of the C library that failed.
 pub(super) fn last_errno() -> Errno {
     // SAFETY: the location is this thread's own, which is the waiting maker's.
-    Errno::from_raw_os_error(unsafe { *libc::__errno_location() })
+    let number = unsafe { *libc::__errno_location() };
+    // 0 says that nothing failed, which an `Errno` can't.
+    if number > 0 { Errno::from_raw_os_error(number) } else { Errno::IO }
 }
 
 /// Leaves a namespace, or the shared table of open files.
@@ -26,8 +28,10 @@ pub(super) fn new_keyring() -> Done {
     const JOIN_SESSION_KEYRING: libc::c_long = 1;
     // SAFETY: a null name asks for an anonymous keyring.
     let result = unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>()) };
+    if result >= 0 {
+        return Ok(());
+    }
     match last_errno() {
-        _ if result >= 0 => Ok(()),
         Errno::NOSYS | Errno::PERM => Ok(()),
         errno => fail("keyctl", errno),
     }
