@@ -5,7 +5,7 @@ use crate::layer::{Compression, Timestamp};
 use crate::report::Reporter;
 use crate::sandbox::Executor;
 use crate::snapshot::Snapshotter;
-use crate::source::{LocalTree, Puller};
+use crate::source::{LocalTree, Puller, Remotes};
 use crate::store::Store;
 use crate::sys::Cancel;
 use std::collections::BTreeMap;
@@ -22,6 +22,8 @@ pub struct Env {
     pub executor: Arc<dyn Executor>,
     /// Where layers come from.
     pub puller: Puller,
+    /// Where repositories and files of web servers come from.
+    pub remotes: Remotes,
     /// The contexts by the names that [`LocalOp`](crate::plan::op::LocalOp) uses.
     pub contexts: BTreeMap<String, Arc<LocalTree>>,
     /// Secrets by id.

@@ -13,7 +13,7 @@ use crate::report::{Diagnostic, Event, Kind, Problem};
 use crate::sandbox::{self, RootExecutor};
 use crate::snapshot::Overlay;
 use crate::solve::{self, Options};
-use crate::source::{DockerfileText, Git, LocalTree, Puller, Resolver, ignore_rules};
+use crate::source::{DockerfileText, Git, LocalTree, Puller, Remotes, Resolver, ignore_rules};
 use outputs::Outputs;
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -63,6 +63,7 @@ async fn build(
         snapshots: Arc::new(Overlay),
         executor: executor(&plan, session)?,
         puller: puller(session),
+        remotes: remotes(session, env),
         contexts: contexts(session, &request.source, read, env)?,
         secrets: secrets(&request.secrets, env)?,
         reporter: session.reporter.clone(),
@@ -77,6 +78,12 @@ async fn build(
 /// Layers from the registries.
 pub fn puller(session: &Session) -> Puller {
     Puller::new(session.store.clone(), session.registry.clone(), session.reporter.clone(), session.cancel.clone())
+}
+
+/// Repositories and files of web servers.
+fn remotes(session: &Session, env: &Env) -> Remotes {
+    let (store, client, cancel) = (session.store.clone(), session.registry.clone(), session.cancel.clone());
+    Remotes { store, client, git: git(session, env), cancel }
 }
 
 /// Repositories by the git program.
