@@ -66,7 +66,7 @@ async fn build(
         remotes: Remotes {
             store: session.store.clone(),
             client: session.registry.clone(),
-            git,
+            git: git(session, env),
             cancel: session.cancel.clone(),
         },
         contexts: contexts(session, &request.source, read, env)?,
