@@ -1,6 +1,8 @@
 //! What a sandbox costs over `fork` and `exec`: runs `/bin/true` of busybox many times both ways. As root, by hand:
 //! `cargo run --release --example sandbox_cost [COUNT [FOLDER]]`.
 
+#![allow(clippy::print_stdout, reason = "it prints what it measured")]
+
 use kiln::sandbox::{Executor as _, Network, RootExecutor, Spec};
 use kiln::sys::{Cancel, RootMount};
 use std::time::{Duration, Instant};

@@ -115,14 +115,18 @@ impl Session {
 
     /// Does the work, stopped by the first Ctrl-C in good order and by the second at once.
     pub fn run<T>(self, work: impl AsyncFnOnce(&Self) -> Result<T, Problem>) -> Result<T, Problem> {
+        let sweeper = self.store.clone();
+        // What killed builds left; whether it can be removed is no concern of this one's.
+        self.runtime.spawn_blocking(move || sweeper.sweep());
         let done = self.runtime.block_on(async {
             tokio::spawn(watch(self.cancel.clone(), self.handed.clone()));
             work(&self).await
         });
-        let Self { runtime, drawing, reporter, registry, .. } = self;
+        let Self { runtime, drawing, reporter, registry, store, .. } = self;
         drop((reporter, registry));
         // Whatever still blocks belongs to a build that is over.
         runtime.shutdown_background();
+        let _ = store.end();
         drawing.finish();
         done
     }

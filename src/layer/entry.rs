@@ -2,6 +2,7 @@
 
 use super::{EntryPath, Error};
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::Read;
 
 /// One file of a layer, a directory, or the mark that one of a lower layer is gone.
@@ -75,11 +76,21 @@ pub trait EntrySink {
     /// Adds one entry. `content` is read only for [`EntryKind::File`], and must give exactly as many bytes as its size
     /// says; anything else is an error, since the file changed while it was read.
     fn add(&mut self, entry: &Entry, content: &mut dyn Read) -> Result<(), Error>;
+
+    /// Adds a regular file whose content is that of an open file from where it stands: for sinks that know a quicker way
+    /// than reading it.
+    fn add_file(&mut self, entry: &Entry, mut content: &File) -> Result<(), Error> {
+        self.add(entry, &mut content)
+    }
 }
 
 impl<S: EntrySink + ?Sized> EntrySink for &mut S {
     fn add(&mut self, entry: &Entry, content: &mut dyn Read) -> Result<(), Error> {
         (**self).add(entry, content)
+    }
+
+    fn add_file(&mut self, entry: &Entry, content: &File) -> Result<(), Error> {
+        (**self).add_file(entry, content)
     }
 }
 

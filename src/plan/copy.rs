@@ -8,6 +8,7 @@ use super::state::State;
 use super::{chmod, config, names, paths, words};
 use crate::dockerfile::ast::{Add, Copy, FileSource, Files, Heredoc, Instruction, Word};
 use crate::dockerfile::expand::Lex;
+use crate::dockerfile::quote::quoted;
 use crate::oci::Digest;
 use crate::report::{Diagnostic, Span};
 
@@ -24,8 +25,11 @@ pub(super) fn copy(
         Some(Err(stage)) => {
             let span = copy.from.as_ref().map_or(instruction.header.span, |f| f.span);
             let shown = state.names.stage.clone().unwrap_or_default();
-            let message =
-                format!("cannot copy from stage {stage:?}, it needs to be defined before current stage {shown:?}");
+            let message = format!(
+                "cannot copy from stage {}, it needs to be defined before current stage {}",
+                quoted(&stage),
+                quoted(&shown)
+            );
             return Err(Diagnostic::error(span, message));
         }
     };
@@ -197,7 +201,7 @@ impl<'p, 'c, 'a> Planner<'p, 'c, 'a> {
         }
         if let Some(checksum) = &self.checksum {
             if !url.checksum.is_empty() && url.checksum != checksum.text {
-                let message = format!("checksum mismatch {:?} != {:?}", checksum.text, url.checksum);
+                let message = format!("checksum mismatch {} != {}", quoted(&checksum.text), quoted(&url.checksum));
                 return Err(Diagnostic::error(checksum.span, message));
             }
             url.checksum.clone_from(&checksum.text);

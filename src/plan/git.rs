@@ -2,6 +2,7 @@
 //!
 //! `https://host/repo.git`, `git://…`, `ssh://…`, `git@host:path`; behind it `?key=value&…` or `#reference:folder`.
 
+use crate::dockerfile::quote::quoted;
 use std::collections::BTreeMap;
 
 /// A git source, taken apart.
@@ -63,7 +64,7 @@ impl GitUrl {
         let mut fields = BTreeMap::new();
         for (key, value) in url::form_urlencoded::parse(query.as_bytes()).into_owned() {
             if fields.insert(key.clone(), value).is_some() {
-                return Err(format!("query {key:?} has multiple values"));
+                return Err(format!("query {} has multiple values", quoted(&key)));
             }
         }
         for (key, value) in &fields {
@@ -86,7 +87,7 @@ impl GitUrl {
 
     fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
         if value.is_empty() && !matches!(key, "submodules" | "keep-git-dir") {
-            return Err(format!("query {key:?} has no value"));
+            return Err(format!("query {} has no value", quoted(key)));
         }
         match key {
             "ref" => agree("ref", &mut self.reference, value)?,
@@ -95,7 +96,7 @@ impl GitUrl {
             "keep-git-dir" => self.keep_git_dir = Some(flag(key, value)?),
             "submodules" => self.submodules = Some(flag(key, value)?),
             "tag" | "branch" => {}
-            _ => return Err(format!("unexpected query {key:?}")),
+            _ => return Err(format!("unexpected query {}", quoted(key))),
         }
         Ok(())
     }
@@ -104,14 +105,18 @@ impl GitUrl {
 /// Sets what is unset, or is the same.
 fn agree(what: &str, slot: &mut String, value: &str) -> Result<(), String> {
     if !slot.is_empty() && slot != value {
-        return Err(format!("{what} conflicts: {slot:?} vs {value:?}"));
+        return Err(format!("{what} conflicts: {} vs {}", quoted(slot), quoted(value)));
     }
     value.clone_into(slot);
     Ok(())
 }
 
 fn flag(key: &str, value: &str) -> Result<bool, String> {
-    if value.is_empty() { Ok(true) } else { go_bool(value).ok_or_else(|| format!("invalid {key} value: {value:?}")) }
+    if value.is_empty() {
+        Ok(true)
+    } else {
+        go_bool(value).ok_or_else(|| format!("invalid {key} value: {}", quoted(value)))
+    }
 }
 
 /// Go's `strconv.ParseBool`.

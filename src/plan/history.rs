@@ -1,5 +1,7 @@
 //! Go's ways to print values, which the history of an image shows.
 
+use crate::dockerfile::quote::quoted;
+
 /// A list of strings as `%v`: `[a b]`.
 pub(super) fn list<S: AsRef<str>>(items: impl IntoIterator<Item = S>) -> String {
     let items: Vec<String> = items.into_iter().map(|i| i.as_ref().to_owned()).collect();
@@ -8,7 +10,7 @@ pub(super) fn list<S: AsRef<str>>(items: impl IntoIterator<Item = S>) -> String 
 
 /// A list of strings as `%q`: `["a" "b"]`.
 pub(super) fn quoted_list(items: &[String]) -> String {
-    list(items.iter().map(|i| crate::dockerfile::quote::quoted(i)))
+    list(items.iter().map(|i| quoted(i)))
 }
 
 /// A duration as Go's `time.Duration` prints it: `1m30s`, `1.5s`, `250ms`.

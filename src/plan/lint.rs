@@ -5,6 +5,7 @@ use super::globals::Globals;
 use super::suggest;
 use crate::dockerfile::ast::{Dockerfile, Stage, Word};
 use crate::dockerfile::expand::{Expanded, Lex};
+use crate::dockerfile::quote::quoted;
 use crate::oci::{Platform, Reference};
 use crate::report::{Diagnostic, Span};
 use std::collections::BTreeSet;
@@ -96,7 +97,7 @@ pub(super) fn from_platform(
     let Some(platform) = expanded.text.parse::<Platform>().ok().filter(|_| constant) else { return };
     let name = stage.from.name.as_ref().map(|n| n.text.to_lowercase()).unwrap_or_default();
     if !name.contains(&platform.os) && !name.contains(&platform.arch) {
-        let message = format!("FROM --platform flag should not use constant value {:?}", expanded.text);
+        let message = format!("FROM --platform flag should not use constant value {}", quoted(&expanded.text));
         findings.warn("FromPlatformFlagConstDisallowed", word.span, message);
     }
 }
@@ -125,6 +126,6 @@ pub(super) fn base_platform(name: &str, wanted: &Platform, actual: &Platform, sp
 
 /// `WorkdirRelativePath`.
 pub(super) fn relative_workdir(path: &str, span: Span, findings: &mut Findings) {
-    let message = format!("Relative workdir {path:?} can have unexpected results if the base image changes");
+    let message = format!("Relative workdir {} can have unexpected results if the base image changes", quoted(path));
     findings.warn("WorkdirRelativePath", span, message);
 }

@@ -7,6 +7,7 @@ use super::run::reads_files;
 use super::state::State;
 use crate::dockerfile::ast::{self, MountKind, Run, Word};
 use crate::dockerfile::mount::ram_in_bytes;
+use crate::dockerfile::quote::quoted;
 use crate::report::{Diagnostic, Span};
 
 /// The mounts of a RUN, and the names of the variables that secrets are put in.
@@ -137,7 +138,7 @@ impl Reader<'_, '_, '_> {
     fn target(&self) -> Result<String, Diagnostic> {
         let target = paths::join(&self.state.dir(), text(&self.mount.target));
         if target == "/" {
-            return Err(Diagnostic::error(self.span(), format!("invalid mount target {target:?}")));
+            return Err(Diagnostic::error(self.span(), format!("invalid mount target {}", quoted(&target))));
         }
         Ok(target)
     }
@@ -152,8 +153,9 @@ impl Reader<'_, '_, '_> {
             Some(Ok(tree)) => Ok(Some(tree)),
             Some(Err(stage)) => {
                 let message = format!(
-                    "cannot mount from stage {stage:?} to {:?}, stage needs to be defined before current command",
-                    text(&self.mount.target)
+                    "cannot mount from stage {} to {}, stage needs to be defined before current command",
+                    quoted(&stage),
+                    quoted(text(&self.mount.target))
                 );
                 Err(Diagnostic::error(self.span(), message))
             }

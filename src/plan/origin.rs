@@ -4,6 +4,7 @@ use super::args::{BuildArgs, Context};
 use super::git::GitUrl;
 use super::resolved::{GitKey, HttpKey, ImageKey, ImageName};
 use super::stages::{External, Stages};
+use crate::dockerfile::quote::quoted;
 use crate::oci::{Platform, Reference};
 use crate::report::Diagnostic;
 
@@ -61,7 +62,7 @@ fn not_a_reference(external: &External, stages: &Stages<'_>) -> Diagnostic {
         Ok(_) => "invalid reference format: repository name must be lowercase",
         Err(_) => "invalid reference format",
     };
-    let error = Diagnostic::error(external.span, format!("failed to parse stage name {text:?}: {why}"));
+    let error = Diagnostic::error(external.span, format!("failed to parse stage name {}: {why}", quoted(text)));
     match stages.find(text) {
         Some(id) => {
             error.hint(format!("did you mean the stage {}? FROM takes its name in lower case", stages.shown_name(id)))
@@ -90,7 +91,7 @@ fn of_context(name: &str, context: &Context, external: &External, platform: &Pla
         },
         Context::Http(url) => Origin::Http(HttpKey { url: url.clone(), checksum: None }, name.to_owned()),
         // Where the stage exists, `Stages` has put it in the context's place.
-        Context::Target(stage) => return Err(wrong(format!("target stage {stage:?} could not be found"))),
+        Context::Target(stage) => return Err(wrong(format!("target stage {} could not be found", quoted(stage)))),
     })
 }
 

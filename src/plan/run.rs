@@ -7,6 +7,7 @@ use super::state::State;
 use super::{mounts, names, words};
 use crate::dockerfile::ast::{CommandLine, Form, Instruction, MountKind, Run, Word};
 use crate::dockerfile::expand::{Lex, Variables};
+use crate::dockerfile::quote::quoted;
 use crate::report::Diagnostic;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -98,7 +99,7 @@ fn network(cx: &Cx<'_, '_>, word: Option<&Word>) -> Result<Network, Diagnostic> 
         "host" => {
             Err(Diagnostic::error(word.span, "network.host is not allowed").hint("allow it with --allow network.host"))
         }
-        other => Err(Diagnostic::error(word.span, format!("invalid network mode {other:?}"))),
+        other => Err(Diagnostic::error(word.span, format!("invalid network mode {}", quoted(other)))),
     }
 }
 
@@ -112,7 +113,7 @@ fn insecure(cx: &Cx<'_, '_>, word: Option<&Word>) -> Result<bool, Diagnostic> {
             let error = Diagnostic::error(word.span, "security.insecure is not allowed");
             Err(error.hint("allow it with --allow security.insecure"))
         }
-        other => Err(Diagnostic::error(word.span, format!("security {other:?} is not valid"))),
+        other => Err(Diagnostic::error(word.span, format!("security {} is not valid", quoted(other)))),
     }
 }
 

@@ -6,6 +6,7 @@ use super::globals::Globals;
 use super::lint::{self, Findings};
 use super::{suggest, words};
 use crate::dockerfile::ast::{self, Dockerfile, Escape, Instruction, Kind};
+use crate::dockerfile::quote::quoted;
 use crate::oci::Platform;
 use crate::report::{Diagnostic, Span};
 use std::borrow::Cow;
@@ -221,7 +222,7 @@ impl<'a> Stages<'a> {
         let number = || wanted.parse().ok().filter(|n| *n < self.list.len());
         self.find(wanted).or_else(number).ok_or_else(|| {
             let shown: Vec<String> = (0..self.list.len()).map(|id| self.shown_name(id)).collect();
-            let message = format!("target stage {wanted:?} could not be found");
+            let message = format!("target stage {} could not be found", quoted(wanted));
             let message = suggest::with_suggestion(message, wanted, shown.iter().map(String::as_str));
             Diagnostic::error(Span::default(), message)
         })

@@ -12,6 +12,7 @@ use super::stages::{Base, Command, External, Source, Stage, StageId, Stages};
 use super::state::State;
 use super::triggers;
 use crate::dockerfile::ast::Kind;
+use crate::dockerfile::quote::quoted;
 use crate::oci::Platform;
 use crate::report::{Diagnostic, Span};
 
@@ -213,7 +214,7 @@ impl<'s, 'a> Walk<'s, 'a> {
             Some(state) => state.into_child(),
             None => {
                 let name = self.stages.shown_name(base);
-                let message = format!("stage {name:?} needs to be defined before a stage that stands on it");
+                let message = format!("stage {} needs to be defined before a stage that stands on it", quoted(&name));
                 self.shared.findings.error(Diagnostic::error(span, message));
                 State::scratch(self.platform)
             }

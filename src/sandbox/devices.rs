@@ -5,7 +5,9 @@ use super::{Error, Spec};
 use crate::sys::child::step::TargetKind;
 use crate::sys::child::{Slot, Step};
 use rustix::mount::MountAttrFlags;
-use std::ffi::CStr;
+use std::ffi::{CStr, OsStr};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
 /// Name and number of the devices; all can be read and written by everybody.
 const DEVICES: [(&CStr, u32, u32); 6] =
@@ -38,14 +40,32 @@ pub(super) struct Mounted {
     pub(super) pts: Slot,
 }
 
+/// Makes the devices, while the host's files can be seen, each a mount of its own.
+///
+/// The process may make device nodes (CAP_MKNOD is in Docker's set, and a layer may hold any), but must not reach the host's
+/// disks through them. So no mount that it can write to lets devices be opened, `/dev` neither; what can be opened are these
+/// nodes alone, which lie where it can't write.
+pub(super) fn prepare(builder: &mut Builder, spec: &Spec) -> Result<Vec<(&'static CStr, Slot)>, Error> {
+    if spec.insecure {
+        return Ok(Vec::new());
+    }
+    let flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    DEVICES.iter().map(|(name, major, minor)| Ok((*name, builder.device(*major, *minor, flags)?))).collect()
+}
+
 /// Adds the steps that mount `/dev`.
-pub(super) fn mount(builder: &mut Builder, spec: &Spec) -> Result<Mounted, Error> {
-    let flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_STRICTATIME;
+pub(super) fn mount(builder: &mut Builder, spec: &Spec, devices: Vec<(&'static CStr, Slot)>) -> Result<Mounted, Error> {
+    let mut flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_STRICTATIME;
+    if !spec.insecure {
+        flags |= MountAttrFlags::MOUNT_ATTR_NODEV;
+    }
     let dir = builder.file_system(c"tmpfs", &[("mode", Some("755")), ("size", Some("65536k"))], flags)?;
     let on = builder.target(c"/dev", TargetKind::Folder, true);
     builder.push(Step::Mount { mount: dir, on, path: c"/dev".to_owned() });
-    for (name, major, minor) in DEVICES {
-        builder.push(Step::Device { dir, name, major, minor, block: false, mode: 0o666 });
+    for (name, mount) in devices {
+        let path = Path::new("/dev").join(OsStr::from_bytes(name.to_bytes()));
+        builder.push(Step::File { dir, name: name.to_owned(), content: Vec::new(), mode: 0, uid: 0, gid: 0 });
+        builder.place(mount, &path, TargetKind::File)?;
     }
     if spec.insecure {
         insecure(builder, dir);
@@ -53,6 +73,12 @@ pub(super) fn mount(builder: &mut Builder, spec: &Spec) -> Result<Mounted, Error
     for (name, target) in LINKS {
         builder.push(Step::Link { dir, name: c_string(name)?, target: c_string(target)? });
     }
+    let pts = special(builder, spec, dir)?;
+    Ok(Mounted { dir, pts })
+}
+
+/// Terminals, shared memory and message queues; gives the first.
+fn special(builder: &mut Builder, spec: &Spec, dir: Slot) -> Result<Slot, Error> {
     let quiet = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let options = [("newinstance", None), ("ptmxmode", Some("0666")), ("mode", Some("0620")), ("gid", Some("5"))];
     let pts = builder.file_system(c"devpts", &options, quiet)?;
@@ -60,21 +86,20 @@ pub(super) fn mount(builder: &mut Builder, spec: &Spec) -> Result<Mounted, Error
     let quiet = quiet | MountAttrFlags::MOUNT_ATTR_NODEV;
     let shm = builder.file_system(c"tmpfs", &[("mode", Some("1777")), ("size", Some(&size))], quiet)?;
     let mqueue = builder.file_system(c"mqueue", &[], quiet)?;
-    for (mount, name, path) in
-        [(pts, "pts", c"/dev/pts"), (shm, "shm", c"/dev/shm"), (mqueue, "mqueue", c"/dev/mqueue")]
-    {
+    for (mount, name) in [(pts, "pts"), (shm, "shm"), (mqueue, "mqueue")] {
+        let path = c_string(Path::new("/dev").join(name))?;
         builder.push(Step::Folder { dir, name: c_string(name)?, mode: 0o755 });
-        let on = builder.target(path, TargetKind::Folder, true);
-        builder.push(Step::Mount { mount, on, path: path.to_owned() });
+        let on = builder.target(&path, TargetKind::Folder, true);
+        builder.push(Step::Mount { mount, on, path });
     }
-    Ok(Mounted { dir, pts })
+    Ok(pts)
 }
 
 fn insecure(builder: &mut Builder, dir: Slot) {
-    for (name, major, minor) in INSECURE {
-        builder.push(Step::Device { dir, name, major, minor, block: false, mode: 0o666 });
+    for (name, major, minor) in DEVICES.into_iter().chain(INSECURE) {
+        builder.push(Step::Device { dir, name: name.to_owned(), major, minor, block: false, mode: 0o666 });
     }
     for (minor, name) in (0..).zip(LOOPS) {
-        builder.push(Step::Device { dir, name, major: 7, minor, block: true, mode: 0o666 });
+        builder.push(Step::Device { dir, name: name.to_owned(), major: 7, minor, block: true, mode: 0o666 });
     }
 }

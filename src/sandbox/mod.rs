@@ -10,6 +10,7 @@
 //! | [`Executor`] | who runs it; the contract of every isolation level |
 //! | [`root`] | the level `root`: namespaces made by root |
 //! | `program` | a spec to the steps of a child |
+//! | `command` | its program and arguments |
 //! | `overlay` | short paths for overlayfs |
 //! | `devices` | `/dev` |
 //! | `kernel` | `/proc`, `/sys`, control groups, and what of them is hidden |
@@ -22,6 +23,7 @@
 //! | [`probe`] | which levels work here |
 
 pub mod cgroup;
+mod command;
 mod control;
 mod devices;
 mod error;

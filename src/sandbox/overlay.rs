@@ -60,7 +60,7 @@ fn overlay(
             out,
         }));
     }
-    let short = |path: &PathBuf| c_string(&short(path));
+    let short = |path: &PathBuf| c_string(short(path));
     let lowers = lowers.iter().map(short).collect::<Result<_, _>>()?;
     let upper = upper.map(|(upper, work)| Ok::<_, Error>((short(upper)?, short(work)?))).transpose()?;
     Ok(Step::Overlay(Overlay { base: base_path, lowers, upper, out }))

@@ -56,12 +56,12 @@ pub fn limits() -> Vec<Limit> {
 
 fn why(error: &Error) -> String {
     match error {
-        Error::Part { part: Part::Mount(at), source } => format!(
+        Error::Part { part: Part::Mount(at), source } if !source.is_denied() => format!(
             "{source}: no overlay can be made in {}; the store must be on a file system like ext4, xfs, btrfs or tmpfs \
              (not on overlayfs itself)",
             at.display()
         ),
-        Error::Call(call) if call.is_denied() => format!("{call}: {NEEDS_ROOT}"),
+        Error::Call(call) | Error::Part { source: call, .. } if call.is_denied() => format!("{call}: {NEEDS_ROOT}"),
         Error::Call(call) if call.errno == rustix::io::Errno::NOSYS => format!("{call}: it needs Linux 5.12"),
         Error::Call(call) => call.to_string(),
         other => other.to_string(),

@@ -5,12 +5,11 @@ use super::cgroup::Shown;
 use super::error::Part;
 use super::overlay::{self, Way};
 use super::spec::clean;
-use super::{Error, Mount, MountKind, Spec, Stdio, User, devices, kernel, network_files};
+use super::{Error, Mount, MountKind, Spec, Stdio, User, command, devices, kernel, network_files};
 use crate::sys::RootMount;
-use crate::sys::child::step::{Exec, FileSystem, Identity, Pointers, Stdio as Streams, Stream, Target, TargetKind};
+use crate::sys::child::step::{FileSystem, Identity, Stdio as Streams, Stream, Target, TargetKind};
 use crate::sys::child::{Program, Slot, Step};
 use rustix::mount::MountAttrFlags;
-use rustix::process::Resource;
 use rustix::thread::CapabilitySet;
 use std::ffi::{CStr, CString, OsStr};
 use std::ops::Range;
@@ -69,6 +68,7 @@ pub(super) fn prepare(spec: &Spec, place: Place<'_>, streams: [Stream; 3]) -> Re
     let mut builder = Builder::new(spec, place.way)?;
     builder.namespaces(spec, place.join)?;
     let root = builder.root(&spec.root)?;
+    let devices = devices::prepare(&mut builder, spec)?;
     let files = builder.files(network(spec, place.resolv_conf).into_iter())?;
     let kernel = kernel::prepare(&mut builder, spec, place.cgroups)?;
     let mut sources = Vec::new();
@@ -78,7 +78,7 @@ pub(super) fn prepare(spec: &Spec, place: Place<'_>, streams: [Stream; 3]) -> Re
         sources.push((at, source));
     }
     builder.enter(root)?;
-    let dev = devices::mount(&mut builder, spec)?;
+    let dev = devices::mount(&mut builder, spec, devices)?;
     kernel::mount(&mut builder, spec, kernel, dev.dir)?;
     for (path, file) in files {
         builder.place(file, Path::new(path), TargetKind::File)?;
@@ -94,7 +94,7 @@ pub(super) fn prepare(spec: &Spec, place: Place<'_>, streams: [Stream; 3]) -> Re
     let streams = Streams { streams, terminal: terminal.is_some() };
     builder.process(spec, streams)?;
     builder.rights(spec, place.permitted, place.filter);
-    let exec = exec(spec)?;
+    let exec = command::exec(spec)?;
     let candidates = exec.candidates.clone();
     builder.push(Step::Exec(exec));
     let Builder { program, parts, .. } = builder;
@@ -131,6 +131,8 @@ pub(super) struct Builder {
     scratch: CString,
     /// The tmpfs that holds files, once there is one, and how many it holds.
     held: Option<(Slot, usize)>,
+    /// What no mount that the process can write to has: devices that can be opened, unless it may do anything.
+    guard: MountAttrFlags,
     parts: Vec<(Range<usize>, Part)>,
 }
 
@@ -141,7 +143,8 @@ impl Builder {
             RootMount::Dir(dir) => dir,
         };
         let scratch = c_string(scratch)?;
-        Ok(Self { program: Program::default(), way, scratch, held: None, parts: Vec::new() })
+        let guard = if spec.insecure { MountAttrFlags::empty() } else { MountAttrFlags::MOUNT_ATTR_NODEV };
+        Ok(Self { program: Program::default(), way, scratch, held: None, guard, parts: Vec::new() })
     }
 
     /// Adds steps that belong to a part of the spec.
@@ -158,6 +161,7 @@ impl Builder {
         let step = overlay::mount(root, self.way, &at, mount)?;
         let mounted = matches!(step, Step::OverlayByMount(_));
         self.push(step);
+        self.push(Step::SetFlags { mount, flags: self.guard });
         Ok(Root { mount, at: (!mounted).then_some(at) })
     }
 
@@ -205,6 +209,13 @@ impl Builder {
     ) -> Result<Slot, Error> {
         let (dir, name) = self.held()?;
         self.push(Step::File { dir, name: name.clone(), content, mode, uid, gid });
+        Ok(self.shown(dir, name, flags))
+    }
+
+    /// A character device that everybody may use.
+    pub(super) fn device(&mut self, major: u32, minor: u32, flags: MountAttrFlags) -> Result<Slot, Error> {
+        let (dir, name) = self.held()?;
+        self.push(Step::Device { dir, name: name.clone(), major, minor, block: false, mode: 0o666 });
         Ok(self.shown(dir, name, flags))
     }
 
@@ -299,9 +310,8 @@ impl Builder {
             part = self.program.slot();
             self.push(Step::CloneInside { root: whole, path: c_string(path)?, out: part });
         }
-        if readonly {
-            self.push(Step::SetFlags { mount: part, flags: MountAttrFlags::MOUNT_ATTR_RDONLY });
-        }
+        let readonly = if readonly { MountAttrFlags::MOUNT_ATTR_RDONLY } else { MountAttrFlags::empty() };
+        self.push(Step::SetFlags { mount: part, flags: self.guard | readonly });
         Ok(Source::Made(part))
     }
 
@@ -314,7 +324,8 @@ impl Builder {
             Source::Tmpfs(size) => {
                 let size = size.map(|s| s.to_string());
                 let options: Vec<_> = size.iter().map(|s| ("size", Some(s.as_str()))).collect();
-                let mount = self.file_system(c"tmpfs", &options, MountAttrFlags::MOUNT_ATTR_NOSUID)?;
+                let flags = self.guard | MountAttrFlags::MOUNT_ATTR_NOSUID;
+                let mount = self.file_system(c"tmpfs", &options, flags)?;
                 let on = self.place(mount, at, TargetKind::Folder)?;
                 self.push(Step::CopyMode { from: on, to: mount });
                 Ok(())
@@ -358,7 +369,7 @@ impl Builder {
         self.push(Step::Stdio(streams));
         for (name, soft, hard) in &spec.limits.ulimits {
             let finite = |n: u64| (n != u64::MAX).then_some(n);
-            let resource = resource(name)?;
+            let resource = command::resource(name)?;
             let step = Step::Limit { resource, name: c_string(name)?, soft: finite(*soft), hard: finite(*hard) };
             self.part(Part::Limit(format!("{name}={soft}:{hard}")), |b| {
                 b.push(step);
@@ -392,55 +403,107 @@ impl Builder {
 const READ_ONLY: MountAttrFlags =
     MountAttrFlags::MOUNT_ATTR_RDONLY.union(MountAttrFlags::MOUNT_ATTR_NOSUID).union(MountAttrFlags::MOUNT_ATTR_NODEV);
 
-fn exec(spec: &Spec) -> Result<Exec, Error> {
-    let Some(program) = spec.args.first().filter(|p| !p.is_empty()) else {
-        return Err(Error::Spec("there is no command to run".into()));
-    };
-    let args = spec.args.iter().map(c_string).collect::<Result<_, _>>()?;
-    let mut env: Vec<(&str, &str)> = Vec::new();
-    for (name, value) in &spec.env {
-        env.retain(|(n, _)| n != name);
-        env.push((name, value));
-    }
-    let path = env.iter().find(|(name, _)| *name == "PATH").map_or("", |(_, value)| value);
-    let candidates = candidates(program, path)?;
-    let env = env.iter().map(|(name, value)| c_string(format!("{name}={value}"))).collect::<Result<_, _>>()?;
-    Ok(Exec { candidates, args: Pointers::new(args), env: Pointers::new(env) })
-}
-
-/// What a program's name may mean: itself if it has a slash, else a file in each folder of `PATH`. Relative folders there
-/// don't count, as in Go's lookup, which runc uses.
-fn candidates(program: &str, path: &str) -> Result<Vec<CString>, Error> {
-    if program.contains('/') {
-        return Ok(vec![c_string(program)?]);
-    }
-    path.split(':').filter(|dir| dir.starts_with('/')).map(|dir| c_string(Path::new(dir).join(program))).collect()
-}
-
-/// A resource by the name that Docker's `--ulimit` has for it.
-fn resource(name: &str) -> Result<Resource, Error> {
-    Ok(match name {
-        "core" => Resource::Core,
-        "cpu" => Resource::Cpu,
-        "data" => Resource::Data,
-        "fsize" => Resource::Fsize,
-        "locks" => Resource::Locks,
-        "memlock" => Resource::Memlock,
-        "msgqueue" => Resource::Msgqueue,
-        "nice" => Resource::Nice,
-        "nofile" => Resource::Nofile,
-        "nproc" => Resource::Nproc,
-        "rss" => Resource::Rss,
-        "rtprio" => Resource::Rtprio,
-        "rttime" => Resource::Rttime,
-        "sigpending" => Resource::Sigpending,
-        "stack" => Resource::Stack,
-        _ => return Err(Error::Spec(format!("there is no limit named {name}"))),
-    })
-}
-
 /// A string for the kernel.
 pub(super) fn c_string(text: impl AsRef<OsStr>) -> Result<CString, Error> {
     CString::new(text.as_ref().as_bytes())
         .map_err(|_| Error::Spec(format!("{:?} holds a zero byte", text.as_ref().to_string_lossy())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn steps(spec: &Spec) -> Vec<String> {
+        let filter = [libc::sock_filter { code: 6, jt: 0, jf: 0, k: libc::SECCOMP_RET_ALLOW }];
+        let place = Place {
+            way: Way::Fsconfig,
+            resolv_conf: "",
+            cgroups: Vec::new(),
+            permitted: CapabilitySet::all(),
+            filter: &filter,
+            join: Vec::new(),
+        };
+        let streams = [Stream::Inherit(0), Stream::Inherit(1), Stream::Inherit(2)];
+        let prepared = prepare(spec, place, streams).unwrap();
+        prepared.program.steps().iter().map(|s| format!("{s:?}")).collect()
+    }
+
+    fn spec() -> Spec {
+        Spec::new(RootMount::Dir("/root-folder".into()), vec!["/bin/x".into()])
+    }
+
+    /// The index of the first step whose text starts like this.
+    fn at(steps: &[String], start: &str) -> usize {
+        steps.iter().position(|s| s.starts_with(start)).unwrap_or_else(|| panic!("{start} in {steps:#?}"))
+    }
+
+    #[test]
+    fn rights_are_taken_in_the_right_order() {
+        let steps = steps(&spec());
+        let order = [
+            "DieWithMaker",
+            "PrivateMounts",
+            "CloneHost",
+            "EnterRoot",
+            "WorkIn",
+            "Stdio",
+            "Umask(18)",
+            "Seccomp",
+            "Identity",
+            "Exec",
+        ];
+        let found: Vec<usize> = order.iter().map(|s| at(&steps, s)).collect();
+        assert!(found.is_sorted(), "{found:?}");
+        assert!(steps[at(&steps, "Identity") + 1].starts_with("DieWithMaker"));
+        assert_eq!(at(&steps, "Exec"), steps.len() - 1);
+    }
+
+    #[test]
+    fn the_hosts_files_are_only_named_before_the_new_root() {
+        let mut spec = spec();
+        let root = RootMount::Dir("/elsewhere".into());
+        spec.mounts.push(Mount {
+            target: "/x/../y".into(),
+            kind: MountKind::Tree { root, path: "/a".into(), readonly: true },
+        });
+        let steps = steps(&spec);
+        let enter = at(&steps, "EnterRoot");
+        let host = |s: &String| s.starts_with("CloneHost") || s.starts_with("MountOnHost") || s.starts_with("Overlay");
+        assert!(steps.iter().skip(enter).all(|s| !host(s)));
+        assert!(steps.iter().take(enter).all(|s| !s.starts_with("Target")));
+        assert!(steps.iter().any(|s| s.contains("\"/y\"") && s.contains("Like")));
+    }
+
+    #[test]
+    fn insecure_leaves_everything_visible() {
+        let mut spec = spec();
+        spec.insecure = true;
+        let steps = steps(&spec);
+        for name in ["Mask", "Protect", "Seccomp"] {
+            assert!(steps.iter().all(|s| !s.starts_with(name)), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        let refused = |change: &dyn Fn(&mut Spec)| {
+            let mut spec = spec();
+            change(&mut spec);
+            let streams = [Stream::Inherit(0), Stream::Inherit(1), Stream::Inherit(2)];
+            let (way, permitted) = (Way::Fsconfig, CapabilitySet::empty());
+            let place = Place { way, resolv_conf: "", cgroups: vec![], permitted, filter: &[], join: vec![] };
+            prepare(&spec, place, streams).is_err()
+        };
+        assert!(!refused(&|_| ()));
+        assert!(refused(&|s| s.args.clear()));
+        assert!(refused(&|s| s.args = vec![String::new()]));
+        assert!(refused(&|s| s.args.push("a\0b".into())));
+        assert!(refused(&|s| s.cwd = "relative".into()));
+        assert!(refused(&|s| s.hostname = "a\0".into()));
+        let mount = |target: &str| Mount { target: target.into(), kind: MountKind::Tmpfs { size: None } };
+        for target in ["", "a", "/", "/a/..", "/a\0"] {
+            assert!(refused(&|s| s.mounts.push(mount(target))), "{target:?}");
+        }
+        assert!(refused(&|s| s.limits.ulimits.push(("nosuch".into(), 1, 1))));
+    }
 }

@@ -147,3 +147,49 @@ fn explained(
         None => Error::Call(failure.error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sandbox::{Mount, MountKind};
+    use crate::sys::RootMount;
+    use std::fs;
+
+    /// As on a kernel before 6.5. Needs root and Debian's busybox-static.
+    #[test]
+    fn overlays_by_mount_show_the_same() {
+        if !rustix::process::geteuid().is_root() || !std::path::Path::new("/bin/busybox").exists() {
+            eprintln!("skipped: needs root and /bin/busybox");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        for name in ["base", "l:1", "l,2", "upper", "work", "up", "wk"] {
+            fs::create_dir(path(name)).unwrap();
+        }
+        fs::copy("/bin/busybox", path("base/sh")).unwrap();
+        fs::write(path("l:1/f"), "one\n").unwrap();
+        fs::write(path("l,2/f"), "two\n").unwrap();
+        fs::write(path("l,2/g"), "two\n").unwrap();
+        let lowers = vec![path("l:1"), path("l,2")];
+        let (upper, work) = (path("upper"), path("work"));
+        let root = RootMount::Overlay { lowers: vec![path("l:1"), path("l,2"), path("base")], upper, work };
+        let command = "read a < /f; read b < /tree/g; read c < /rw/f; echo x > /rw/new; echo y > /made; echo $a $b $c";
+        let mut spec = Spec::new(root, ["/sh", "-c", command].map(String::from).to_vec());
+        let other = RootMount::Overlay { lowers: lowers.clone(), upper: path("up"), work: path("wk") };
+        let mount = |target: &str, kind| Mount { target: target.into(), kind };
+        spec.mounts = vec![
+            mount("/tree", MountKind::Layers { lowers, path: "".into() }),
+            mount("/rw", MountKind::Tree { root: other, path: "".into(), readonly: false }),
+        ];
+        let mut executor = RootExecutor::new(String::new()).unwrap();
+        executor.way = Way::Mount;
+        let mut out = Vec::new();
+        let exit = executor.run(&spec, &mut |_, bytes| out.extend_from_slice(bytes), &Cancel::new().unwrap());
+        assert!(exit.as_ref().is_ok_and(|e| e.success()), "{exit:?} {}", String::from_utf8_lossy(&out));
+        assert_eq!(out, b"one two one\n");
+        let list = |name: &str| fs::read_dir(path(name)).unwrap().map(|e| e.unwrap().file_name()).collect::<Vec<_>>();
+        assert_eq!(list("up"), ["new"]);
+        assert_eq!(list("upper"), ["made"]);
+    }
+}

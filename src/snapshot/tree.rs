@@ -194,7 +194,8 @@ pub fn fingerprint(tree: &dyn Tree, path: &EntryPath) -> Result<Fingerprint, Err
     let xattrs =
         super::at::xattrs(std::os::fd::AsFd::as_fd(&file)).map_err(|e| Error::inside("flistxattr", path, e))?;
     let mut hasher = blake3::Hasher::new();
-    let mut buffer = vec![0; 128 << 10];
+    // Most files are small: a larger buffer would cost more than it saves.
+    let mut buffer = [0; 16 << 10];
     loop {
         match file.read(&mut buffer) {
             Ok(0) => break,

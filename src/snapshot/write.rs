@@ -4,6 +4,7 @@ use super::at::{self, Kind, Meta};
 use super::tree::{MOST_LINKS, entry, missing, steps};
 use super::{Error, StackTree, Tree};
 use crate::layer::{self, Device, Entry, EntryKind, EntryPath, EntrySink, Timestamp};
+use crate::sys;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Timestamps};
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
@@ -75,7 +76,6 @@ impl FolderWriter {
     /// Makes a regular file to be written to, with [`end_file`](Self::end_file) to follow.
     pub(super) fn start_file(&mut self, entry: &Entry) -> Result<File, Error> {
         let name = self.go_to(&entry.path)?;
-        self.clear(&name, false)?;
         self.create_file(&name, &entry.path)
     }
 
@@ -94,12 +94,23 @@ impl FolderWriter {
                 let name = self.go_to(&entry.path)?;
                 self.make_dir(&name, entry)
             }
+            EntryKind::File { size } => {
+                let mut file = self.start_file(entry)?;
+                copy_exactly(content, &mut file, *size, &entry.path)?;
+                self.end_file(entry, &file)
+            }
             _ => {
                 let name = self.go_to(&entry.path)?;
                 self.clear(&name, false)?;
-                self.create(&name, entry, content)
+                self.create(&name, entry)
             }
         }
+    }
+
+    fn add_open_file(&mut self, entry: &Entry, content: &File) -> Result<(), Error> {
+        let file = self.start_file(entry)?;
+        copy_file(content, &file, entry.size(), &entry.path)?;
+        self.end_file(entry, &file)
     }
 
     /// Makes the way lead to the directory that `path` is in, and returns its name there.
@@ -269,40 +280,43 @@ impl FolderWriter {
                 let entry = entry(&self.lower, path, &meta)?;
                 match meta.kind {
                     Kind::File => {
-                        let mut content = self.lower.open(path)?;
-                        self.create(name, &entry, &mut content)
+                        let file = self.create_file(name, path)?;
+                        copy_file(&self.lower.open(path)?, &file, meta.size, path)?;
+                        set_meta(file.as_fd(), &entry)
                     }
                     Kind::Dir => Err(Error::inside("link", path, Errno::PERM)),
-                    _ => self.create(name, &entry, &mut io::empty()),
+                    _ => self.create(name, &entry),
                 }
             }
         }
     }
 
-    /// Makes anything but a directory where nothing is.
-    fn create(&mut self, name: &[u8], entry: &Entry, content: &mut dyn Read) -> Result<(), Error> {
+    /// Makes a link, a device or a pipe where nothing is.
+    fn create(&mut self, name: &[u8], entry: &Entry) -> Result<(), Error> {
         let path = &entry.path;
         match &entry.kind {
-            EntryKind::File { size } => {
-                let mut file = self.create_file(name, path)?;
-                copy_exactly(content, &mut file, *size, path)?;
-                return set_meta(file.as_fd(), entry);
-            }
             EntryKind::Symlink(target) => fs::symlinkat(target.as_slice(), &self.here()?.fd, name)
                 .map_err(|e| Error::inside("symlink", path, e))?,
             EntryKind::CharDevice(device) => self.mknod(name, path, FileType::CharacterDevice, *device)?,
             EntryKind::BlockDevice(device) => self.mknod(name, path, FileType::BlockDevice, *device)?,
             EntryKind::Fifo => self.mknod(name, path, FileType::Fifo, Device { major: 0, minor: 0 })?,
-            EntryKind::Dir | EntryKind::Hardlink(_) | EntryKind::Whiteout | EntryKind::Opaque => return Ok(()),
+            _ => return Ok(()),
         }
         self.set_meta_at(name, entry)
     }
 
-    fn create_file(&self, name: &[u8], path: &EntryPath) -> Result<File, Error> {
+    /// Makes a regular file, in place of what is there.
+    fn create_file(&mut self, name: &[u8], path: &EntryPath) -> Result<File, Error> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        fs::openat(&self.here()?.fd, name, flags, Mode::RUSR | Mode::WUSR)
-            .map(File::from)
-            .map_err(|e| Error::inside("create", path, e))
+        let create = |here: &Step| fs::openat(&here.fd, name, flags, Mode::RUSR | Mode::WUSR);
+        let created = match create(self.here()?) {
+            Err(Errno::EXIST) => {
+                self.clear(name, false)?;
+                create(self.here()?)
+            }
+            created => created,
+        };
+        created.map(File::from).map_err(|e| Error::inside("create", path, e))
     }
 
     fn mknod(&self, name: &[u8], path: &EntryPath, kind: FileType, device: Device) -> Result<(), Error> {
@@ -325,10 +339,18 @@ impl FolderWriter {
 
 impl EntrySink for FolderWriter {
     fn add(&mut self, entry: &Entry, content: &mut dyn Read) -> Result<(), layer::Error> {
-        self.add_entry(entry, content).map_err(|error| match error {
-            Error::Layer(error) => error,
-            error => layer::Error::file("unpack", &entry.path, error),
-        })
+        self.add_entry(entry, content).map_err(|error| unpacking(entry, error))
+    }
+
+    fn add_file(&mut self, entry: &Entry, content: &File) -> Result<(), layer::Error> {
+        self.add_open_file(entry, content).map_err(|error| unpacking(entry, error))
+    }
+}
+
+fn unpacking(entry: &Entry, error: Error) -> layer::Error {
+    match error {
+        Error::Layer(error) => error,
+        error => layer::Error::file("unpack", &entry.path, error),
     }
 }
 
@@ -357,7 +379,7 @@ fn both(time: Timestamp) -> Timestamps {
 }
 
 /// Copies exactly as many bytes as the entry promised.
-fn copy_exactly(from: &mut dyn Read, to: &mut File, size: u64, path: &EntryPath) -> Result<(), Error> {
+fn copy_exactly(from: &mut dyn Read, to: &mut impl Write, size: u64, path: &EntryPath) -> Result<(), Error> {
     let changed = |found| Error::Layer(layer::Error::Changed { path: path.clone(), expected: size, found });
     let copied = io::copy(&mut from.take(size), to).map_err(|e| Error::inside("write", path, e))?;
     if copied < size {
@@ -367,6 +389,23 @@ fn copy_exactly(from: &mut dyn Read, to: &mut File, size: u64, path: &EntryPath)
         Ok(0) => Ok(()),
         Ok(_) => Err(changed("more")),
         Err(e) => Err(Error::inside("read", path, e)),
+    }
+}
+
+/// Files below this size are quicker read and written than asked about what the file system could share.
+const WORTH_SHARING: u64 = 1 << 20;
+
+/// Copies exactly as many bytes as the entry promised, without them passing through here where that is possible.
+fn copy_file(mut from: &File, mut to: &File, size: u64, path: &EntryPath) -> Result<(), Error> {
+    if size < WORTH_SHARING {
+        return copy_exactly(&mut from, &mut to, size, path);
+    }
+    let copied = sys::file::copy(from, to).map_err(|e| Error::inside("write", path, e.errno))?;
+    let found = if copied < size { "fewer" } else { "more" };
+    if copied == size {
+        Ok(())
+    } else {
+        Err(layer::Error::Changed { path: path.clone(), expected: size, found }.into())
     }
 }
 

@@ -7,6 +7,7 @@ use super::problem::{self, Result};
 use super::{Read, ReadKind};
 use crate::layer::EntryPath;
 use crate::plan::BuildPlan;
+use crate::plan::glob::is_pattern;
 use crate::plan::op::{CopyAction, FileAction, MountSource, Op, Unpack, VertexId};
 use crate::snapshot::{self, Fingerprint, Meta, Tree};
 use crate::source::LocalTree;
@@ -33,11 +34,25 @@ impl ReadTree {
     /// What `copy` takes from it.
     pub fn select(&self, copy: &CopyAction) -> Result<Selection> {
         let selected = match self {
-            Self::Local(local) => file::select(copy, &**local, &Remembered(local)),
+            Self::Local(local) => {
+                prefetch(copy, local)?;
+                file::select(copy, &**local, &Remembered(local))
+            }
             Self::Other(tree) => file::select(copy, &**tree, &file::Read),
         };
         selected.map_err(problem::from)
     }
+}
+
+/// Has what a copy names walked on all threads. What a pattern may match isn't known before.
+fn prefetch(copy: &CopyAction, tree: &LocalTree) -> Result<()> {
+    for source in copy.sources.iter().filter(|s| !copy.parents && !is_pattern(s)) {
+        // What isn't a path is the selection's to tell.
+        if let Ok(path) = EntryPath::parse(source.as_bytes()) {
+            tree.prefetch(&path).map_err(problem::from)?;
+        }
+    }
+    Ok(())
 }
 
 /// The fingerprints of a context's files, most of which a former build has read.

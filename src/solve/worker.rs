@@ -12,7 +12,7 @@ use super::selecting::{self, ReadTree};
 use super::{exec, pack, reads, roots};
 use crate::layer::Packer;
 use crate::plan::BuildPlan;
-use crate::plan::op::{ExecOp, FileOp, Op, VertexId};
+use crate::plan::op::{ExecOp, FileOp, GitOp, HttpOp, Op, VertexId};
 use crate::report::{Event, Kind, Problem};
 use crate::snapshot::{EmptyTree, Tee, Tree};
 use crate::store::{KeyLock, SnapshotInfo, TempSnapshot};
@@ -87,7 +87,8 @@ impl Worker {
         let done = match &vertex.op {
             Op::Image(image) => Ok((Output::Root(Chain::of_image(&Arc::new(image.clone()))), false)),
             Op::Local(local) => self.local(&local.name).map(|tree| (tree, false)),
-            Op::Git(_) | Op::Http(_) => self.fetch(id).await.map(|tree| (tree, false)),
+            Op::Git(op) => self.git(op).await.map(|tree| (tree, false)),
+            Op::Http(op) => self.http(op).await.map(|tree| (tree, false)),
             Op::Exec(_) | Op::File(_) => self.clone().step(id, inputs).await,
         };
         match done {
@@ -111,13 +112,14 @@ impl Worker {
         }
     }
 
-    async fn fetch(&self, id: VertexId) -> Result<Output> {
-        let tree = match &self.plan.vertices[id].op {
-            Op::Git(git) => self.env.remotes.git(git).await,
-            Op::Http(http) => self.env.remotes.http(http).await,
-            _ => return Err(Problem::new(Kind::Build, "nothing to fetch")),
-        };
-        Ok(Output::Tree(ReadTree::Other(tree.map_err(problem::from)?)))
+    async fn git(&self, op: &GitOp) -> Result<Output> {
+        let tree = self.env.remotes.git(op).await.map_err(problem::from)?;
+        Ok(Output::Tree(ReadTree::Other(tree)))
+    }
+
+    async fn http(&self, op: &HttpOp) -> Result<Output> {
+        let tree = self.env.remotes.http(op).await.map_err(problem::from)?;
+        Ok(Output::Tree(ReadTree::Other(tree)))
     }
 
     /// A step that makes a layer; says whether the cache had it.

@@ -1,7 +1,7 @@
 //! A layer's blob to a snapshot: decompressed and hashed on one thread, written on another.
 
 use super::error::{Error, Result};
-use crate::layer::{self, Decoder, EntrySink as _, TarReader, Timestamp};
+use crate::layer::{self, Decoder, EntrySink as _, Format, TarReader, Timestamp};
 use crate::oci::{Descriptor, Digest, Hasher, docker};
 use crate::snapshot::{Overlay, Snapshotter as _};
 use crate::store::TempSnapshot;
@@ -73,7 +73,7 @@ fn read_ahead<T>(blob: impl Read + Send, hasher: Hasher, work: impl FnOnce(&mut 
 type Piece = io::Result<Vec<u8>>;
 
 fn send_all(blob: impl Read, mut hasher: Hasher, full: &SyncSender<Piece>, spare: &Receiver<Vec<u8>>) -> Digest {
-    let mut input = match Decoder::new(blob) {
+    let mut input = match decompress(blob) {
         Ok(input) => input,
         Err(e) => {
             let _ = full.send(Err(e));
@@ -89,6 +89,16 @@ fn send_all(blob: impl Read, mut hasher: Hasher, full: &SyncSender<Piece>, spare
         if full.send(read.map(|_| piece)).is_err() || end {
             return hasher.finish();
         }
+    }
+}
+
+/// The bytes behind a compression that is told by its first bytes, as containerd does: media types lie. But it must
+/// be one that a media type could name.
+fn decompress<R: Read>(blob: R) -> io::Result<Decoder<R>> {
+    let decoder = Decoder::new(blob)?;
+    match decoder.format() {
+        Format::Plain | Format::Gzip | Format::Zstd => Ok(decoder),
+        other => Err(io::Error::new(io::ErrorKind::InvalidData, format!("{other:?} is no compression of layers"))),
     }
 }
 
@@ -150,6 +160,12 @@ mod tests {
             assert_eq!(digest, Digest::of(&plain));
         }
         assert_eq!(read(b"").0.unwrap(), b"");
+    }
+
+    #[test]
+    fn other_compressions_are_none_of_layers() {
+        let said = read(b"BZh9 and so on").0.unwrap_err().to_string();
+        assert!(said.contains("no compression of layers"), "{said}");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! A small HTTP/1.1 server whose every answer a test decides, wrong ones too.
 
+#![allow(dead_code, reason = "each test uses a part of it")]
+
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;

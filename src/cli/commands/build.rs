@@ -63,12 +63,7 @@ async fn build(
         snapshots: Arc::new(Overlay),
         executor: executor(&plan, session)?,
         puller: puller(session),
-        remotes: Remotes {
-            store: session.store.clone(),
-            client: session.registry.clone(),
-            git: git(session, env),
-            cancel: session.cancel.clone(),
-        },
+        remotes: remotes(session, env),
         contexts: contexts(session, &request.source, read, env)?,
         secrets: secrets(&request.secrets, env)?,
         reporter: session.reporter.clone(),
@@ -83,6 +78,12 @@ async fn build(
 /// Layers from the registries.
 pub fn puller(session: &Session) -> Puller {
     Puller::new(session.store.clone(), session.registry.clone(), session.reporter.clone(), session.cancel.clone())
+}
+
+/// Repositories and files of web servers.
+fn remotes(session: &Session, env: &Env) -> Remotes {
+    let (store, client, cancel) = (session.store.clone(), session.registry.clone(), session.cancel.clone());
+    Remotes { store, client, git: git(session, env), cancel }
 }
 
 /// Repositories by the git program.

@@ -237,7 +237,7 @@ fn tty_redraws_what_runs_and_lets_the_rest_scroll_by() {
     text.push_str(&view.event(finished(1, 1500), SECOND));
     text.push_str(&view.tick(SECOND));
     text.push_str(&view.end(2 * SECOND));
-    let want = [" => CACHED [1/2] FROM a", " => [2/2] RUN make                 1.5s", "[+] 2.0s, 2 of 2 steps", ""];
+    let want = [" => CACHED [1/2] FROM a", " => [2/2] RUN make                 1.5s", "[+] 2.0s, 2 steps", ""];
     assert_eq!(screen(&text), want);
 }
 
@@ -249,7 +249,7 @@ fn tty_shows_the_output_of_what_failed() {
         output(0, "oops\n"),
         Event::Failed { step: 0, error: "exit code: 2".into() },
     ];
-    let want = [" => ERROR [1/1] RUN a", "------", " > [1/1] RUN a:", "oops", "------", "[+] 0.4s, 0 of 1 steps", ""];
+    let want = [" => ERROR [1/1] RUN a", "------", " > [1/1] RUN a:", "oops", "------", "[+] 0.4s, 0 steps", ""];
     assert_eq!(screen(&drawn(tty_of(24, true), events)), want);
 }
 

@@ -85,7 +85,8 @@ impl View for Tty {
     }
 
     fn end(&mut self, at: Duration) -> String {
-        let summary = format!("[+] {}, {} of {} steps", seconds(at), self.done, self.planned);
+        // Steps that nothing had to run or look at stay planned.
+        let summary = format!("[+] {}, {} steps", seconds(at), self.done);
         if self.planned > 0 {
             self.above.push(summary);
         }

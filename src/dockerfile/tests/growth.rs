@@ -20,7 +20,7 @@ fn cost(work: impl FnOnce()) -> f64 {
 /// Eight times the size may cost eight times as much, and as much again for noise; what grows with the square costs 64
 /// times as much.
 fn is_linear(name: &str, shape: impl Fn(usize) -> String, work: impl Fn(&str)) {
-    const SMALL: usize = 5_000;
+    const SMALL: usize = 2_000;
     let (small, large) = (shape(SMALL), shape(SMALL * 8));
     work(&small);
     // A text that costs nothing measurable isn't worth dividing by.

@@ -16,10 +16,12 @@ use std::fmt::Write as _;
 /// ```text
 /// 0 [internal] load build context
 ///   local: context
-/// 1 COPY . /
-///   file: on nothing
-///   copy: from 0 / to /
+/// 1 [1/1] COPY . /
+///   file: layer
+///   actions: {"copy":["/"],"from":0,"to":"/"}
 /// image linux/amd64: 1
+///   config: {"WorkingDir":"/"}
+///   history: COPY . / # buildkit (1)
 /// ```
 pub fn text(plan: &BuildPlan) -> String {
     let mut out = String::new();

@@ -52,9 +52,8 @@ fn ranges(decisions: &BTreeMap<u32, Decision>) -> Vec<(u32, Decision)> {
         start(&mut ranges, *number, *decision);
         start(&mut ranges, number + 1, Decision::Errno(libc::EPERM));
     }
-    if let Some((_, last)) = ranges.last_mut() {
-        *last = Decision::Errno(libc::ENOSYS);
-    }
+    let newer = decisions.keys().next_back().map_or(0, |highest| highest + 1);
+    start(&mut ranges, newer, Decision::Errno(libc::ENOSYS));
     ranges
 }
 
@@ -195,8 +194,17 @@ mod tests {
         assert_eq!(answer(&filter, 8, 3, 1), libc::SECCOMP_RET_KILL_PROCESS);
     }
 
+    #[test]
+    fn a_refused_highest_number_ends_its_range() {
+        let filter = filter(&[(1, BTreeMap::from([(5, Decision::Errno(libc::EPERM))]))]);
+        assert_eq!(
+            [answer(&filter, 1, 0, 0), answer(&filter, 1, 5, 0), answer(&filter, 1, 6, 0)],
+            [EPERM, EPERM, ENOSYS]
+        );
+    }
+
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(32))]
+        #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
         #[test]
         fn every_number_gets_its_decision(named in proptest::collection::btree_map(
             0u32..2000, prop_oneof![Just(Decision::Allow), Just(Decision::Errno(1)), Just(Decision::Errno(38))], 1..900,

@@ -88,9 +88,10 @@ impl Emitter<'_, '_> {
             Content::Base { path } => (Some(self.draft.base), path),
         };
         let Some(tree) = tree else { return self.add(&entry, &mut io::empty()) };
-        let mut file = tree.open(path)?;
+        let file = tree.open(path)?;
         entry.xattrs.extend(xattrs_of(&file, path)?);
-        self.add(&entry, &mut file)
+        self.count += 1;
+        Ok(self.sink.add_file(&entry, &file)?)
     }
 
     fn directory(&mut self, entry: Entry, new: &New) -> Result<(), Error> {

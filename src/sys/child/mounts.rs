@@ -51,7 +51,8 @@ fn files(step: &Step, state: &State) -> Done {
         Step::Device { dir, name, major, minor, block, mode } => {
             let kind = if *block { FileType::BlockDevice } else { FileType::CharacterDevice };
             let device = rustix::fs::makedev(*major, *minor);
-            rustix::fs::mknodat(state.get(*dir)?, *name, kind, Mode::from_raw_mode(*mode), device).fault("mknodat")
+            rustix::fs::mknodat(state.get(*dir)?, name.as_c_str(), kind, Mode::from_raw_mode(*mode), device)
+                .fault("mknodat")
         }
         Step::Link { dir, name, target } => {
             rustix::fs::symlinkat(target.as_c_str(), state.get(*dir)?, name.as_c_str()).fault("symlinkat")

@@ -68,7 +68,7 @@ impl Program {
         let mut job = Job { program: &self, state };
         let (pid, pidfd) = clone(&mut job, namespaces.flags())?;
         let State { slots, stubs, failure, candidate, .. } = job.state;
-        let slots = slots.into_iter().map(|fd| own(fd)).collect();
+        let slots = slots.into_iter().map(own).collect();
         let child = Child::new(pid, pidfd, slots, stubs);
         let Some((number, fault)) = failure else { return Ok(child) };
         let error = match self.steps.get(number) {
@@ -102,10 +102,8 @@ fn clone(job: &mut Job<'_>, namespaces: c_int) -> Result<(Pid, OwnedFd)> {
     if let Some(DumpableBehavior::Dumpable) = dumpable {
         let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable);
     }
-    match (Pid::from_raw(pid), own(pidfd)) {
-        (Some(pid), Some(pidfd)) if pid.as_raw_nonzero().get() > 0 => Ok((pid, pidfd)),
-        _ => Err(Error { call: "clone", path: None, errno }),
-    }
+    let made = (pid > 0).then_some(pid).and_then(Pid::from_raw).zip(own(pidfd));
+    made.ok_or(Error { call: "clone", path: None, errno })
 }
 
 extern "C" fn child(job: *mut c_void) -> c_int {

@@ -117,7 +117,7 @@ pub enum Step {
         /// The folder.
         dir: Slot,
         /// Its name there.
-        name: &'static CStr,
+        name: CString,
         /// Major number.
         major: u32,
         /// Minor number.
@@ -354,8 +354,10 @@ impl Step {
             Self::OverlayByMount(overlay) => &overlay.at,
             Self::FileSystem(fs) => fs.kind,
             Self::Target(target) => &target.path,
-            Self::Device { name, .. } => name,
-            Self::Link { name, .. } | Self::Folder { name, .. } | Self::File { name, .. } => name,
+            Self::Device { name, .. }
+            | Self::Link { name, .. }
+            | Self::Folder { name, .. }
+            | Self::File { name, .. } => name,
             Self::Exec(exec) => exec.args.strings.first()?,
             Self::DieWithMaker
             | Self::NewCgroupNamespace

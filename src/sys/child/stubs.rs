@@ -107,5 +107,9 @@ impl Stub {
 
 /// Removes stubs, the last made first. Gives the first failure, after trying all.
 pub fn remove(stubs: Vec<Stub>) -> Result<()> {
-    stubs.iter().rev().map(Stub::remove).fold(Ok(()), |first, next| first.and(next))
+    let mut first = Ok(());
+    for stub in stubs.iter().rev() {
+        first = first.and(stub.remove());
+    }
+    first
 }

@@ -72,8 +72,8 @@ impl Child {
                 Err(errno) => return Err(errno).call("waitid"),
                 Ok(Some(status)) => {
                     let ended = match (status.exit_status(), status.terminating_signal()) {
-                        (Some(code), _) => Ended::Exited(code as i32),
-                        (None, signal) => Ended::Killed(signal.unwrap_or(Signal::KILL.as_raw() as _) as i32),
+                        (Some(code), _) => Ended::Exited(code),
+                        (None, signal) => Ended::Killed(signal.unwrap_or(Signal::KILL.as_raw())),
                     };
                     self.ended = Some(ended);
                     return Ok(ended);
