@@ -8,7 +8,7 @@ mod support {
 }
 
 use kiln::export::spec::{Destination, Kind, Place, Spec};
-use kiln::export::{BlobSource, Error, Layout, Output, PushBlob, Pusher, RootTar};
+use kiln::export::{BlobSource, Error, Layout, Named, Output, PushBlob, Pusher, RootTar};
 use kiln::layer::{Entry, EntryKind, EntryPath, EntrySink as _, TarWriter};
 use kiln::oci::assemble::{self, Annotations, Assembled, Flavor, Layer};
 use kiln::oci::{Descriptor, Digest, ImageConfig, MediaType, Platform, Reference, describe};
@@ -95,7 +95,8 @@ fn export(output: &str, names: &[&str], image: &Assembled, blobs: &Blobs) -> Res
     let spec: Spec = output.parse().unwrap();
     let docker = matches!(spec.kind, Kind::Docker(_));
     let (Kind::Oci(place) | Kind::Docker(place)) = spec.kind else { panic!("{output}") };
-    let layout = Layout { image, names: &names, created: "2024-01-02T03:04:05Z", docker };
+    let named = Named { image, names: &names, created: "2024-01-02T03:04:05Z" };
+    let layout = Layout { images: &[named], docker };
     layout.write(&place, blobs, Box::new(stdout.clone()))?;
     let bytes = stdout.0.lock().unwrap().clone();
     Ok(bytes)
@@ -205,7 +206,7 @@ fn a_damaged_blob_leaves_no_archive() {
         store.write_blob(bytes).unwrap();
     }
     let file = folder.path().join("x.tar");
-    let layout = Layout { image: &image, names: &[], created: "", docker: false };
+    let layout = Layout { images: &[Named { image: &image, names: &[], created: "" }], docker: false };
     let place = Place::Archive(Destination::File(file.clone()));
     layout.write(&place, &store, Box::new(std::io::sink())).unwrap();
     std::fs::remove_file(&file).unwrap();

@@ -42,6 +42,10 @@ pub enum Command {
     Inspect(Inspect),
     /// Print the history of an image.
     History(History),
+    /// Write images of the local store to an archive.
+    Save(Save),
+    /// Put the images of an archive into the local store.
+    Load(Load),
     /// Store credentials of a registry.
     Login(Login),
     /// Forget credentials of a registry.
@@ -346,6 +350,25 @@ pub struct History {
     pub format: String,
     /// The image.
     pub image: String,
+}
+
+/// `kiln save`.
+#[derive(Debug, Args)]
+pub struct Save {
+    /// The archive: an OCI layout that docker load takes too [default: standard output].
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// The images.
+    #[arg(required = true, value_name = "IMAGE")]
+    pub images: Vec<String>,
+}
+
+/// `kiln load`.
+#[derive(Debug, Args)]
+pub struct Load {
+    /// The archive: an OCI layout or what docker save wrote, compressed or not [default: standard input].
+    #[arg(short, long, value_name = "FILE")]
+    pub input: Option<PathBuf>,
 }
 
 /// `kiln login`.

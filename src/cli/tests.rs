@@ -53,7 +53,7 @@ fn a_bare_build_has_dockers_defaults() {
     let dockerfile = DockerfileAt::Path { path: "/work/./Dockerfile".into(), shown: "Dockerfile".into() };
     assert_eq!(b.source.dockerfile, dockerfile);
     assert_eq!(b.source.platforms, [Platform::host()]);
-    assert_eq!((b.jobs, b.style, b.call), (4, Style::Plain, Call::Build));
+    assert_eq!((b.jobs, b.style, b.call.method), (4, Style::Plain, Method::Build));
     assert_eq!(b.process, ProcessRequest::default());
     assert!(b.tags.is_empty() && b.outputs.is_empty() && !b.push && !b.no_cache && !b.pull && !b.print_id);
 }
@@ -199,7 +199,7 @@ fn running_an_image() {
 #[test]
 fn images_are_named_by_reference_or_id() {
     let named = |line: &str| match ask(line).unwrap().command {
-        Command::Inspect(image) => image,
+        Command::Inspect(mut images) => images.remove(0),
         other => panic!("{other:?}"),
     };
     assert_eq!(named("inspect app").reference.unwrap().to_string(), "docker.io/library/app:latest");
@@ -235,7 +235,7 @@ fn the_other_commands() {
     ] {
         assert_eq!(format!("{:?}", ask(line).unwrap().command), want, "{line}");
     }
-    assert!(matches!(ask("rmi a b").unwrap().command, Command::Rmi(names) if names.len() == 2));
+    assert!(matches!(ask("rmi a b").unwrap().command, Command::Rmi { images, force: false } if images.len() == 2));
     assert!(
         matches!(ask("tag a b:1").unwrap().command, Command::Tag(a, b) if a.typed == "a" && b.tag.as_deref() == Some("1"))
     );
@@ -244,16 +244,23 @@ fn the_other_commands() {
         Command::History { whole_lines: true, json: false, .. }
     ));
     assert!(matches!(ask("push a").unwrap().command, Command::Push(..)));
+    assert!(matches!(ask("pull --platform linux/arm64 a").unwrap().command, Command::Pull(_, p) if p.arch == "arm64"));
     assert!(
-        matches!(ask("pull --platform linux/arm64 a").unwrap().command, Command::Pull(_, p, _) if p.arch == "arm64")
-    );
-    assert!(
-        matches!(ask("plan --target x .").unwrap().command, Command::Plan(s, _) if s.target.as_deref() == Some("x"))
+        matches!(ask("plan --target x .").unwrap().command, Command::Plan(s, _, PlanFormat::Text) if s.target.as_deref() == Some("x"))
     );
     assert!(matches!(ask("check -f D .").unwrap().command, Command::Check(_)));
-    assert_eq!(build("build --check .").call, Call::Check);
-    assert_eq!(build("build --call=check .").call, Call::Check);
-    assert_eq!(build("build --call=build .").call, Call::Build);
+    assert_eq!(build("build --check .").call.method, Method::Check);
+    let calls = [
+        ("build", Method::Build, false, false),
+        ("lint", Method::Check, false, false),
+        ("check,format=json", Method::Check, true, false),
+        ("check,ignorestatus", Method::Check, false, true),
+        ("outline,format=text", Method::Outline, false, false),
+        ("targets,format=json,ignorestatus=0", Method::Targets, true, false),
+    ];
+    for (text, method, json, ignore_status) in calls {
+        assert_eq!(build(&format!("build --call={text} .")).call, Call { method, json, ignore_status }, "{text}");
+    }
 }
 
 #[test]
@@ -271,7 +278,6 @@ fn flags_whose_work_is_not_done_are_refused_by_name() {
         "--cgroup-parent g",
         "--isolation rootless",
         "--isolation in-place",
-        "--call outline",
     ] {
         let problem = ask(&format!("build {flag} .")).unwrap_err();
         assert_eq!(problem.kind, Kind::Usage, "{flag}");
@@ -322,7 +328,7 @@ fn wrong_values_are_usage_problems_that_name_flag_and_value() {
         ("build --insecure-registry http://x .", "--insecure-registry"),
         ("build --push .", "--push"),
         ("build -q --progress plain .", "--quiet"),
-        ("build --call lint .", "--call"),
+        ("build --call describe .", "--call"),
         ("build --check --call check .", "--check"),
         ("build --chwon .", "--chwon"),
         ("build", "CONTEXT"),

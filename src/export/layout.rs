@@ -26,14 +26,20 @@ const MAX_INDEX: u64 = 4 << 20;
 
 /// What makes a layout.
 pub struct Layout<'a> {
+    /// What is in it.
+    pub images: &'a [Named<'a>],
+    /// Whether `docker load` must take it.
+    pub docker: bool,
+}
+
+/// An image, or one for several platforms, in a layout.
+pub struct Named<'a> {
     /// The image or images.
     pub image: &'a Assembled,
     /// Their names; without one, `index.json` has an entry that no name leads to.
     pub names: &'a [Reference],
     /// When this was made, RFC 3339.
     pub created: &'a str,
-    /// Whether `docker load` must take it.
-    pub docker: bool,
 }
 
 /// Takes the files of a layout.
@@ -50,7 +56,7 @@ impl Layout<'_> {
     /// # Errors
     /// [`Error::Unsupported`] for a docker archive of several images; whatever `blobs` or the place say.
     pub fn write(&self, place: &Place, blobs: &dyn BlobSource, stdout: Box<dyn Write + Send>) -> Result<(), Error> {
-        if self.docker && self.image.index.is_some() {
+        if self.docker && self.images.iter().any(|i| i.image.index.is_some()) {
             let why = "a docker archive holds images for one platform only: use type=oci";
             return Err(Error::Unsupported(why.into()));
         }
@@ -91,12 +97,37 @@ impl Layout<'_> {
 
     /// All blobs by path: sorted, each once.
     fn blobs(&self) -> BTreeMap<String, Blob<'_>> {
-        let images = self.image.images.iter();
-        let layers = images.clone().flat_map(|i| &i.layers).map(|l| Blob::Layer(&l.descriptor));
-        let documents = images.flat_map(|i| [&i.config, &i.manifest]).chain(&self.image.index).map(Blob::Document);
-        layers.chain(documents).map(|blob| (blob_path(blob.descriptor()), blob)).collect()
+        self.images
+            .iter()
+            .flat_map(|named| blobs(named.image))
+            .map(|blob| (blob_path(blob.descriptor()), blob))
+            .collect()
     }
 
+    fn index_entries(&self) -> Vec<Value> {
+        self.images.iter().flat_map(Named::index_entries).collect()
+    }
+
+    fn docker_manifest(&self) -> Vec<u8> {
+        let one = |named: &Named<'_>, image: &crate::oci::assemble::Image| {
+            json!({
+                "Config": blob_path(&image.config.descriptor),
+                "RepoTags": named.names.iter().map(Reference::familiar).collect::<Vec<_>>(),
+                "Layers": image.layers.iter().map(|l| blob_path(&l.descriptor)).collect::<Vec<_>>(),
+            })
+        };
+        let all = self.images.iter().flat_map(|named| named.image.images.iter().map(move |image| one(named, image)));
+        Value::from(all.collect::<Vec<_>>()).to_string().into_bytes()
+    }
+}
+
+fn blobs(image: &Assembled) -> impl Iterator<Item = Blob<'_>> {
+    let images = image.images.iter();
+    let layers = images.clone().flat_map(|i| &i.layers).map(|l| Blob::Layer(&l.descriptor));
+    layers.chain(images.flat_map(|i| [&i.config, &i.manifest]).chain(&image.index).map(Blob::Document))
+}
+
+impl Named<'_> {
     fn index_entries(&self) -> Vec<Value> {
         let Some(top) = self.image.top() else { return Vec::new() };
         let entry = |name: Option<&Reference>| {
@@ -117,17 +148,6 @@ impl Layout<'_> {
             entry
         };
         if self.names.is_empty() { vec![entry(None)] } else { self.names.iter().map(|n| entry(Some(n))).collect() }
-    }
-
-    fn docker_manifest(&self) -> Vec<u8> {
-        let one = |image: &crate::oci::assemble::Image| {
-            json!({
-                "Config": blob_path(&image.config.descriptor),
-                "RepoTags": self.names.iter().map(Reference::familiar).collect::<Vec<_>>(),
-                "Layers": image.layers.iter().map(|l| blob_path(&l.descriptor)).collect::<Vec<_>>(),
-            })
-        };
-        Value::from(self.image.images.iter().map(one).collect::<Vec<_>>()).to_string().into_bytes()
     }
 }
 

@@ -19,7 +19,7 @@ pub mod spec;
 
 pub use error::Error;
 pub use folder::Folder;
-pub use layout::Layout;
+pub use layout::{Layout, Named};
 pub use output::Output;
 pub use push::{PushBlob, Pushed, Pusher};
 pub use root::{RootTar, Under, folder_name};

@@ -179,7 +179,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("new/config.json");
         let keep = |host: &str| {
-            let kept = LoginFile::open(&path).unwrap().keep(host, "u", &Secret::new("p"));
+            let password = Secret::new("p");
+            let kept = LoginFile::open(&path).unwrap().keep(host, "u", &password);
             assert_eq!(runtime().block_on(kept).unwrap(), Kept::File(path.clone()));
         };
         keep("r.io");

@@ -1,6 +1,6 @@
 //! From a plan to images: the whole of a build but what goes in and what comes out.
 
-use super::chain::{Chain, StoredLayer};
+use super::chain::{Chain, Origin, StoredLayer, image_identity};
 use super::env::{Env, Listed};
 use super::lookup::{self, Known};
 use super::output::Output;
@@ -8,10 +8,11 @@ use super::problem::{self, Result, blocking};
 use super::selecting;
 use super::worker::{self, Forms, Worker};
 use super::{key::Key, roots, scheduler};
-use crate::oci::{History, ImageConfig};
+use crate::oci::{Digest, History, ImageConfig};
 use crate::plan::BuildPlan;
 use crate::plan::op::{FileOp, HistoryEntry, Op, Target, VertexId};
 use crate::report::{Event, Kind, Problem};
+use crate::source;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -137,6 +138,7 @@ async fn finish(worker: &Arc<Worker>, target: &Target, done: &BTreeMap<VertexId,
     let mut layers = Vec::new();
     if worker.env.options.images {
         layers = stored(worker, target, &chain).await?;
+        note_snapshots(&worker.env, &chain, &layers)?;
     }
     let mut folders = Vec::new();
     if worker.env.options.trees {
@@ -168,6 +170,23 @@ async fn stored(worker: &Arc<Worker>, target: &Target, chain: &Chain) -> Result<
     }
     stored.reverse();
     Ok(stored)
+}
+
+/// Lets the layers of an image that is kept here be found by whoever runs it or builds on it, so that what a step has just
+/// written needn't be unpacked once more. Not with `SOURCE_DATE_EPOCH`, where the blob has other times than the snapshot.
+fn note_snapshots(env: &Env, chain: &Chain, layers: &[StoredLayer]) -> Result<()> {
+    if !env.options.complete || env.options.epoch.is_some() {
+        return Ok(());
+    }
+    let diff_ids: Vec<Digest> = layers.iter().map(|l| l.diff_id.clone()).collect();
+    for (index, layer) in chain.layers().iter().enumerate() {
+        let made_here = matches!(layer.origin, Origin::Step);
+        if made_here && env.store.snapshot(&layer.own).map_err(problem::from)?.is_some() {
+            let id = image_identity(&diff_ids[..=index]);
+            source::note_same(&env.store, &id, &layer.own).map_err(problem::from)?;
+        }
+    }
+    Ok(())
 }
 
 /// The history; a step's time is that of its layer, so that a build that is all cache gives the same image.

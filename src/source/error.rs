@@ -97,6 +97,9 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
+    /// A file that was to hold images.
+    #[error("the archive can't be loaded: {0}")]
+    Archive(String),
     /// A file from a web server.
     #[error("cannot fetch {url}: {why}")]
     Http {
@@ -168,6 +171,7 @@ impl From<Error> for Problem {
             | Error::Dockerfile { .. }
             | Error::Context { .. }
             | Error::Layout { .. }
+            | Error::Archive(_)
             | Error::Ignore { .. } => Kind::Usage,
         };
         let problem = Self::new(kind, error.to_string());

@@ -56,7 +56,7 @@ impl Puller {
     /// [`Error::DiffId`], [`Error::Unpack`], [`Error::MediaType`] for layers that aren't what they should be.
     pub async fn unpacked(&self, step: Step, image: &ImageOp, keys: &[Key]) -> Result<Vec<Snapshot>> {
         let (store, all) = (self.store.clone(), keys.to_vec());
-        let found: Vec<_> = spawn_blocking(move || all.iter().map(|k| store.snapshot(k)).collect()).await?;
+        let found: Vec<_> = spawn_blocking(move || all.iter().map(|k| at_hand(&store, k)).collect()).await?;
         let mut coming = Vec::new();
         for (index, found) in found.into_iter().enumerate() {
             coming.push(match found? {
@@ -179,6 +179,31 @@ impl Puller {
 
     fn tell(&self, step: Step, digest: &Digest, done: u64, total: u64) {
         self.reporter.send(Event::Progress { step, what: digest.to_string(), done, total: Some(total) });
+    }
+}
+
+/// The records of which other snapshot has the files of an image's layer.
+const SAME: &str = "same";
+
+/// Notes that a layer of an image, by its chain id, needn't be unpacked: the snapshot of the step that made it is the same.
+///
+/// # Errors
+/// What the store says.
+pub fn note_same(store: &Store, chain: &Key, snapshot: &Key) -> Result<()> {
+    if store.record::<Key>(SAME, chain)?.as_ref() != Some(snapshot) {
+        store.put_record(SAME, chain, snapshot)?;
+    }
+    Ok(())
+}
+
+/// The snapshot of an image's layer, unpacked or of the step that made it.
+fn at_hand(store: &Store, chain: &Key) -> Result<Option<Snapshot>> {
+    if let Some(own) = store.snapshot(chain)? {
+        return Ok(Some(own));
+    }
+    match store.record::<Key>(SAME, chain)? {
+        Some(other) => Ok(store.snapshot(&other)?),
+        None => Ok(None),
     }
 }
 

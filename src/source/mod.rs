@@ -2,6 +2,7 @@
 //!
 //! Nothing is fetched before it is needed. [`Puller`] downloads and unpacks the layers that a step must read.
 
+mod archive;
 mod dockerfile;
 mod error;
 mod file;
@@ -17,12 +18,13 @@ mod repositories;
 mod resolve;
 mod unpack;
 
+pub use archive::{Loaded, load};
 pub use dockerfile::{DockerfileText, ignore_patterns, ignore_rules, read_dockerfile};
 pub use error::{Error, Result};
 pub use file::FileTree;
 pub use git::Git;
 pub use image::stored_image;
-pub use layers::Puller;
+pub use layers::{Puller, note_same};
 pub use local::LocalTree;
 pub use remote::Remotes;
 pub use repositories::{note_repository, repositories};

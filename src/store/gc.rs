@@ -5,8 +5,10 @@
 
 use super::error::{At as _, Result};
 use super::session::{Moment, entries, last_used};
-use super::{Store, tree};
+use super::snapshots::{LAYERS, Meta};
+use super::{Key, Store, files, tree};
 use crate::oci::{Digest, ImageIndex, ImageManifest};
+use serde_json::Value;
 use std::collections::HashSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -19,6 +21,8 @@ pub struct Policy {
     pub unused_since: Option<SystemTime>,
     /// Only as much as leaves this many bytes, the longest unused first.
     pub keep_bytes: Option<u64>,
+    /// The records of these kinds keep what they speak of by digest or key; where there are any, all records stay.
+    pub needed_by: &'static [&'static str],
     /// Only count.
     pub dry_run: bool,
 }
@@ -79,6 +83,39 @@ enum Kind {
     Record,
 }
 
+/// What isn't taken away.
+struct Needed {
+    blobs: HashSet<PathBuf>,
+    /// Snapshots.
+    keys: HashSet<Key>,
+    /// Whether the cache stays, as far as it is good for anything.
+    cache: bool,
+}
+
+impl Needed {
+    fn has(&self, item: &Item) -> bool {
+        match item.kind {
+            Kind::Blob => self.blobs.contains(&item.path),
+            Kind::Record => self.cache,
+            Kind::Snapshot => self.cache && self.has_snapshot(item),
+        }
+    }
+
+    /// A snapshot that a record speaks of; the layer of an image, whose note is its blob; and what isn't a layer.
+    fn has_snapshot(&self, item: &Item) -> bool {
+        let meta = files::open(&item.marker()).ok().flatten();
+        let meta = meta.and_then(|file| files::read_json::<Meta>(&file, &item.marker()).ok().flatten());
+        meta.is_some_and(|meta| {
+            let layer_of = |blob: Digest| {
+                self.blobs.iter().any(|path| path.ends_with(Path::new(blob.algorithm()).join(blob.hex())))
+            };
+            self.keys.contains(&meta.key)
+                || meta.info.driver != LAYERS
+                || meta.info.note.parse::<Digest>().is_ok_and(layer_of)
+        })
+    }
+}
+
 impl Item {
     /// The file whose time is that of the last use.
     fn marker(&self) -> PathBuf {
@@ -120,13 +157,13 @@ impl Store {
     /// Takes away what the policy says. Builds may run meanwhile, in this process or others.
     pub fn prune(&self, policy: &Policy) -> Result<Pruned> {
         self.sweep()?;
-        let named = self.named_blobs()?;
         let mut items = self.items()?;
+        let needed = self.needed(policy)?;
         let mut total = items.iter().fold(0u64, |sum, i| sum.saturating_add(i.bytes));
         items.sort_by_key(|i| i.used);
         let limit = policy.unused_since.map_or(Moment::MAX, moment_of);
         let mut pruned = Pruned::default();
-        for item in items.iter().filter(|i| i.used < limit && !named.contains(&i.path)) {
+        for item in items.iter().filter(|i| i.used < limit && !needed.has(i)) {
             if policy.keep_bytes.is_some_and(|keep| total <= keep) {
                 break;
             }
@@ -138,6 +175,37 @@ impl Store {
             }
         }
         Ok(pruned)
+    }
+
+    /// What the policy leaves: what named images are made of, and what the records speak of that it names.
+    fn needed(&self, policy: &Policy) -> Result<Needed> {
+        let mut needed =
+            Needed { blobs: self.named_blobs()?, keys: HashSet::new(), cache: !policy.needed_by.is_empty() };
+        for kind in policy.needed_by {
+            for path in entries(&self.root().join("records").join(kind))? {
+                let Some(file) = files::open(&path)? else { continue };
+                if let Some(record) = files::read_json::<Value>(&file, &path)? {
+                    self.add_spoken_of(&record["value"], &mut needed)?;
+                }
+            }
+        }
+        Ok(needed)
+    }
+
+    fn add_spoken_of(&self, value: &Value, needed: &mut Needed) -> Result<()> {
+        match value {
+            Value::String(text) => {
+                if let Ok(digest) = text.parse::<Digest>() {
+                    self.add_image(text, &mut needed.blobs)?;
+                    needed.blobs.insert(self.blob_path(&digest));
+                }
+                needed.keys.extend(text.parse::<Key>());
+            }
+            Value::Array(values) => values.iter().try_for_each(|v| self.add_spoken_of(v, needed))?,
+            Value::Object(fields) => fields.values().try_for_each(|v| self.add_spoken_of(v, needed))?,
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+        Ok(())
     }
 
     /// Removes one thing, unless a running build has used it. Only the renaming keeps builds waiting.

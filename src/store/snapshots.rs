@@ -23,12 +23,15 @@ pub struct SnapshotInfo {
 
 /// `meta.json`.
 #[derive(Debug, Serialize, Deserialize)]
-struct Meta {
-    key: Key,
+pub(super) struct Meta {
+    pub(super) key: Key,
     boot: String,
     #[serde(flatten)]
-    info: SnapshotInfo,
+    pub(super) info: SnapshotInfo,
 }
+
+/// The driver of layers, as it stands in [`SnapshotInfo`]; others are of trees that are read.
+pub(super) const LAYERS: &str = "overlay";
 
 /// An unpacked layer; kept from pruning while the store that found it is open.
 #[derive(Debug, Clone)]

@@ -1,5 +1,6 @@
 //! What each command does.
 
+mod archive;
 pub mod build;
 mod check;
 pub mod dockerfile;
@@ -11,6 +12,7 @@ mod login;
 mod outputs;
 mod plan;
 mod planning;
+mod prune;
 mod run;
 mod table;
 mod transfer;
@@ -18,7 +20,6 @@ mod transfer;
 use super::env::Env;
 use super::request::{Command, Method, Request};
 use super::session::Failure;
-use crate::report::{Kind, Problem};
 
 /// What a command that went well leaves.
 #[derive(Debug, Default)]
@@ -66,6 +67,8 @@ pub fn run(request: &Request, env: &Env) -> Result<Done, Failure> {
         Command::Login(request) => login::login(request, store, env).map(Done::from),
         Command::Logout(host) => login::logout(host, store, env).map(Done::from),
         Command::Info { json } => info::info(*json, store, env).map(Done::from),
-        other => Err(Problem::new(Kind::Usage, format!("not supported yet: {other:?}")).into()),
+        Command::Save(images, output) => archive::save(images, output.as_deref(), store).map(Done::from),
+        Command::Load(input) => archive::load(input.as_deref(), store, env).map(Done::from),
+        Command::Prune { all } => prune::prune(*all, store).map(Done::from),
     }
 }

@@ -4,7 +4,7 @@ use crate::cli::request::BuildRequest;
 use crate::cli::session::{Failure, Session, cannot, failure};
 use crate::export::annotations::{of_image, of_index};
 use crate::export::spec::{Destination, Kind as Output, Place, Spec};
-use crate::export::{self, Folder, Layout, PushBlob, Pusher, RootTar, Under, folder_name};
+use crate::export::{self, Folder, Layout, Named, PushBlob, Pusher, RootTar, Under, folder_name};
 use crate::layer::Compression;
 use crate::oci::assemble::{self, Assembled, Image};
 use crate::oci::{Digest, Reference};
@@ -205,7 +205,8 @@ pub async fn write(
                 let image = assembled(&solved, spec)?;
                 let docker = matches!(spec.kind, Output::Docker(_));
                 let created = created(&image);
-                let layout = Layout { image: &image, names, created: &created, docker };
+                let named = Named { image: &image, names, created: &created };
+                let layout = Layout { images: &[named], docker };
                 layout.write(place, &session.store, stdout())?;
                 id = Some(image);
             }
@@ -244,6 +245,7 @@ fn created(image: &Assembled) -> String {
 fn keep(session: &Session, image: &Assembled, names: &[Reference]) -> Result<(), Problem> {
     export::keep(&session.store, image)?;
     let Some(top) = image.top() else { return Ok(()) };
+    super::local::note_id(&session.store, &top.descriptor)?;
     let settled = session.store.settle()?;
     for name in names {
         session.store.publish(&settled, name, &top.descriptor, &created(image))?;

@@ -63,6 +63,10 @@ pub enum Command {
         /// As JSON rather than a table.
         json: bool,
     },
+    /// Write images to an archive, standard output where there is none.
+    Save(Vec<ImageName>, Option<PathBuf>),
+    /// Read images from an archive, standard input where there is none.
+    Load(Option<PathBuf>),
     /// Store credentials.
     Login(LoginRequest),
     /// Forget the credentials of a registry's host.
@@ -279,6 +283,8 @@ fn command(command: args::Command, env: &Env) -> Result<Command, Problem> {
             whole_lines: h.no_trunc,
             json: word("--format", &h.format, &[("table", false), ("json", true)])?,
         },
+        A::Save(s) => Command::Save(images(&s.images)?, s.output.map(|f| env.cwd.join(f))),
+        A::Load(l) => Command::Load(l.input.map(|f| env.cwd.join(f))),
         A::Login(l) => Command::Login(login(l)?),
         A::Logout(l) => Command::Logout(host(l.registry.as_deref())?),
         A::Prune(p) => Command::Prune { all: p.all },
