@@ -9,6 +9,7 @@ use crate::store::Store;
 use crate::sys::{Cancel, Signals};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -94,6 +95,22 @@ impl Session {
             tokio::spawn(pass_on(kind, signals.clone()));
         }
         Ok(self.handed.get_or_init(|| signals).clone())
+    }
+
+    /// Work that is left where it is when the command is stopped.
+    ///
+    /// # Errors
+    /// Those of the work; [`Kind::Cancelled`].
+    pub async fn stoppable<T>(&self, work: impl Future<Output = Result<T, Problem>>) -> Result<T, Problem> {
+        let stopped = async {
+            while !self.cancel.is_cancelled() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::select! {
+            done = work => done,
+            () = stopped => Err(Problem::new(Kind::Cancelled, "cancelled")),
+        }
     }
 
     /// Does the work, stopped by the first Ctrl-C in good order and by the second at once.

@@ -13,6 +13,7 @@ mod layers;
 mod layout;
 mod local;
 mod remote;
+mod repositories;
 mod resolve;
 mod unpack;
 
@@ -24,4 +25,5 @@ pub use image::stored_image;
 pub use layers::Puller;
 pub use local::LocalTree;
 pub use remote::Remotes;
+pub use repositories::{note_repository, repositories};
 pub use resolve::Resolver;

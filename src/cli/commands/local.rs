@@ -1,15 +1,17 @@
 //! Images of the local store, as people name them.
 
 use crate::cli::request::ImageName;
+use crate::oci::assemble::{self, Assembled, Layer};
 use crate::oci::{Descriptor, Digest, ImageConfig, ImageManifest, Platform, Reference};
 use crate::plan::ResolvedImage;
 use crate::registry::{self, Document, Manifest};
 use crate::report::{Kind, Problem};
 use crate::source;
 use crate::store::{Key, Name, Store};
+use jiff::Timestamp;
 
 /// The records that lead from an image's id to what a name of it would lead to.
-pub const IDS: &str = "image";
+const IDS: &str = "image";
 /// The largest manifest and the largest configuration that are read, in bytes.
 const MAX_MANIFEST: u64 = 4 << 20;
 const MAX_CONFIG: u64 = 8 << 20;
@@ -163,6 +165,56 @@ fn image(store: &Store, descriptor: &Descriptor, manifest: ImageManifest) -> Res
         Problem::from(registry::Error::Content { what, why: format!("it is no image configuration: {e}") })
     })?;
     Ok(Some(Image { descriptor: descriptor.clone(), manifest, config }))
+}
+
+/// What was found with all of its documents as they are, to be pushed or saved.
+///
+/// # Errors
+/// Where documents are missing or wrong.
+pub fn assembled(store: &Store, found: &Found) -> Result<Assembled, Problem> {
+    let read = |descriptor: &Descriptor| -> Result<assemble::Document, Problem> {
+        let bytes = store.read_blob(&digest(descriptor)?, MAX_CONFIG)?.ok_or_else(|| incomplete(found))?;
+        Ok(assemble::Document { descriptor: descriptor.clone(), bytes })
+    };
+    let index = match document(store, &digest(&found.top)?)? {
+        None => return Err(incomplete(found)),
+        Some(Document::Image(_)) => None,
+        Some(Document::Index(index)) => Some(index),
+    };
+    let images = images(store, &found.top)?;
+    if index.as_ref().is_some_and(|i| i.manifests().len() != images.len()) {
+        return Err(incomplete(found));
+    }
+    let one = |image: &Image| -> Result<assemble::Image, Problem> {
+        let layers = image.manifest.layers().iter().zip(&image.config.rootfs.diff_ids);
+        Ok(assemble::Image {
+            platform: image.config.platform(),
+            config: read(image.manifest.config())?,
+            manifest: read(&image.descriptor)?,
+            layers: layers.map(|(d, id)| Layer { descriptor: d.clone(), diff_id: id.clone() }).collect(),
+        })
+    };
+    Ok(Assembled {
+        images: images.iter().map(one).collect::<Result<_, _>>()?,
+        index: index.map(|_| read(&found.top)).transpose()?,
+    })
+}
+
+/// Gives an image a name, once it can't be lost any more.
+///
+/// # Errors
+/// Where the store can't be written, or the name has a digest.
+pub fn publish(store: &Store, name: &Reference, top: &Descriptor) -> Result<(), Problem> {
+    let settled = store.settle()?;
+    Ok(store.publish(&settled, name, top, &Timestamp::now().to_string())?)
+}
+
+/// Lets an image's id lead to it although it may have no name.
+///
+/// # Errors
+/// Where the store can't be read or written.
+pub fn note_id(store: &Store, top: &Descriptor) -> Result<(), Problem> {
+    Ok(store.put_record(IDS, &Key::from(&id(store, top)?), top)?)
 }
 
 /// The image that this machine would run of what was found, the first where none is made for it.
