@@ -1,6 +1,8 @@
 //! Layers on a real overlayfs: what a process changes, as entries, and unpacked again. Needs root (owners, devices, trusted
 //! attributes, mounts in a namespace of their own).
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use kiln::layer::{Entry, EntryKind, EntryPath, EntrySink, TarReader, TarWriter, Timestamp};
 use kiln::snapshot::{Active, Kind, Overlay, Snapshotter, StackTree, Tree};
 use std::fs;

@@ -167,10 +167,10 @@ impl Differ<'_> {
             Kind::Fifo => EntryKind::Fifo,
         };
         let mut entry = entry(path, meta, kind, xattrs);
-        if let Some(old) = old {
-            if self.is_unchanged(&old, meta, &entry, dir, name)? {
-                return Ok(());
-            }
+        if let Some(old) = old
+            && self.is_unchanged(&old, meta, &entry, dir, name)?
+        {
+            return Ok(());
         }
         if meta.links > 1 {
             match self.names.get(&meta.inode) {

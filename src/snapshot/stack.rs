@@ -121,10 +121,10 @@ impl Tree for StackTree {
         for index in self.merged(path)?.iter().copied() {
             let dir = self.fd(index, path, OFlags::RDONLY | OFlags::DIRECTORY)?;
             for name in at::names(dir.as_fd()).map_err(fail("getdents"))? {
-                if let btree_map::Entry::Vacant(free) = entries.entry(name) {
-                    if let Some(meta) = at::stat_name(dir.as_fd(), free.key()).map_err(fail("stat"))? {
-                        free.insert(meta);
-                    }
+                if let btree_map::Entry::Vacant(free) = entries.entry(name)
+                    && let Some(meta) = at::stat_name(dir.as_fd(), free.key()).map_err(fail("stat"))?
+                {
+                    free.insert(meta);
                 }
             }
         }

@@ -20,6 +20,7 @@ pub use dockerfile::{DockerfileText, ignore_rules, read_dockerfile};
 pub use error::{Error, Result};
 pub use file::FileTree;
 pub use git::Git;
+pub use image::stored_image;
 pub use layers::Puller;
 pub use local::LocalTree;
 pub use remote::Remotes;
