@@ -153,7 +153,7 @@ async fn finish(worker: &Arc<Worker>, target: &Target, done: &BTreeMap<VertexId,
     }
     let mut folders = Vec::new();
     if worker.env.options.trees {
-        folders = roots::folders(&worker.env, target.root.unwrap_or(0), &chain).await?;
+        folders = roots::folders(&worker.env, &chain).await?;
     }
     let mut config = target.config.clone();
     config.created = worker.env.options.epoch.map(|_| super::time::rfc3339(worker.env.options.time()));
@@ -169,7 +169,7 @@ async fn stored(worker: &Arc<Worker>, target: &Target, chain: &Chain) -> Result<
         let id = vertex.unwrap_or(0);
         let one = match layer.stored.get() {
             Some(known) => {
-                worker.at_hand(id, layer).await?;
+                worker.at_hand(layer).await?;
                 (worker.env.on_layer)(&Listed { layer: known, origin: &layer.origin, new: false });
                 known.clone()
             }

@@ -144,7 +144,7 @@ impl Pushing {
             None => self.later(digest, listed.origin),
         };
         let source = match listed.origin {
-            Origin::Base { image, .. } => Some(image.reference.clone()),
+            Origin::Base { image, .. } => Some(image.op.reference.clone()),
             Origin::Step => None,
         };
         let blob = PushBlob { descriptor, content, source };
@@ -157,7 +157,7 @@ impl Pushing {
             (self.store.clone(), self.puller.clone(), self.runtime.clone(), origin.clone());
         Content::Later(Arc::new(move || {
             if let Origin::Base { image, index } = &origin {
-                runtime.block_on(puller.fetch(0, image, *index)).map_err(|e| e.to_string())?;
+                runtime.block_on(puller.fetch(image.step, &image.op, *index)).map_err(|e| e.to_string())?;
             }
             match store.blob(&digest, None) {
                 Ok(Some(blob)) => Ok(blob.into_file()),
