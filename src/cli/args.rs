@@ -174,7 +174,7 @@ pub struct Build {
     /// Check the Dockerfile instead of building it: --call=check.
     #[arg(long, conflicts_with = "call")]
     pub check: bool,
-    /// What to do with the Dockerfile: build, or check.
+    /// What to do with the Dockerfile: build, check, outline or targets, with ,format=json.
     #[arg(long, value_name = "METHOD")]
     pub call: Option<String>,
     /// Flags whose work isn't done yet.
@@ -212,6 +212,15 @@ pub struct Check {
     /// What is checked.
     #[command(flatten)]
     pub source: Source,
+    /// How registries are reached.
+    #[command(flatten)]
+    pub registry: Registry,
+    /// How findings are printed: text, json or sarif.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub format: String,
+    /// Mend the findings that have one safe mend, in the Dockerfile itself.
+    #[arg(long)]
+    pub fix: bool,
 }
 
 /// `kiln plan`.
@@ -223,6 +232,9 @@ pub struct Plan {
     /// How registries are reached.
     #[command(flatten)]
     pub registry: Registry,
+    /// How the plan is printed: text, json, dot or mermaid.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub format: String,
 }
 
 /// `kiln run`.

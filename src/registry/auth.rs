@@ -112,6 +112,12 @@ impl Auth {
         Ok(header.filter(|h| Some(h) != refused))
     }
 
+    /// Uses this credential for a registry, whatever the file says; to be called before anything else.
+    pub(crate) fn set_credential(&self, endpoint: &Endpoint, credential: Credential) {
+        // One that was looked up already stays.
+        let _ = self.host(endpoint).credential.set(Some(credential));
+    }
+
     /// Whether there are credentials for a registry; said in errors.
     pub(crate) async fn has_credential(&self, endpoint: &Endpoint) -> bool {
         self.credential(endpoint, &self.host(endpoint)).await.is_ok_and(|c| c.is_some())

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
 
 /// The key under which Docker Hub's credentials are kept, since before there were repositories with two parts.
-const DOCKER_HUB: &str = "https://index.docker.io/v1/";
+pub(crate) const DOCKER_HUB: &str = "https://index.docker.io/v1/";
 
 /// How long a helper may take.
 const HELPER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -101,7 +101,7 @@ fn lookup<'a, V>(map: &'a BTreeMap<String, V>, registry: &str) -> Option<&'a V> 
 }
 
 /// The host that a key of `config.json` is about.
-fn canonical(key: &str) -> &str {
+pub(crate) fn canonical(key: &str) -> &str {
     let host = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://")).unwrap_or(key);
     match host.split('/').next().unwrap_or(host) {
         "index.docker.io" | "registry-1.docker.io" => "docker.io",
@@ -147,13 +147,30 @@ struct HelperAnswer {
 /// # Errors
 /// Says how the helper failed, never what it printed.
 pub(crate) async fn ask_helper(name: &str, key: &str) -> Result<Option<Credential>, String> {
+    let (program, output) = run_helper(name, "get", key).await?;
+    read_answer(&program, output.status, &output.stdout)
+}
+
+/// Has `docker-credential-NAME` store or erase something; `false` where it had nothing to erase.
+///
+/// # Errors
+/// Says how the helper failed, never what it printed.
+pub(crate) async fn tell_helper(name: &str, action: &str, input: &str) -> Result<bool, String> {
+    let (program, output) = run_helper(name, action, input).await?;
+    if output.status.success() {
+        return Ok(true);
+    }
+    failed_answer(&program, output.status, &output.stdout).map(|()| false)
+}
+
+async fn run_helper(name: &str, action: &str, input: &str) -> Result<(String, std::process::Output), String> {
     let program = format!("docker-credential-{name}");
     if name.contains('/') {
         return Err(format!("{program:?} is not the name of a program"));
     }
     let failed = |e: std::io::Error| format!("running {program}: {e}");
     let mut child = tokio::process::Command::new(&program)
-        .arg("get")
+        .arg(action)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -162,20 +179,25 @@ pub(crate) async fn ask_helper(name: &str, key: &str) -> Result<Option<Credentia
         .map_err(failed)?;
     if let Some(mut stdin) = child.stdin.take() {
         // A helper that doesn't read its input says so by its exit code.
-        let _ = stdin.write_all(key.as_bytes()).await;
+        let _ = stdin.write_all(input.as_bytes()).await;
     }
     let output = tokio::time::timeout(HELPER_TIMEOUT, child.wait_with_output())
         .await
         .map_err(|_| format!("{program} took longer than {} seconds", HELPER_TIMEOUT.as_secs()))?
         .map_err(failed)?;
-    read_answer(&program, output.status, &output.stdout)
+    Ok((program, output))
+}
+
+/// What a helper's failure means: nothing, if it only has nothing.
+fn failed_answer(program: &str, status: std::process::ExitStatus, stdout: &[u8]) -> Result<(), String> {
+    // The protocol of docker-credential-helpers: the error is text on standard output.
+    let is_none = String::from_utf8_lossy(stdout).contains("credentials not found");
+    if is_none { Ok(()) } else { Err(format!("{program} failed ({status}); run it by hand to see why")) }
 }
 
 fn read_answer(program: &str, status: std::process::ExitStatus, stdout: &[u8]) -> Result<Option<Credential>, String> {
     if !status.success() {
-        // The protocol of docker-credential-helpers: the error is text on standard output.
-        let is_none = String::from_utf8_lossy(stdout).contains("credentials not found");
-        return if is_none { Ok(None) } else { Err(format!("{program} failed ({status}); run it by hand to see why")) };
+        return failed_answer(program, status, stdout).map(|()| None);
     }
     let answer: HelperAnswer =
         serde_json::from_slice(stdout).map_err(|_| format!("{program} printed no JSON with a Secret"))?;

@@ -17,6 +17,7 @@ mod challenge;
 mod credentials;
 mod endpoint;
 mod error;
+mod login;
 mod manifest;
 mod retry;
 mod secret;
@@ -31,6 +32,7 @@ pub use body::Progress;
 pub use credentials::Credential;
 pub use endpoint::Mirror;
 pub use error::{Error, Said};
+pub use login::{Kept, LoginFile};
 pub use manifest::{Document, Image, Manifest};
 pub use retry::Retry;
 pub use secret::Secret;
@@ -197,6 +199,12 @@ impl Client {
         let transport = Transport::new(&config);
         let auth = Auth::new(config.credentials.clone());
         Self { inner: Arc::new(Inner { config, transport, auth }) }
+    }
+
+    /// A client that is set up the same and asks once, for what can be done without an answer.
+    pub fn impatient(&self) -> Self {
+        let retry = Retry { attempts: 1, ..self.inner.config.retry };
+        Self::new(Config { retry, patience: Duration::from_secs(10), ..self.inner.config.clone() })
     }
 
     /// Where to pull from: the mirrors in order, then the registry itself.

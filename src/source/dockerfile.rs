@@ -85,6 +85,14 @@ fn foreign_line(bytes: &[u8]) -> Option<usize> {
 /// # Errors
 /// [`Error::Ignore`] for a pattern that means nothing.
 pub fn ignore_rules(context: &Path, dockerfile: Option<&Path>) -> Result<Option<Box<Ignore>>> {
+    Ok(ignore_patterns(context, dockerfile)?.filter(|matcher| !matcher.is_empty()).map(rules))
+}
+
+/// The patterns of a context's ignore file; `None` where there is none. See [`ignore_rules`].
+///
+/// # Errors
+/// [`Error::Ignore`] for a pattern that means nothing.
+pub fn ignore_patterns(context: &Path, dockerfile: Option<&Path>) -> Result<Option<Matcher>> {
     let beside = dockerfile.map(|path| {
         let mut name = path.as_os_str().to_owned();
         name.push(".dockerignore");
@@ -100,7 +108,7 @@ pub fn ignore_rules(context: &Path, dockerfile: Option<&Path>) -> Result<Option<
         let bad = |why: String| Error::Ignore { path: path.clone(), why };
         let text = String::from_utf8(bytes).map_err(|_| bad("it is not UTF-8 text".into()))?;
         let matcher = Matcher::new(patterns(&text)).map_err(|e| bad(e.to_string()))?;
-        return Ok((!matcher.is_empty()).then(|| rules(matcher)));
+        return Ok(Some(matcher));
     }
     Ok(None)
 }

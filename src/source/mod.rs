@@ -17,7 +17,7 @@ mod repositories;
 mod resolve;
 mod unpack;
 
-pub use dockerfile::{DockerfileText, ignore_rules, read_dockerfile};
+pub use dockerfile::{DockerfileText, ignore_patterns, ignore_rules, read_dockerfile};
 pub use error::{Error, Result};
 pub use file::FileTree;
 pub use git::Git;

@@ -1,19 +1,19 @@
 //! `kiln build`: the Dockerfile to a plan, the plan to images, the images to where they are wanted.
 
-use super::{dockerfile, outputs};
+use super::{check, dockerfile, outputs, planning};
 use crate::cli::Env;
 use crate::cli::request::{BuildRequest, Secret, SecretFrom, SourceRequest};
 use crate::cli::session::{Failure, Session, cannot, dockerfile_problem};
 use crate::dockerfile::ast::Dockerfile;
+use crate::dockerfile::lint::Options as Checks;
 use crate::layer::Timestamp;
-use crate::oci::Platform;
 use crate::plan::op::Op;
-use crate::plan::{self, BuildArgs, BuildPlan, ResolvedBases, context_name};
+use crate::plan::{BuildArgs, BuildPlan, context_name};
 use crate::report::{Diagnostic, Event, Kind, Problem};
 use crate::sandbox;
 use crate::snapshot::Overlay;
 use crate::solve::{self, Options};
-use crate::source::{DockerfileText, Git, LocalTree, Puller, Remotes, Resolver, ignore_rules};
+use crate::source::{DockerfileText, LocalTree, Puller, Remotes, ignore_rules};
 use outputs::Outputs;
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -30,12 +30,7 @@ pub fn run(request: &BuildRequest, store: &Path, env: &Env) -> Result<String, Fa
     let (file, found) = dockerfile::parse(&read.text)?;
     let wanted = Outputs::of(request)?;
     let session = Session::start(store, &request.registry, request.style, Some(read.text.clone()), env)?;
-    let built = session.run(async |session| {
-        for finding in found {
-            session.reporter.send(Event::Warning(finding));
-        }
-        build(session, request, &read, &file, wanted, env).await
-    });
+    let built = session.run(async |session| build(session, request, &read, &file, found, wanted, env).await);
     built.map_err(|problem| {
         outputs::account_for_failure(request, &problem);
         Failure::of(problem, read.text.clone())
@@ -47,14 +42,14 @@ async fn build(
     request: &BuildRequest,
     read: &DockerfileText,
     file: &Dockerfile,
+    found: Vec<Diagnostic>,
     wanted: Outputs,
     env: &Env,
 ) -> Result<String, Problem> {
     let args = build_args(request);
-    let (plan, warnings) = plan(session, request, file, &args, env).await?;
-    for warning in warnings {
-        session.reporter.send(Event::Warning(warning));
-    }
+    let (plan, warnings) = planning::plan(session, file, &args, request.pull, env).await?;
+    let found = [found, check::of_build(read, file, &request.source)?, warnings].concat();
+    warn(session, file, found)?;
     let plan = Arc::new(plan);
     let pushing = wanted.start(session);
     let on_layer = pushing.clone();
@@ -75,6 +70,20 @@ async fn build(
     outputs::write(session, request, &plan, solved, wanted, pushing).await
 }
 
+/// Tells what was found in the Dockerfile, but for what it wants left out; fails where it wants that.
+fn warn(session: &Session, file: &Dockerfile, found: Vec<Diagnostic>) -> Result<(), Problem> {
+    let checks = Checks::of(&file.directives).map_err(|d| dockerfile_problem(vec![d]))?;
+    let found = check::relevant(found, &checks, false);
+    let violation = checks.violation(&found);
+    for warning in found {
+        session.reporter.send(Event::Warning(warning));
+    }
+    match violation {
+        Some(message) => Err(Problem::new(Kind::Usage, message)),
+        None => Ok(()),
+    }
+}
+
 /// Layers from the registries.
 pub fn puller(session: &Session) -> Puller {
     Puller::new(session.store.clone(), session.registry.clone(), session.reporter.clone(), session.cancel.clone())
@@ -83,55 +92,19 @@ pub fn puller(session: &Session) -> Puller {
 /// Repositories and files of web servers.
 fn remotes(session: &Session, env: &Env) -> Remotes {
     let (store, client, cancel) = (session.store.clone(), session.registry.clone(), session.cancel.clone());
-    Remotes { store, client, git: git(session, env), cancel }
-}
-
-/// Repositories by the git program.
-fn git(session: &Session, env: &Env) -> Git {
-    let var = |name: &str| env.vars.get(std::ffi::OsStr::new(name)).cloned();
-    Git::new(session.store.clone(), session.cancel.clone(), &var)
-}
-
-/// Asks for what the Dockerfile names until nothing is unknown, and plans.
-async fn plan(
-    session: &Session,
-    request: &BuildRequest,
-    file: &Dockerfile,
-    args: &BuildArgs,
-    env: &Env,
-) -> Result<(BuildPlan, Vec<Diagnostic>), Problem> {
-    let resolver = Resolver {
-        store: session.store.clone(),
-        registry: session.registry.clone(),
-        pull: request.pull,
-        git: git(session, env),
-        cancel: session.cancel.clone(),
-    };
-    let mut known = ResolvedBases::default();
-    loop {
-        let wanted = plan::bases(file, args, &known).map_err(dockerfile_problem)?;
-        if wanted.is_empty() {
-            return plan::lower(file, &known, args).map_err(dockerfile_problem);
-        }
-        resolver.resolve(&wanted, &mut known).await?;
-    }
+    Remotes { store, client, git: planning::git(session, env), cancel }
 }
 
 /// The command line as the planner takes it.
 fn build_args(request: &BuildRequest) -> BuildArgs {
-    let source = &request.source;
     BuildArgs {
-        target: source.target.clone(),
-        values: source.build_args.iter().cloned().collect(),
-        platforms: source.platforms.clone(),
         labels: request.labels.clone(),
         no_cache: request.no_cache,
         no_cache_filter: request.no_cache_filter.clone(),
         network: request.process.network,
         extra_hosts: request.process.extra_hosts.clone(),
         limits: request.process.limits.clone(),
-        contexts: source.named_contexts.iter().map(|(n, _)| (context_name(n), plan::Context::Local)).collect(),
-        ..BuildArgs::new(Platform::host())
+        ..planning::args(&request.source)
     }
 }
 

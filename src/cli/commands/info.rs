@@ -94,7 +94,7 @@ fn as_text(facts: &Facts) -> String {
     let mut text = String::new();
     let mut line = |label: &str, value: String| {
         // A write to a String can't fail.
-        let _ = writeln!(text, "{label:<16}{value}");
+        let _ = writeln!(text, "{}", format!("{label:<16}{value}").trim_end());
     };
     line("Version:", env!("CARGO_PKG_VERSION").into());
     line("Store:", facts.store.root().display().to_string());

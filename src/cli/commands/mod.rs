@@ -1,18 +1,22 @@
 //! What each command does.
 
 pub mod build;
+mod check;
 pub mod dockerfile;
 mod images;
 mod info;
 mod inspect;
 mod local;
+mod login;
 mod outputs;
+mod plan;
+mod planning;
 mod run;
 mod table;
 mod transfer;
 
 use super::env::Env;
-use super::request::{Command, Request};
+use super::request::{Command, Method, Request};
 use super::session::Failure;
 use crate::report::{Kind, Problem};
 
@@ -38,7 +42,16 @@ impl From<String> for Done {
 pub fn run(request: &Request, env: &Env) -> Result<Done, Failure> {
     let store = &request.store;
     match &request.command {
-        Command::Build(build) => build::run(build, store, env).map(Done::from),
+        Command::Build(build) => match build.call.method {
+            Method::Build => build::run(build, store, env).map(Done::from),
+            Method::Check => check::check(&build.check(), store, env),
+            Method::Outline => {
+                plan::outline(&build.source, &build.registry, build.call.json, store, env).map(Done::from)
+            }
+            Method::Targets => plan::targets(&build.source, build.call.json).map(Done::from),
+        },
+        Command::Check(check) => check::check(check, store, env),
+        Command::Plan(source, registry, format) => plan::plan(source, registry, *format, store, env).map(Done::from),
         Command::Run(run) => run::run(run, store, env),
         Command::DebugAst(at) => dockerfile::ast(at).map(Done::from),
         Command::Push(push) => transfer::push(push, store, env).map(Done::from),
@@ -50,6 +63,8 @@ pub fn run(request: &Request, env: &Env) -> Result<Done, Failure> {
         Command::History { image, whole_lines, json } => {
             inspect::history(image, *whole_lines, *json, store).map(Done::from)
         }
+        Command::Login(request) => login::login(request, store, env).map(Done::from),
+        Command::Logout(host) => login::logout(host, store, env).map(Done::from),
         Command::Info { json } => info::info(*json, store, env).map(Done::from),
         other => Err(Problem::new(Kind::Usage, format!("not supported yet: {other:?}")).into()),
     }

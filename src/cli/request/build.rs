@@ -1,6 +1,9 @@
 //! What `build`, `check` and `plan` are asked for.
 
-use super::{ProcessRequest, RegistryRequest, each, not_yet, process, registry, style, values, word, wrong};
+use super::{
+    CheckFormat, CheckRequest, ProcessRequest, RegistryRequest, each, not_yet, process, registry, style, values, word,
+    wrong,
+};
 use crate::cli::progress::Style;
 use crate::cli::{Env, args};
 use crate::dockerfile::csv;
@@ -84,11 +87,26 @@ pub struct BuildRequest {
 
 /// What to do with a Dockerfile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Call {
+pub struct Call {
+    /// What.
+    pub method: Method,
+    /// Print JSON.
+    pub json: bool,
+    /// Findings don't show in the exit code.
+    pub ignore_status: bool,
+}
+
+/// The methods of `--call`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
     /// Build it.
     Build,
     /// Check it.
     Check,
+    /// Say what the target can be given.
+    Outline,
+    /// List the stages.
+    Targets,
 }
 
 /// A secret for `RUN --mount=type=secret`. Its value is read when it is needed.
@@ -257,12 +275,43 @@ fn compression(text: &str) -> Result<Compression, Problem> {
     text.parse().map_err(|e: CompressionError| Problem::new(Kind::Usage, format!("--compression {e}")))
 }
 
-fn call(check: bool, method: Option<&str>) -> Result<Call, Problem> {
-    match method {
-        Some("outline" | "targets") => Err(not_yet("--call outline and targets")),
-        Some(m) => word("--call", m, &[("build", Call::Build), ("check", Call::Check)]),
-        None if check => Ok(Call::Check),
-        None => Ok(Call::Build),
+/// `METHOD[,format=text|json][,ignorestatus=BOOL]`.
+fn call(check: bool, text: Option<&str>) -> Result<Call, Problem> {
+    let methods = [
+        ("build", Method::Build),
+        ("check", Method::Check),
+        ("lint", Method::Check),
+        ("outline", Method::Outline),
+        ("targets", Method::Targets),
+    ];
+    let text = text.unwrap_or(if check { "check" } else { "build" });
+    let mut parts = text.split(',');
+    let method = word("--call", parts.next().unwrap_or_default(), &methods)?;
+    let mut call = Call { method, json: false, ignore_status: false };
+    for part in parts {
+        match part.split_once('=').unwrap_or((part, "true")) {
+            ("format", format) => call.json = word("--call format", format, &[("text", false), ("json", true)])?,
+            ("ignorestatus", value) => {
+                let words = [("true", true), ("1", true), ("false", false), ("0", false)];
+                call.ignore_status = word("--call ignorestatus", value, &words)?;
+            }
+            (other, _) => return Err(wrong("--call", text, &format!("there is no option {other:?}"))),
+        }
+    }
+    Ok(call)
+}
+
+impl BuildRequest {
+    /// The check that `--check` asks for instead of a build: BuildKit's rules alone.
+    pub fn check(&self) -> CheckRequest {
+        CheckRequest {
+            source: self.source.clone(),
+            registry: self.registry.clone(),
+            format: if self.call.json { CheckFormat::Json } else { CheckFormat::Text },
+            fix: false,
+            practices: false,
+            ignore_status: self.call.ignore_status,
+        }
     }
 }
 

@@ -4,7 +4,7 @@ mod build;
 mod process;
 mod values;
 
-pub use build::{BuildRequest, Call, DockerfileAt, Secret, SecretFrom, SourceRequest};
+pub use build::{BuildRequest, Call, DockerfileAt, Method, Secret, SecretFrom, SourceRequest};
 pub use process::{Isolation, ProcessRequest};
 pub use values::UNLIMITED;
 
@@ -32,9 +32,9 @@ pub enum Command {
     /// Build an image.
     Build(Box<BuildRequest>),
     /// Check a Dockerfile.
-    Check(SourceRequest),
+    Check(CheckRequest),
     /// Show the steps of a build.
-    Plan(SourceRequest, RegistryRequest),
+    Plan(SourceRequest, RegistryRequest, PlanFormat),
     /// Run a process in an image.
     Run(RunRequest),
     /// Push an image of the store.
@@ -80,6 +80,55 @@ pub enum Command {
     /// Print a Dockerfile's syntax tree.
     DebugAst(DockerfileAt),
 }
+
+/// `kiln check`, or a build's `--check`.
+#[derive(Debug, Clone)]
+pub struct CheckRequest {
+    /// What is checked.
+    pub source: SourceRequest,
+    /// How registries are reached.
+    pub registry: RegistryRequest,
+    /// How findings are printed.
+    pub format: CheckFormat,
+    /// Mend what can be mended.
+    pub fix: bool,
+    /// With kiln's own rules, which are about practices.
+    pub practices: bool,
+    /// Warnings don't show in the exit code.
+    pub ignore_status: bool,
+}
+
+/// How findings are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CheckFormat {
+    /// For people.
+    Text,
+    /// As BuildKit's.
+    Json,
+    /// SARIF, for code scanning.
+    Sarif,
+}
+
+/// How a plan is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlanFormat {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+    /// For Graphviz.
+    Dot,
+    /// For Markdown.
+    Mermaid,
+}
+
+/// The words for each.
+const PLANS: &[(&str, PlanFormat)] = &[
+    ("text", PlanFormat::Text),
+    ("json", PlanFormat::Json),
+    ("dot", PlanFormat::Dot),
+    ("mermaid", PlanFormat::Mermaid),
+];
 
 /// `kiln push` and `kiln pull`.
 #[derive(Debug, Clone)]
@@ -214,8 +263,10 @@ fn command(command: args::Command, env: &Env) -> Result<Command, Problem> {
     use args::Command as A;
     Ok(match command {
         A::Build(b) => Command::Build(Box::new(build::build(b, env)?)),
-        A::Check(c) => Command::Check(build::source(c.source, env)?),
-        A::Plan(p) => Command::Plan(build::source(p.source, env)?, registry(&p.registry)?),
+        A::Check(c) => Command::Check(check(c, env)?),
+        A::Plan(p) => {
+            Command::Plan(build::source(p.source, env)?, registry(&p.registry)?, word("--format", &p.format, PLANS)?)
+        }
         A::Run(r) => Command::Run(run(r, env)?),
         A::Push(p) => Command::Push(transfer(&p.transfer, env)?),
         A::Pull(p) => Command::Pull(transfer(&p.transfer, env)?, platform(p.platform.as_deref())?),
@@ -233,6 +284,18 @@ fn command(command: args::Command, env: &Env) -> Result<Command, Problem> {
         A::Prune(p) => Command::Prune { all: p.all },
         A::Info(i) => Command::Info { json: word("--format", &i.format, &[("text", false), ("json", true)])? },
         A::Debug(args::Debug::Ast { file }) => Command::DebugAst(build::dockerfile(file, env)),
+    })
+}
+
+fn check(c: args::Check, env: &Env) -> Result<CheckRequest, Problem> {
+    let formats = [("text", CheckFormat::Text), ("json", CheckFormat::Json), ("sarif", CheckFormat::Sarif)];
+    Ok(CheckRequest {
+        source: build::source(c.source, env)?,
+        registry: registry(&c.registry)?,
+        format: word("--format", &c.format, &formats)?,
+        fix: c.fix,
+        practices: true,
+        ignore_status: false,
     })
 }
 
