@@ -153,7 +153,10 @@ async fn push(client: &Client, name: &Reference, image: &TestImage) {
     for (media_type, bytes) in image.layers.iter().chain([&config]) {
         let descriptor = describe(media_type.clone(), bytes);
         let content = Content::Bytes(bytes.clone().into());
-        client.push_blob(name, &Upload { descriptor, content, mount_from: None, progress: None }).await.unwrap();
+        client
+            .push_blob(name, &Upload { descriptor, content, mount_from: None, likely_there: false, progress: None })
+            .await
+            .unwrap();
     }
     client.push_manifest(name, &Manifest::new("", image.manifest.clone().into())).await.unwrap();
 }

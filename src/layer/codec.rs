@@ -22,8 +22,10 @@ pub(super) struct Block {
 
 /// Compresses blocks one after the other.
 pub(super) enum Codec {
-    /// Raw deflate; the gzip header and trailer are the stream's.
-    Deflate(Compress),
+    /// Raw deflate; the gzip header and trailer are the stream's. Each block has a new compressor: one that is reset
+    /// still finds other matches than a new one (zlib-rs 0.6), so that the bytes would depend on who compressed which
+    /// blocks before. Making one is little work beside compressing a block.
+    Deflate(Level),
     /// Zstandard, a frame for each block.
     Zstd(zstd::bulk::Compressor<'static>),
 }
@@ -73,8 +75,8 @@ impl Codec {
     pub(super) fn new(compression: Compression) -> io::Result<Self> {
         match compression {
             Compression::Zstd(level) => Ok(Self::Zstd(zstd::bulk::Compressor::new(level)?)),
-            Compression::Gzip(level) => Ok(Self::Deflate(Compress::new(Level::new(level.min(9)), false))),
-            Compression::None => Ok(Self::Deflate(Compress::new(Level::none(), false))),
+            Compression::Gzip(level) => Ok(Self::Deflate(Level::new(level.min(9)))),
+            Compression::None => Ok(Self::Deflate(Level::none())),
         }
     }
 
@@ -82,7 +84,7 @@ impl Codec {
     pub(super) fn compress(&mut self, block: &mut Block) -> io::Result<()> {
         block.output.clear();
         match self {
-            Self::Deflate(deflate) => compress_deflate(deflate, block),
+            Self::Deflate(level) => compress_deflate(*level, block),
             Self::Zstd(zstd) => {
                 let piece = block.input.get(block.start..).unwrap_or_default();
                 block.output.reserve(zstd::zstd_safe::compress_bound(piece.len()));
@@ -92,10 +94,10 @@ impl Codec {
     }
 }
 
-fn compress_deflate(deflate: &mut Compress, block: &mut Block) -> io::Result<()> {
+fn compress_deflate(level: Level, block: &mut Block) -> io::Result<()> {
     let Block { input, start, last, output } = block;
     let (before, piece) = input.split_at_checked(*start).unwrap_or_default();
-    if is_incompressible(deflate, input, piece, output)? {
+    if is_incompressible(level, input, piece, output)? {
         output.clear();
         store(piece, *last, output);
         return Ok(());
@@ -103,17 +105,17 @@ fn compress_deflate(deflate: &mut Compress, block: &mut Block) -> io::Result<()>
     output.clear();
     // Not the last: up to a byte's border, so that the next block can be put after it.
     let flush = if *last { FlushCompress::Finish } else { FlushCompress::Sync };
-    run_deflate(deflate, before, piece, flush, output)
+    run_deflate(level, before, piece, flush, output)
 }
 
 fn run_deflate(
-    deflate: &mut Compress,
+    level: Level,
     before: &[u8],
     mut piece: &[u8],
     flush: FlushCompress,
     output: &mut Vec<u8>,
 ) -> io::Result<()> {
-    deflate.reset();
+    let mut deflate = Compress::new(level, false);
     if !before.is_empty() {
         deflate.set_dictionary(before).map_err(io::Error::other)?;
     }
@@ -135,14 +137,14 @@ fn run_deflate(
 ///
 /// Such bytes are all about as frequent as each other. So are those of the same noise again and again, which a trial on
 /// the last bytes of the piece finds out.
-fn is_incompressible(deflate: &mut Compress, input: &[u8], piece: &[u8], output: &mut Vec<u8>) -> io::Result<bool> {
+fn is_incompressible(level: Level, input: &[u8], piece: &[u8], output: &mut Vec<u8>) -> io::Result<bool> {
     const TRIAL: usize = 16 << 10;
     if piece.len() < 4 * TRIAL || !is_noise(piece) {
         return Ok(false);
     }
     let (before, trial) = input.split_at_checked(input.len() - TRIAL).unwrap_or_default();
     let before = before.get(before.len().saturating_sub(WINDOW)..).unwrap_or_default();
-    run_deflate(deflate, before, trial, FlushCompress::Finish, output)?;
+    run_deflate(level, before, trial, FlushCompress::Finish, output)?;
     Ok(output.len() > TRIAL - TRIAL / 100)
 }
 
@@ -173,5 +175,36 @@ fn store(piece: &[u8], last: bool, output: &mut Vec<u8>) {
         output.extend_from_slice(&length.to_le_bytes());
         output.extend_from_slice(&(!length).to_le_bytes());
         output.extend_from_slice(chunk);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Text of some words, other ones for each seed.
+    fn text(seed: u64) -> Vec<u8> {
+        let mut state = seed;
+        let mut text = Vec::new();
+        while text.len() < GZIP_BLOCK {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            text.extend_from_slice(format!("{:x} ", (state >> 33) % 3000 * 40_503).as_bytes());
+        }
+        text
+    }
+
+    #[test]
+    fn a_block_does_not_depend_on_those_before_it() {
+        let block = |bytes: &[u8]| Block { input: bytes.to_vec(), ..Block::default() };
+        for compression in [Compression::GZIP, Compression::Gzip(1), Compression::Gzip(9), Compression::ZSTD] {
+            let mut used = Codec::new(compression).unwrap();
+            for seed in 1..5 {
+                used.compress(&mut block(&text(seed))).unwrap();
+            }
+            let (mut after, mut alone) = (block(&text(9)), block(&text(9)));
+            used.compress(&mut after).unwrap();
+            Codec::new(compression).unwrap().compress(&mut alone).unwrap();
+            assert!(after.output == alone.output, "{compression}");
+        }
     }
 }

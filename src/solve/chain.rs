@@ -4,6 +4,8 @@ use super::key::{Key, chain_id};
 use crate::oci::Digest;
 pub use crate::oci::assemble::Layer as StoredLayer;
 use crate::plan::op::ImageOp;
+use crate::report::Step;
+use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::OnceCell;
 
@@ -13,12 +15,23 @@ pub enum Origin {
     /// A base image: its blob can be fetched.
     Base {
         /// The image.
-        image: Arc<ImageOp>,
+        image: Arc<BaseImage>,
         /// Which of its layers.
         index: usize,
     },
     /// A step of this or an earlier build.
     Step,
+}
+
+/// A base image, and the folders of its layers once they are unpacked.
+#[derive(Debug)]
+pub struct BaseImage {
+    /// The image.
+    pub op: ImageOp,
+    /// The step that it is: its downloads are told as that step's.
+    pub step: Step,
+    /// The folders of its layers, lowest first.
+    pub folders: OnceCell<Vec<PathBuf>>,
 }
 
 /// One layer, standing on those before it in its [`Chain`].
@@ -35,6 +48,8 @@ pub struct Layer {
     pub created: Option<String>,
     /// Its blob, once there is one.
     pub stored: OnceCell<StoredLayer>,
+    /// Its folder, once it is known to be unpacked; a base image has those of its layers together.
+    pub folder: OnceCell<PathBuf>,
 }
 
 /// Layers from the lowest up; cheap to clone. Empty is `FROM scratch`.
@@ -43,9 +58,10 @@ pub struct Chain(Arc<[Arc<Layer>]>);
 
 impl Chain {
     /// The layers of a base image.
-    pub fn of_image(image: &Arc<ImageOp>) -> Self {
-        let diff_ids: Vec<Digest> = image.layers.iter().map(|l| l.diff_id.clone()).collect();
-        let layers = image.layers.iter().enumerate().map(|(index, layer)| {
+    pub fn of_image(op: ImageOp, step: Step) -> Self {
+        let image = Arc::new(BaseImage { op, step, folders: OnceCell::new() });
+        let diff_ids: Vec<Digest> = image.op.layers.iter().map(|l| l.diff_id.clone()).collect();
+        let layers = image.op.layers.iter().enumerate().map(|(index, layer)| {
             let stored = StoredLayer { descriptor: layer.descriptor.clone(), diff_id: layer.diff_id.clone() };
             let identity = image_identity(&diff_ids[..=index]);
             Arc::new(Layer {
@@ -54,6 +70,7 @@ impl Chain {
                 origin: Origin::Base { image: image.clone(), index },
                 created: None,
                 stored: OnceCell::new_with(Some(stored)),
+                folder: OnceCell::new(),
             })
         });
         Self(layers.collect())

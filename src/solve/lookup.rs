@@ -7,7 +7,6 @@ use super::{Read, reads};
 use crate::plan::BuildPlan;
 use crate::plan::op::{FileOp, Op, Vertex, VertexId};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use tokio::sync::OnceCell;
 
 /// What is known of each vertex before anything runs.
@@ -40,7 +39,7 @@ pub fn known(
         let definition = key(&vertex.op, base.map(|b| known.definitions[b]), &read_keys);
         known.definitions.push(definition);
         known.forced.push(forced);
-        if let Some(chain) = chain(vertex, &known, forced, base, &read_keys, record) {
+        if let Some(chain) = chain(id, vertex, &known, forced, base, &read_keys, record) {
             known.chains.insert(id, chain);
         }
     }
@@ -49,6 +48,7 @@ pub fn known(
 
 /// The chain of a vertex that needn't run.
 fn chain(
+    id: VertexId,
     vertex: &Vertex,
     known: &Known,
     forced: bool,
@@ -57,7 +57,7 @@ fn chain(
     record: &dyn Fn(Key) -> Option<Record>,
 ) -> Option<Chain> {
     match &vertex.op {
-        Op::Image(image) => Some(Chain::of_image(&Arc::new(image.clone()))),
+        Op::Image(image) => Some(Chain::of_image(image.clone(), id)),
         Op::Local(_) | Op::Git(_) | Op::Http(_) => None,
         Op::Exec(_) | Op::File(_) if forced => None,
         Op::Exec(_) | Op::File(_) => {
@@ -79,6 +79,7 @@ pub fn hit(op: &Op, below: &Chain, record: Record) -> Chain {
         origin: Origin::Step,
         created: Some(record.created),
         stored: OnceCell::new_with(record.stored),
+        folder: OnceCell::new(),
     })
 }
 

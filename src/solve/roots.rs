@@ -1,52 +1,52 @@
 //! The files of a chain: its layers' snapshots, unpacked when a step must read them and not before.
 
-use super::chain::{Chain, Layer, Origin};
+use super::chain::{BaseImage, Chain, Layer, Origin};
 use super::env::Env;
 use super::key::Key;
 use super::problem::{self, Result};
 use crate::plan::op::{BaseLayer, ImageOp};
-use crate::report::{Kind, Problem, Step};
+use crate::report::{Event, Kind, Problem};
 use crate::source::Puller;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::time::Instant;
 
 /// The folders of a chain's layers, topmost first; layers that aren't unpacked are, and downloaded before where needed.
-/// `step` is who needs them.
-pub async fn folders(env: &Env, step: Step, chain: &Chain) -> Result<Vec<PathBuf>> {
+pub async fn folders(env: &Env, chain: &Chain) -> Result<Vec<PathBuf>> {
     let layers = chain.layers();
-    let (image, base) = base(layers);
-    let mut folders = Vec::with_capacity(layers.len());
-    if let Some(image) = image {
-        let keys: Vec<Key> = layers[..base].iter().map(|l| l.own).collect();
-        let unpacked = env.puller.unpacked(step, &image, &keys).await.map_err(problem::from)?;
-        folders.extend(unpacked.into_iter().map(|s| s.folder));
-    }
-    for layer in &layers[base..] {
+    let mut folders = match layers.first().map(|l| &l.origin) {
+        Some(Origin::Base { image, .. }) => image.folders.get_or_try_init(|| base(env, image, chain)).await?.clone(),
+        Some(Origin::Step) | None => Vec::with_capacity(layers.len()),
+    };
+    for layer in layers.iter().skip(folders.len()) {
         let parents: Vec<PathBuf> = folders.iter().rev().cloned().collect();
-        folders.push(folder(env, layer, parents).await?);
+        folders.push(layer.folder.get_or_try_init(|| folder(env, layer, parents)).await?.clone());
     }
     folders.reverse();
     Ok(folders)
+}
+
+/// The folders of a base image's layers, lowest first; what that takes is told as the image's own step.
+async fn base(env: &Env, image: &BaseImage, chain: &Chain) -> Result<Vec<PathBuf>> {
+    let started = Instant::now();
+    env.reporter.send(Event::Started(image.step));
+    let keys: Vec<Key> = chain.layers().iter().take(image.op.layers.len()).map(|l| l.own).collect();
+    let unpacked = env.puller.unpacked(image.step, &image.op, &keys).await;
+    env.reporter.send(match &unpacked {
+        Ok(_) => Event::Finished { step: image.step, took: started.elapsed() },
+        Err(e) => Event::Failed { step: image.step, error: e.to_string() },
+    });
+    Ok(unpacked.map_err(problem::from)?.into_iter().map(|s| s.folder).collect())
 }
 
 /// The folders of an image's layers, topmost first, for somebody who builds nothing.
 ///
 /// # Errors
 /// What the registry or the store says, where layers have to be downloaded or unpacked.
-pub async fn of_image(puller: &Puller, image: &Arc<ImageOp>) -> Result<Vec<PathBuf>> {
-    let chain = Chain::of_image(image);
+pub async fn of_image(puller: &Puller, image: &ImageOp) -> Result<Vec<PathBuf>> {
+    let chain = Chain::of_image(image.clone(), 0);
     let keys: Vec<Key> = chain.layers().iter().map(|l| l.own).collect();
     let unpacked = puller.unpacked(0, image, &keys).await.map_err(problem::from)?;
     Ok(unpacked.into_iter().rev().map(|s| s.folder).collect())
-}
-
-/// The image that a chain begins with, and how many of its layers are that image's.
-fn base(layers: &[Arc<Layer>]) -> (Option<Arc<ImageOp>>, usize) {
-    let count = layers.iter().take_while(|l| matches!(l.origin, Origin::Base { .. })).count();
-    match layers.first().map(|l| &l.origin) {
-        Some(Origin::Base { image, .. }) => (Some(image.clone()), count),
-        _ => (None, 0),
-    }
 }
 
 /// The folder of a step's layer.

@@ -85,7 +85,7 @@ impl Worker {
         self.env.reporter.send(Event::Started(id));
         let vertex = &self.plan.vertices[id];
         let done = match &vertex.op {
-            Op::Image(image) => Ok((Output::Root(Chain::of_image(&Arc::new(image.clone()))), false)),
+            Op::Image(image) => Ok((Output::Root(Chain::of_image(image.clone(), id)), false)),
             Op::Local(local) => self.local(&local.name).map(|tree| (tree, false)),
             Op::Git(op) => self.git(op).await.map(|tree| (tree, false)),
             Op::Http(op) => self.http(op).await.map(|tree| (tree, false)),
@@ -126,7 +126,7 @@ impl Worker {
     async fn step(self: Arc<Self>, id: VertexId, inputs: Vec<Output>) -> Result<(Output, bool)> {
         let op = &self.plan.vertices[id].op;
         let inputs = split(op, inputs);
-        let trees = self.trees(id, &inputs.reads).await?;
+        let trees = self.trees(&inputs.reads).await?;
         let selections = self.selections(id, &trees).await?;
         let keys = self.keys(id, &inputs, &selections);
         let lock = self.lock(keys.content).await?;
@@ -137,7 +137,7 @@ impl Worker {
             self.clone().after(id, &chain, keys);
             return Ok((Output::Root(chain), true));
         }
-        let base = if is_linked(op) { Vec::new() } else { roots::folders(&self.env, id, &inputs.base).await? };
+        let base = if is_linked(op) { Vec::new() } else { roots::folders(&self.env, &inputs.base).await? };
         let permit = self.jobs.acquire().await;
         let worker = self.clone();
         let below = inputs.base.clone();
@@ -165,22 +165,22 @@ impl Worker {
         if let Some(keys) = keys {
             self.write_record(id, top, keys)?;
         }
-        (self.env.on_layer)(&Listed { layer: stored, origin: &top.origin });
+        (self.env.on_layer)(&Listed { layer: stored, origin: &top.origin, new: keys.is_some() });
         Ok(stored.clone())
     }
 
     /// Sees to it that a base image's layer is in the store, where all layers are wanted there.
-    pub async fn at_hand(&self, id: VertexId, layer: &Layer) -> Result<()> {
+    pub async fn at_hand(&self, layer: &Layer) -> Result<()> {
         match &layer.origin {
             Origin::Base { image, index } if self.env.options.complete => {
-                self.env.puller.fetch(id, image, *index).await.map_err(problem::from)
+                self.env.puller.fetch(image.step, &image.op, *index).await.map_err(problem::from)
             }
             _ => Ok(()),
         }
     }
 
     async fn pack(&self, id: VertexId, chain: &Chain, top: &Layer) -> Result<StoredLayer> {
-        let folders = roots::folders(&self.env, id, chain).await?;
+        let folders = roots::folders(&self.env, chain).await?;
         let linked = is_linked(&self.plan.vertices[id].op);
         debug_assert!(matches!(top.origin, Origin::Step));
         let _permit = self.packing.acquire().await;
@@ -195,13 +195,13 @@ impl Worker {
     }
 
     /// The trees of a step's reads.
-    async fn trees(&self, id: VertexId, reads: &[Output]) -> Result<Vec<Source>> {
+    async fn trees(&self, reads: &[Output]) -> Result<Vec<Source>> {
         let mut trees = Vec::with_capacity(reads.len());
         for read in reads {
             trees.push(match read {
                 Output::Tree(tree) => Source { tree: tree.clone(), layers: None, chain: None },
                 Output::Root(chain) => {
-                    let layers = roots::folders(&self.env, id, chain).await?;
+                    let layers = roots::folders(&self.env, chain).await?;
                     let view: Arc<dyn Tree> = Arc::new(self.env.snapshots.view(&layers).map_err(problem::snapshot)?);
                     Source { tree: ReadTree::Other(view), layers: Some(layers), chain: Some(chain.clone()) }
                 }
@@ -279,10 +279,12 @@ impl Worker {
                 return Err(Problem::new(Kind::Build, "not a step that makes a layer"));
             }
         };
+        let mut folder = None;
         if let Some(snapshot) = made.snapshot.take() {
             let note = self.plan.vertices[id].name.clone();
             let info = SnapshotInfo { driver: "overlay".into(), size: None, note };
-            self.env.store.commit_snapshot(snapshot, &made.identity, info).map_err(problem::from)?;
+            let kept = self.env.store.commit_snapshot(snapshot, &made.identity, info).map_err(problem::from)?;
+            folder = Some(kept.folder);
         }
         let layer = Layer {
             identity: lookup::identity_on(op, below, made.identity),
@@ -290,6 +292,7 @@ impl Worker {
             origin: Origin::Step,
             created: Some(super::time::rfc3339(self.env.options.time())),
             stored: OnceCell::new_with(made.stored),
+            folder: OnceCell::new_with(folder),
         };
         self.write_record(id, &layer, keys)?;
         Ok(below.push(layer))

@@ -144,10 +144,11 @@ impl Pushing {
             None => self.later(digest, listed.origin),
         };
         let source = match listed.origin {
-            Origin::Base { image, .. } => Some(image.reference.clone()),
+            Origin::Base { image, .. } => Some(image.op.reference.clone()),
             Origin::Step => None,
         };
-        Ok(pusher.layer_ready(PushBlob { descriptor, content, source })?)
+        let blob = PushBlob { descriptor, content, source };
+        Ok(if listed.new { pusher.layer_ready(blob)? } else { pusher.layer_known(blob)? })
     }
 
     /// A base image's layer, fetched if the registry that it goes to lacks it.
@@ -156,7 +157,7 @@ impl Pushing {
             (self.store.clone(), self.puller.clone(), self.runtime.clone(), origin.clone());
         Content::Later(Arc::new(move || {
             if let Origin::Base { image, index } = &origin {
-                runtime.block_on(puller.fetch(0, image, *index)).map_err(|e| e.to_string())?;
+                runtime.block_on(puller.fetch(image.step, &image.op, *index)).map_err(|e| e.to_string())?;
             }
             match store.blob(&digest, None) {
                 Ok(Some(blob)) => Ok(blob.into_file()),
@@ -195,9 +196,7 @@ pub async fn write(
                     keep(session, &image, names)?;
                 }
                 if let (true, Some(pusher)) = (*push, pushers.next()) {
-                    for pushed in pusher.finish(&image, *by_digest).await? {
-                        session.reporter.send(Event::Note(format!("pushed {}", pushed.reference)));
-                    }
+                    pusher.finish(&image, *by_digest).await?;
                 }
                 id = Some(image);
             }

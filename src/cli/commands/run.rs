@@ -37,7 +37,7 @@ pub fn run(request: &RunRequest, store: &Path, env: &Env) -> Result<Done, Failur
             manifest: image.manifest,
             layers: image.layers,
         };
-        let layers = solve::unpacked(&build::puller(session), &Arc::new(op)).await?;
+        let layers = solve::unpacked(&build::puller(session), &op).await?;
         let signals = session.hand_signals_on()?;
         process.start(session, executor, layers, signals).await
     });
