@@ -90,9 +90,16 @@ impl Git {
     /// # Errors
     /// As [`Git::resolve`].
     pub async fn tree(&self, op: &GitOp) -> Result<FolderTree> {
+        Ok(FolderTree::open(&self.folder(op).await?)?)
+    }
+
+    /// Where the files of a commit are in the store.
+    ///
+    /// # Errors
+    /// As [`Git::resolve`].
+    pub(super) async fn folder(&self, op: &GitOp) -> Result<PathBuf> {
         let (git, op) = (self.clone(), op.clone());
-        let snapshot = spawn_blocking(move || git.checked_out(&op)).await??;
-        Ok(FolderTree::open(&snapshot.fs)?)
+        Ok(spawn_blocking(move || git.checked_out(&op)).await??.fs)
     }
 
     /// Asks a repository what a name means.
