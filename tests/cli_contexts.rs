@@ -279,6 +279,24 @@ fn a_context_from_a_repository() {
     world.nothing_is_left();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_token_goes_to_the_contexts_server_alone() {
+    let server = Server::start(|_| Answer::new(404)).await;
+    let world = World::new();
+    let url = format!("http://{}/r.git", server.host);
+    let build = |args: &[&str]| {
+        let mut command = world.command([&["build"], args].concat());
+        Run::of(command.env("GIT_AUTH_TOKEN", "hush").spawn().unwrap()).fails(3).doesnt_say("hush")
+    };
+    build(&[&url]).says("/r.git");
+    world.dockerfile(&format!("FROM scratch\nADD {url} /\n"));
+    build(&["context"]).says("/r.git");
+    let sent: Vec<Option<String>> =
+        server.asked().iter().map(|a| a.header("authorization").map(str::to_owned)).collect();
+    // x-access-token:hush
+    assert_eq!(sent, [Some("Basic eC1hY2Nlc3MtdG9rZW46aHVzaA==".to_owned()), None]);
+}
+
 #[test]
 fn the_time_of_a_commit_is_the_contexts() {
     let world = World::new();

@@ -57,18 +57,19 @@ impl Fetched {
 }
 
 impl Remotes {
-    /// A repository at the commit that its reference means now.
+    /// A repository at the commit that its reference means now. Its server is sent `$GIT_AUTH_TOKEN`, where that is set.
     ///
     /// # Errors
     /// [`Error::Git`], [`Error::NoGit`].
     pub async fn git_context(&self, url: &GitUrl, keep_git_dir: bool) -> Result<Fetched> {
-        let found = self.git.resolve(&url.key()).await?;
+        let git = self.git.clone().trusting(&url.remote);
+        let found = git.resolve(&url.key()).await?;
         let op = url.at(&found.commit, url.keep_git_dir.unwrap_or(keep_git_dir));
         let op = op.map_err(|why| Error::Git { remote: shown(&url.remote), why })?;
-        let folder = self.git.folder(&op).await?;
+        let folder = git.folder(&op).await?;
         // Known now, if it wasn't before.
         let commit = GitKey { remote: op.remote, reference: op.commit };
-        let time = self.git.resolve(&commit).await?.time;
+        let time = git.resolve(&commit).await?.time;
         Ok(Fetched { folder, dockerfile: None, time, _temp: None })
     }
 
