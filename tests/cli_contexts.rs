@@ -270,6 +270,7 @@ fn a_context_from_a_repository() {
     world.kiln(kept).ok();
     assert!(built(&world).contains(&".git".to_owned()));
     world.kiln(["check", &url]).ok();
+    world.kiln(["check", "--fix", &url]).fails(2).says("--fix");
     world.kiln(["plan", &url]).ok().prints("COPY . /");
     world.kiln(["build", &format!("{url}#nope")]).fails(3).says("nope");
     world.kiln(["build", &format!("{url}#main:nope")]).fails(3).says("nope");

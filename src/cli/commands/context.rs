@@ -18,7 +18,14 @@ pub struct Ready {
     /// What is built from.
     pub source: SourceRequest,
     /// What must stay until the command is over.
-    _kept: Option<(Fetched, Store)>,
+    kept: Option<(Fetched, Store)>,
+}
+
+impl Ready {
+    /// Whether the folder is the store's rather than the user's.
+    pub fn is_fetched(&self) -> bool {
+        self.kept.is_some()
+    }
 }
 
 /// Fetches and unpacks what isn't a folder yet. A folder of that name goes first, as in buildx.
@@ -31,7 +38,7 @@ pub fn ready(
 ) -> Result<Ready, Failure> {
     let is_folder = source.place != Place::Stdin && source.context.is_dir();
     if is_folder || (source.place == Place::Path && !source.context.is_file()) {
-        return Ok(Ready { source: source.clone(), _kept: None });
+        return Ok(Ready { source: source.clone(), kept: None });
     }
     // With a session of its own, that the command's end doesn't end.
     let kept = Store::open(store).map_err(failure)?;
@@ -39,7 +46,7 @@ pub fn ready(
     let fetched = session.run(async |session| session.stoppable(fetch(session, source, &kept, env)).await);
     let source = fetched.and_then(|fetched| Ok((inside(source, &fetched)?, fetched)));
     match source {
-        Ok((source, fetched)) => Ok(Ready { source, _kept: Some((fetched, kept)) }),
+        Ok((source, fetched)) => Ok(Ready { source, kept: Some((fetched, kept)) }),
         Err(problem) => {
             // Somebody may still be reading standard input for it.
             let _ = kept.end();

@@ -22,6 +22,7 @@ use super::env::Env;
 use super::progress::Style;
 use super::request::{BuildRequest, CheckRequest, Command, Method, Request};
 use super::session::Failure;
+use crate::report::{Kind, Problem};
 use std::path::Path;
 
 /// What a command that went well leaves.
@@ -49,6 +50,10 @@ pub fn run(request: &Request, env: &Env) -> Result<Done, Failure> {
         Command::Build(build) => self::build(build, store, env),
         Command::Check(check) => {
             let ready = context::ready(&check.source, &check.registry, Style::Plain, store, env)?;
+            if check.fix && ready.is_fetched() {
+                let message = "--fix mends a file, and the context is none of this machine's folders";
+                return Err(Problem::new(Kind::Usage, message).into());
+            }
             check::check(&CheckRequest { source: ready.source.clone(), ..check.clone() }, store, env)
         }
         Command::Plan(source, registry, format) => {
