@@ -14,6 +14,7 @@ mod plan;
 mod planning;
 mod prune;
 mod run;
+mod secrets;
 mod table;
 mod transfer;
 
