@@ -158,6 +158,9 @@ pub struct Build {
     /// A secret for RUN --mount=type=secret: id=ID[,src=FILE|,env=NAME].
     #[arg(long, value_name = "SPEC")]
     pub secret: Vec<String>,
+    /// An SSH agent for RUN --mount=type=ssh: default or ID[=SOCKET]; without a socket, that of $SSH_AUTH_SOCK.
+    #[arg(long, value_name = "ID[=SOCKET]")]
+    pub ssh: Vec<String>,
     /// A label of the image.
     #[arg(long, value_name = "KEY=VALUE")]
     pub label: Vec<String>,
@@ -198,8 +201,6 @@ pub struct Later {
     pub(super) cache_from: Vec<String>,
     #[arg(long, hide = true, value_name = "SPEC")]
     pub(super) cache_to: Vec<String>,
-    #[arg(long, hide = true, value_name = "SPEC")]
-    pub(super) ssh: Vec<String>,
     #[arg(long, hide = true, value_name = "KEY=VALUE")]
     pub(super) annotation: Vec<String>,
     #[arg(long, hide = true, value_name = "SPEC")]

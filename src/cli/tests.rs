@@ -269,7 +269,6 @@ fn flags_whose_work_is_not_done_are_refused_by_name() {
     for flag in [
         "--cache-from type=registry,ref=a",
         "--cache-to type=inline",
-        "--ssh default",
         "--annotation a=b",
         "--attest type=sbom",
         "--provenance",

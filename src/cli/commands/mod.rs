@@ -15,6 +15,7 @@ mod plan;
 mod planning;
 mod prune;
 mod run;
+mod secrets;
 mod table;
 mod transfer;
 

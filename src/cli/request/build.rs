@@ -2,18 +2,17 @@
 
 use super::contexts::{self, NamedContext, Place};
 use super::{
-    CheckFormat, CheckRequest, ProcessRequest, RegistryRequest, each, not_yet, process, registry, style, values, word,
-    wrong,
+    CheckFormat, CheckRequest, ProcessRequest, RegistryRequest, Secret, each, mounts, not_yet, process, registry,
+    style, values, word, wrong,
 };
 use crate::cli::progress::Style;
 use crate::cli::{Env, args};
-use crate::dockerfile::csv;
 use crate::layer::{Compression, CompressionError};
 use crate::oci::{Platform, Reference};
 use crate::plan::Entitlements;
 use crate::report::{Kind, Problem};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use values::Why;
 
 /// What is built from.
 #[derive(Debug, Clone, PartialEq)]
@@ -77,6 +76,8 @@ pub struct BuildRequest {
     pub entitlements: Entitlements,
     /// Secrets for RUN.
     pub secrets: Vec<Secret>,
+    /// SSH agents for RUN: their sockets by name.
+    pub agents: BTreeMap<String, PathBuf>,
     /// Labels of the image.
     pub labels: Vec<(String, String)>,
     /// Where the image's id goes.
@@ -119,24 +120,6 @@ pub enum Method {
     Targets,
 }
 
-/// A secret for `RUN --mount=type=secret`. Its value is read when it is needed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Secret {
-    /// Its name.
-    pub id: String,
-    /// Where its value is.
-    pub from: SecretFrom,
-}
-
-/// Where a secret's value is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SecretFrom {
-    /// In a file.
-    File(PathBuf),
-    /// In an environment variable.
-    Env(String),
-}
-
 pub(super) fn build(b: args::Build, env: &Env) -> Result<BuildRequest, Problem> {
     refuse_later(&b.later)?;
     let entitlements = entitlements(&b.allow)?;
@@ -155,7 +138,8 @@ pub(super) fn build(b: args::Build, env: &Env) -> Result<BuildRequest, Problem> 
         no_cache_filter: b.no_cache_filter,
         pull: b.pull,
         entitlements,
-        secrets: each("--secret", &b.secret, |t| secret(t, env))?,
+        secrets: each("--secret", &b.secret, |t| mounts::secret(t, env))?,
+        agents: each("--ssh", &b.ssh, |t| mounts::agent(t, env))?.into_iter().collect(),
         labels: values::pairs_or_empty(&b.label).map_err(|(text, why)| wrong("--label", &text, &why))?,
         iidfile: b.iidfile.map(|f| env.cwd.join(f)),
         metadata_file: b.metadata_file.map(|f| env.cwd.join(f)),
@@ -173,7 +157,6 @@ fn refuse_later(l: &args::Later) -> Result<(), Problem> {
     let given = [
         ("--cache-from", !l.cache_from.is_empty()),
         ("--cache-to", !l.cache_to.is_empty()),
-        ("--ssh", !l.ssh.is_empty()),
         ("--annotation", !l.annotation.is_empty()),
         ("--attest", !l.attest.is_empty()),
         ("--provenance", wanted(&l.provenance)),
@@ -318,32 +301,4 @@ impl BuildRequest {
             ignore_status: self.call.ignore_status,
         }
     }
-}
-
-/// `id=ID[,src=FILE|,env=NAME][,type=file|env]`; with an id alone, the variable of that name, else the file.
-fn secret(text: &str, env: &Env) -> Result<Secret, Why> {
-    let (mut id, mut file, mut variable, mut kind) = (None, None, None, None);
-    for field in csv::fields(text)? {
-        let (key, value) = field.text.split_once('=').ok_or_else(|| format!("the field {:?} has no =", field.text))?;
-        match key.to_ascii_lowercase().as_str() {
-            "id" => id = Some(value.to_owned()),
-            "src" | "source" => file = Some(value.to_owned()),
-            "env" => variable = Some(value.to_owned()),
-            "type" if matches!(value, "file" | "env") => kind = Some(value.to_owned()),
-            "type" => return Err(format!("the type {value:?} is neither file nor env")),
-            _ => return Err(format!("there is no field {key:?}; known are id, src, env and type")),
-        }
-    }
-    let id = id.filter(|i| !i.is_empty()).ok_or("it has no id=")?;
-    if kind.as_deref() == Some("env") && variable.is_none() {
-        variable = file.take();
-    }
-    let from = match (variable, file) {
-        (Some(_), Some(_)) => return Err("it has both a file and a variable".into()),
-        (Some(variable), None) => SecretFrom::Env(variable),
-        (None, Some(file)) => SecretFrom::File(env.cwd.join(file)),
-        (None, None) if env.var(&id).is_some() => SecretFrom::Env(id.clone()),
-        (None, None) => SecretFrom::File(env.cwd.join(&id)),
-    };
-    Ok(Secret { id, from })
 }
