@@ -44,7 +44,7 @@ pub fn main() -> ExitCode {
     match done {
         Ok(Done { text, code }) => print(&text, code),
         Err(Failure { problem, source, code }) => {
-            let _ = std::io::stderr().write_all(failure::problem(&problem, source.as_ref()).as_bytes());
+            let _ = std::io::stderr().write_all(failure::problem(&problem, source.as_deref()).as_bytes());
             ExitCode::from(code)
         }
     }

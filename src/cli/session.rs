@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// A failure, and the Dockerfile that it points into.
 #[derive(Debug)]
@@ -19,7 +19,7 @@ pub struct Failure {
     /// What failed.
     pub problem: Problem,
     /// The Dockerfile, where there is one.
-    pub source: Option<SourceText>,
+    pub source: Option<Box<SourceText>>,
     /// The exit code.
     pub code: u8,
 }
@@ -27,7 +27,7 @@ pub struct Failure {
 impl Failure {
     /// A problem with the Dockerfile that it points into.
     pub fn of(problem: Problem, source: SourceText) -> Self {
-        Self { code: problem.kind.exit_code(), problem, source: Some(source) }
+        Self { code: problem.kind.exit_code(), problem, source: Some(Box::new(source)) }
     }
 }
 
@@ -92,7 +92,9 @@ impl Session {
         let kinds =
             [SignalKind::hangup(), SignalKind::quit(), SignalKind::user_defined1(), SignalKind::user_defined2()];
         for kind in kinds {
-            tokio::spawn(pass_on(kind, signals.clone()));
+            // From here on, and not from whenever the task begins.
+            let stream = signal(kind).map_err(|e| cannot("watch for signals", &e))?;
+            tokio::spawn(pass_on(stream, kind, signals.clone()));
         }
         Ok(self.handed.get_or_init(|| signals).clone())
     }
@@ -159,8 +161,7 @@ async fn watch(cancel: Cancel, handed: Arc<OnceLock<Signals>>) {
 const PATIENCE: u32 = 2;
 
 /// Signals that mean nothing to kiln itself, for a process that may know what to do with them.
-async fn pass_on(kind: SignalKind, signals: Signals) {
-    let Ok(mut stream) = signal(kind) else { return };
+async fn pass_on(mut stream: Signal, kind: SignalKind, signals: Signals) {
     while stream.recv().await.is_some() {
         signals.send(number(kind));
     }
