@@ -276,7 +276,6 @@ fn flags_whose_work_is_not_done_are_refused_by_name() {
         "--sbom=true",
         "--allow network.host",
         "--cgroup-parent g",
-        "--isolation rootless",
         "--isolation in-place",
     ] {
         let problem = ask(&format!("build {flag} .")).unwrap_err();
