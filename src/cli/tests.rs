@@ -13,6 +13,7 @@ fn env() -> Env {
         vars: vars.map(|(k, v)| (k.into(), v.into())).into_iter().collect(),
         cwd: PathBuf::from("/work"),
         uid: 1000,
+        rootless: super::Rootless::Untried,
         cores: 4,
         terminal: None,
     }

@@ -321,7 +321,11 @@ impl FolderWriter {
 
     fn mknod(&self, name: &[u8], path: &EntryPath, kind: FileType, device: Device) -> Result<(), Error> {
         let number = fs::makedev(device.major, device.minor);
-        fs::mknodat(&self.here()?.fd, name, kind, Mode::empty(), number).map_err(|e| Error::inside("mknod", path, e))
+        let is_device = device != (Device { major: 0, minor: 0 });
+        fs::mknodat(&self.here()?.fd, name, kind, Mode::empty(), number).map_err(|e| match e {
+            Errno::PERM if is_device => Error::Device(path.clone()),
+            e => Error::inside("mknod", path, e),
+        })
     }
 
     /// Owner, mode and time of what isn't opened: links, devices, pipes. None of them has extended attributes.
