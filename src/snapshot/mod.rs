@@ -7,6 +7,7 @@
 //! SNAPSHOT/fs/     the layer as overlayfs has it: removed files are character devices 0:0, and a directory that hides
 //!                  the one below has the attribute trusted.overlay.opaque=y
 //! SNAPSHOT/work/   overlayfs's own, only while the layer is made
+//! SNAPSHOT/notes.json   where its maker isn't root: owners, modes, capabilities, devices
 //! ```
 //!
 //! A chain of layers is a list of such folders, topmost first. Where they lie, how long they live and who may use them
@@ -24,6 +25,7 @@ mod diff;
 mod error;
 mod flatten;
 mod folder;
+mod notes;
 mod overlay;
 mod stack;
 #[cfg(test)]
