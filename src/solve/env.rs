@@ -10,6 +10,7 @@ use crate::store::Store;
 use crate::sys::Cancel;
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// What a build has at hand.
@@ -28,6 +29,8 @@ pub struct Env {
     pub contexts: BTreeMap<String, Arc<LocalTree>>,
     /// Secrets by id.
     pub secrets: BTreeMap<String, Vec<u8>>,
+    /// The sockets of SSH agents by id.
+    pub agents: BTreeMap<String, PathBuf>,
     /// Where events go.
     pub reporter: Reporter,
     /// Stops everything.
