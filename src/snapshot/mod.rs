@@ -28,6 +28,7 @@ mod folder;
 mod notes;
 mod overlay;
 mod stack;
+mod tee;
 #[cfg(test)]
 pub(crate) mod testing;
 mod tree;
@@ -43,8 +44,9 @@ pub use flatten::flatten;
 pub use folder::{FolderTree, Ignore, Verdict, walked};
 pub use overlay::{Active, Overlay};
 pub use stack::StackTree;
+pub use tee::Tee;
 pub use tree::{EmptyTree, Fingerprint, Found, Tree, entry, fingerprint, follow, xattrs_of};
-pub use write::{FolderWriter, Tee};
+pub use write::FolderWriter;
 
 /// How root filesystems are kept. Layers are named by their folders; lists of them are topmost first.
 pub trait Snapshotter: Send + Sync {
