@@ -117,7 +117,7 @@ pub struct Process {
     /// How many cores, as in 1.5.
     #[arg(long, value_name = "N")]
     pub cpus: Option<String>,
-    /// How processes are isolated: auto or root.
+    /// How processes are isolated: auto, root or rootless.
     #[arg(long, value_name = "LEVEL", default_value = "auto")]
     pub isolation: String,
 }

@@ -1,5 +1,6 @@
 //! What the command line needs to know about its surroundings, read once and passed on.
 
+use super::rootless::Rootless;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, IsTerminal as _};
@@ -12,8 +13,10 @@ pub struct Env {
     pub vars: BTreeMap<OsString, OsString>,
     /// The working directory; relative paths of the command line start there.
     pub cwd: PathBuf,
-    /// The effective user.
+    /// The effective user; the one outside of the user namespace.
     pub uid: u32,
+    /// Whether the process is in a user namespace of its own.
+    pub rootless: Rootless,
     /// How many cores the process may use.
     pub cores: usize,
     /// The terminal behind standard error, where it is one.
@@ -36,6 +39,7 @@ impl Env {
             vars: std::env::vars_os().collect(),
             cwd: std::env::current_dir()?,
             uid: rustix::process::geteuid().as_raw(),
+            rootless: Rootless::Untried,
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             terminal: Terminal::behind_stderr(),
         })

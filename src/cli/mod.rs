@@ -9,9 +9,11 @@ mod env;
 pub mod failure;
 pub mod progress;
 pub mod request;
+mod rootless;
 mod session;
 
 pub use env::{Env, Terminal};
+pub use rootless::Rootless;
 
 use crate::report::{Kind, Problem};
 use clap::Parser as _;
@@ -38,7 +40,10 @@ pub fn main() -> ExitCode {
         Env::current().map_err(|e| Failure::from(session::cannot("find the working directory", &e))).and_then(|env| {
             match parse(std::env::args_os(), &env)? {
                 Wanted::Text(text) => Ok(Done::from(text)),
-                Wanted::Request(request) => commands::run(&request, &env),
+                Wanted::Request(request) => {
+                    let rootless = rootless::prepare(&request, &env);
+                    commands::run(&request, &Env { rootless, ..env })
+                }
             }
         });
     match done {

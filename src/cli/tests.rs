@@ -14,6 +14,7 @@ fn env() -> Env {
         vars: vars.map(|(k, v)| (k.into(), v.into())).into_iter().collect(),
         cwd: PathBuf::from("/work"),
         uid: 1000,
+        rootless: super::Rootless::Untried,
         cores: 4,
         terminal: None,
     }
@@ -275,7 +276,6 @@ fn flags_whose_work_is_not_done_are_refused_by_name() {
         "--provenance=mode=max",
         "--sbom=true",
         "--cgroup-parent g",
-        "--isolation rootless",
         "--isolation in-place",
     ] {
         let problem = ask(&format!("build {flag} .")).unwrap_err();

@@ -44,13 +44,21 @@ pub(super) struct Mounted {
 ///
 /// The process may make device nodes (CAP_MKNOD is in Docker's set, and a layer may hold any), but must not reach the host's
 /// disks through them. So no mount that it can write to lets devices be opened, `/dev` neither; what can be opened are these
-/// nodes alone, which lie where it can't write.
+/// nodes alone, which lie where it can't write. In a user namespace none can be made: they are mounts of the host's.
 pub(super) fn prepare(builder: &mut Builder, spec: &Spec) -> Result<Vec<(&'static CStr, Slot)>, Error> {
     if spec.insecure {
         return Ok(Vec::new());
     }
     let flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    DEVICES.iter().map(|(name, major, minor)| Ok((*name, builder.device(*major, *minor, flags)?))).collect()
+    let borrowed = builder.is_in_user_namespace();
+    DEVICES
+        .iter()
+        .map(|(name, major, minor)| {
+            let host = Path::new("/dev").join(OsStr::from_bytes(name.to_bytes()));
+            let mount = if borrowed { builder.host(&host, flags) } else { builder.device(*major, *minor, flags) };
+            Ok((*name, mount?))
+        })
+        .collect()
 }
 
 /// Adds the steps that mount `/dev`.

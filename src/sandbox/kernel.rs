@@ -33,6 +33,10 @@ const QUIET: MountAttrFlags =
 pub(super) struct Prepared {
     /// An empty folder, to hide others behind.
     empty: Slot,
+    /// `/proc`. In a user namespace it can be made only while the host's can be seen.
+    proc: Slot,
+    /// The host's `/sys`, where none can be made: it shows the host's network, so its maker must have rights over that.
+    sys: Option<Slot>,
     /// Mounts of the control groups, with their places, outer ones first.
     cgroups: Vec<(Slot, PathBuf)>,
 }
@@ -47,6 +51,10 @@ fn flags(spec: &Spec) -> MountAttrFlags {
 /// millisecond for each.
 pub(super) fn prepare(builder: &mut Builder, spec: &Spec, shown: Vec<Shown>) -> Result<Prepared, Error> {
     let empty = builder.folder(std::iter::empty())?;
+    // Made here and never looked up by a path: what is hidden and protected is that of procfs whatever the image says.
+    let proc = builder.file_system(c"proc", &[], QUIET)?;
+    let borrowed = builder.is_in_user_namespace();
+    let sys = borrowed.then(|| builder.host_tree(Path::new("/sys"), flags(spec))).transpose()?;
     let root = Path::new("/sys/fs/cgroup");
     let mut cgroups = Vec::new();
     if shown.iter().any(|one| !one.name.is_empty()) {
@@ -57,16 +65,18 @@ pub(super) fn prepare(builder: &mut Builder, spec: &Spec, shown: Vec<Shown>) -> 
         let at = if one.name.is_empty() { root.to_owned() } else { root.join(one.name) };
         cgroups.push((builder.host(&one.folder, flags(spec))?, at));
     }
-    Ok(Prepared { empty, cgroups })
+    Ok(Prepared { empty, proc, sys, cgroups })
 }
 
 /// Adds the steps that mount `/proc`, `/sys` and the control groups. `dev` is the mounted `/dev`.
 pub(super) fn mount(builder: &mut Builder, spec: &Spec, prepared: Prepared, dev: Slot) -> Result<(), Error> {
-    // Made here and never looked up by a path: what is hidden and protected is that of procfs whatever the image says.
-    let proc = builder.file_system(c"proc", &[], QUIET)?;
+    let proc = prepared.proc;
     let on = builder.target(c"/proc", TargetKind::Folder, true);
     builder.push(Step::Mount { mount: proc, on, path: c"/proc".to_owned() });
-    let sys = builder.file_system(c"sysfs", &[], flags(spec))?;
+    let sys = match prepared.sys {
+        Some(sys) => sys,
+        None => builder.file_system(c"sysfs", &[], flags(spec))?,
+    };
     let on = builder.target(c"/sys", TargetKind::Folder, true);
     builder.push(Step::Mount { mount: sys, on, path: c"/sys".to_owned() });
     for (mount, at) in prepared.cgroups {

@@ -12,14 +12,24 @@ use std::path::{Path, PathBuf};
 
 /// How overlays are made here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Way {
+pub(super) struct Way {
+    /// By which calls.
+    pub(super) calls: Calls,
+    /// Whether overlayfs keeps its notes in `user.overlay.*`: outside of the first user namespace nobody may set
+    /// `trusted.overlay.*`. Linux 5.11.
+    pub(super) user_attributes: bool,
+}
+
+/// The calls that make overlays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Calls {
     /// `fsconfig` with one `lowerdir+` for each layer (Linux 6.5): any number up to the kernel's own limit of 500.
     Fsconfig,
     /// `mount(2)` with all layers in one option: as many as fit into a page.
     Mount,
 }
 
-/// The step that makes a root filesystem or another tree a mount in `out`; by [`Way::Mount`], mounted on `at`.
+/// The step that makes a root filesystem or another tree a mount in `out`; by [`Calls::Mount`], mounted on `at`.
 pub(super) fn mount(root: &RootMount, way: Way, at: &CStr, out: Slot) -> Result<Step, Error> {
     match root {
         RootMount::Dir(dir) => Ok(Step::CloneHost { path: c_string(dir)?, out }),
@@ -51,8 +61,9 @@ fn overlay(
     let base = common(all().map(PathBuf::as_path));
     let base_path = c_string(&base)?;
     let short = |path: &PathBuf| path.strip_prefix(&base).unwrap_or(path).to_owned();
-    if way == Way::Mount {
-        let options = options(lowers.iter().map(short), upper.map(|(upper, work)| (short(upper), short(work))));
+    if way.calls == Calls::Mount {
+        let upper = upper.map(|(upper, work)| (short(upper), short(work)));
+        let options = options(lowers.iter().map(short), upper, way.user_attributes);
         return Ok(Step::OverlayByMount(OverlayByMount {
             base: base_path,
             options: text(&options)?,
@@ -63,12 +74,19 @@ fn overlay(
     let short = |path: &PathBuf| c_string(short(path));
     let lowers = lowers.iter().map(short).collect::<Result<_, _>>()?;
     let upper = upper.map(|(upper, work)| Ok::<_, Error>((short(upper)?, short(work)?))).transpose()?;
-    Ok(Step::Overlay(Overlay { base: base_path, lowers, upper, out }))
+    Ok(Step::Overlay(Overlay { base: base_path, lowers, upper, user_attributes: way.user_attributes, out }))
 }
 
 /// The options of `mount(2)`, with what separates them escaped.
-fn options(lowers: impl Iterator<Item = PathBuf>, upper: Option<(PathBuf, PathBuf)>) -> OsString {
-    let mut options = OsString::from("redirect_dir=off,metacopy=off,index=off");
+fn options(
+    lowers: impl Iterator<Item = PathBuf>,
+    upper: Option<(PathBuf, PathBuf)>,
+    user_attributes: bool,
+) -> OsString {
+    let mut options = OsString::from("redirect_dir=nofollow,metacopy=off,index=off");
+    if user_attributes {
+        options.push(",userxattr");
+    }
     for (number, lower) in lowers.enumerate() {
         options.push(if number == 0 { ",lowerdir=" } else { ":" });
         options.push(escaped(&lower));
@@ -116,6 +134,8 @@ mod tests {
     use super::*;
     use crate::sys::child::Program;
 
+    const FSCONFIG: Way = Way { calls: Calls::Fsconfig, user_attributes: false };
+
     fn root(lowers: &[&str]) -> RootMount {
         RootMount::Overlay {
             lowers: lowers.iter().map(PathBuf::from).collect(),
@@ -136,7 +156,7 @@ mod tests {
     #[test]
     fn paths_are_short() {
         let out = Program::default().slot();
-        match mount(&root(&["/store/snapshots/2/fs", "/store/snapshots/1/fs"]), Way::Fsconfig, c"/at", out).unwrap() {
+        match mount(&root(&["/store/snapshots/2/fs", "/store/snapshots/1/fs"]), FSCONFIG, c"/at", out).unwrap() {
             Step::Overlay(o) => {
                 assert_eq!(o.base.as_c_str(), c"/store/snapshots");
                 assert_eq!(o.lowers, [c"2/fs".to_owned(), c"1/fs".to_owned()]);
@@ -149,10 +169,12 @@ mod tests {
     #[test]
     fn by_mount_everything_is_one_escaped_option() {
         let out = Program::default().slot();
-        match mount(&root(&["/store/a:b/fs", "/store/c,d\\/fs"]), Way::Mount, c"/at", out).unwrap() {
+        match mount(&root(&["/store/a:b/fs", "/store/c,d\\/fs"]), Way { calls: Calls::Mount, ..FSCONFIG }, c"/at", out)
+            .unwrap()
+        {
             Step::OverlayByMount(o) => assert_eq!(
                 o.options.to_str().unwrap(),
-                "redirect_dir=off,metacopy=off,index=off,lowerdir=a\\:b/fs:c\\,d\\\\/fs,volatile,\
+                "redirect_dir=nofollow,metacopy=off,index=off,lowerdir=a\\:b/fs:c\\,d\\\\/fs,volatile,\
                  upperdir=snapshots/u/fs,workdir=snapshots/u/work"
             ),
             other => panic!("{other:?}"),
@@ -162,7 +184,7 @@ mod tests {
     #[test]
     fn no_layers_is_the_upper_folder_itself() {
         let out = Program::default().slot();
-        match mount(&root(&[]), Way::Fsconfig, c"/at", out).unwrap() {
+        match mount(&root(&[]), FSCONFIG, c"/at", out).unwrap() {
             Step::CloneHost { path, .. } => assert_eq!(path.as_c_str(), c"/store/snapshots/u/fs"),
             other => panic!("{other:?}"),
         }

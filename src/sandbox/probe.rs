@@ -1,10 +1,10 @@
 //! Which isolation levels work here, found out by trying: what a filter or a security module forbids can't be read anywhere.
 
-use super::overlay::{self, Way};
+use super::overlay::{self, Calls, Way};
 use super::program::c_string;
 use super::{Error, Limits, Part, cgroup};
 use crate::sys::child::{Namespaces, Program, Step};
-use crate::sys::{RootMount, Said};
+use crate::sys::{RootMount, Said, userns};
 use rustix::mount::MountAttrFlags;
 use std::path::Path;
 
@@ -23,13 +23,13 @@ pub struct Level {
 pub const NEEDS_ROOT: &str = "isolation level root needs root with CAP_SYS_ADMIN, and a seccomp profile and security module that \
      allow clone, mount and pivot_root: in a container, start it with --privileged";
 
-/// Tries each level, best first. Overlays are tried in `folder`, which must be on the file system that will hold the root
-/// filesystems; nothing is left there.
-pub fn probe(folder: &Path) -> Vec<Level> {
-    vec![match root(folder) {
+/// Tries the level `root`: with the rights that this process has, be it those of root or of a user namespace's. Overlays
+/// are tried in `folder`, which must be on the file system that will hold the root filesystems; nothing is left there.
+pub fn probe(folder: &Path) -> Level {
+    match root(folder) {
         Ok(()) => Level { name: "root", works: true, why_not: None },
         Err(error) => Level { name: "root", works: false, why_not: Some(why(&error)) },
-    }]
+    }
 }
 
 /// A kind of limit and whether it can be set here.
@@ -82,7 +82,8 @@ fn root(folder: &Path) -> Result<(), Error> {
         program.push(step);
     }
     let overlay = program.steps().len();
-    program.push(overlay::mount(&root, Way::Mount, &c_string(path("upper"))?, mount)?);
+    let way = Way { calls: Calls::Mount, user_attributes: !userns::is_initial()? };
+    program.push(overlay::mount(&root, way, &c_string(path("upper"))?, mount)?);
     program.push(Step::SetFlags { mount, flags: MountAttrFlags::MOUNT_ATTR_NODEV });
     program.push(Step::EnterRoot(mount));
     let mut child = program.spawn(Namespaces::default()).map_err(|failure| match failure.step {
@@ -101,10 +102,9 @@ mod tests {
     #[test]
     fn says_why_or_works_and_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let levels = probe(dir.path());
-        assert_eq!(levels.len(), 1);
-        assert_eq!(levels[0].works, levels[0].why_not.is_none());
-        assert!(rustix::process::geteuid().is_root() || !levels[0].works);
+        let level = probe(dir.path());
+        assert_eq!(level.works, level.why_not.is_none());
+        assert!(rustix::process::geteuid().is_root() || !level.works);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 

@@ -147,6 +147,11 @@ impl Builder {
         Ok(Self { program: Program::default(), way, scratch, held: None, guard, parts: Vec::new() })
     }
 
+    /// Whether devices can't be made, nor file systems that belong to the host's namespaces.
+    pub(super) fn is_in_user_namespace(&self) -> bool {
+        self.way.user_attributes
+    }
+
     /// Adds steps that belong to a part of the spec.
     fn part<T>(&mut self, part: Part, add: impl FnOnce(&mut Self) -> Result<T, Error>) -> Result<T, Error> {
         let first = self.program.steps().len();
@@ -255,6 +260,14 @@ impl Builder {
     pub(super) fn host(&mut self, path: &Path, flags: MountAttrFlags) -> Result<Slot, Error> {
         let out = self.program.slot();
         self.push(Step::CloneHost { path: c_string(path)?, out });
+        self.push(Step::SetFlags { mount: out, flags });
+        Ok(out)
+    }
+
+    /// A mount of a folder of the host's with all that is mounted below it.
+    pub(super) fn host_tree(&mut self, path: &Path, flags: MountAttrFlags) -> Result<Slot, Error> {
+        let out = self.program.slot();
+        self.push(Step::CloneHostTree { path: c_string(path)?, out });
         self.push(Step::SetFlags { mount: out, flags });
         Ok(out)
     }

@@ -11,12 +11,12 @@ use super::cgroup::{self, Group, Hierarchy};
 use super::control::Control;
 use super::error::Part;
 use super::output::Pipes;
-use super::overlay::Way;
+use super::overlay::{Calls, Way};
 use super::program::{self, CAPABILITIES, Place, Prepared};
 use super::{Error, Executor, Exit, Network, Spec, Stdio, Stream, seccomp, terminal};
 use crate::sys::child::step::Stream as Source;
 use crate::sys::child::{Child, Ended, Failure, Namespaces};
-use crate::sys::{Cancel, Said};
+use crate::sys::{Cancel, Said, userns};
 use libc::sock_filter;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::FsOpenFlags;
@@ -47,7 +47,7 @@ impl RootExecutor {
         let permitted = rustix::thread::capabilities(None).call("capget")?.permitted;
         Ok(Self {
             resolv_conf,
-            way: way(),
+            way: way()?,
             hierarchies,
             permitted,
             filter: seccomp::filter(CAPABILITIES & permitted),
@@ -102,11 +102,12 @@ fn finish(mut child: Child, ended: Result<Ended, Error>, group: Option<Group>) -
     })
 }
 
-/// Whether the kernel takes the layers of an overlay one by one.
-fn way() -> Way {
+/// Whether the kernel takes the layers of an overlay one by one, and where an overlay may keep its notes.
+fn way() -> Result<Way, Error> {
     let one_by_one = rustix::mount::fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC)
         .and_then(|fs| rustix::mount::fsconfig_set_string(fs.as_fd(), c"lowerdir+", c"/"));
-    if one_by_one.is_ok() { Way::Fsconfig } else { Way::Mount }
+    let calls = if one_by_one.is_ok() { Calls::Fsconfig } else { Calls::Mount };
+    Ok(Way { calls, user_attributes: !userns::is_initial()? })
 }
 
 /// The streams of the process, and the caller's ends of those that are captured.
@@ -183,7 +184,7 @@ mod tests {
             mount("/rw", MountKind::Tree { root: other, path: "".into(), readonly: false }),
         ];
         let mut executor = RootExecutor::new(String::new()).unwrap();
-        executor.way = Way::Mount;
+        executor.way.calls = Calls::Mount;
         let mut out = Vec::new();
         let exit = executor.run(&spec, &mut |_, bytes| out.extend_from_slice(bytes), &Cancel::new().unwrap());
         assert!(exit.as_ref().is_ok_and(|e| e.success()), "{exit:?} {}", String::from_utf8_lossy(&out));

@@ -240,8 +240,13 @@ fn xattr(file: BorrowedFd<'_>, name: &[u8]) -> Result<Option<Vec<u8>>, Errno> {
 }
 
 /// Makes an open directory of an overlay layer hide what lower layers have in it.
+/// Without the right to set `trusted.` attributes, which nobody has in a user namespace, by the one that overlays with
+/// `userxattr` know.
 pub(super) fn set_opaque(dir: BorrowedFd<'_>) -> Result<(), Errno> {
-    fs::fsetxattr(dir, "trusted.overlay.opaque", b"y", XattrFlags::empty())
+    match fs::fsetxattr(dir, "trusted.overlay.opaque", b"y", XattrFlags::empty()) {
+        Err(Errno::PERM) => fs::fsetxattr(dir, "user.overlay.opaque", b"y", XattrFlags::empty()),
+        done => done,
+    }
 }
 
 /// Whether an open directory of an overlay layer hides what lower layers have in it.

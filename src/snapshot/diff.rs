@@ -1,6 +1,7 @@
 //! What a step changed: an overlay's upper directory to the entries of a layer.
 
 use super::at::{self, Kind, Meta, Xattrs};
+use super::notes::Notes;
 use super::{Error, StackTree, Tree};
 use crate::layer::{Entry, EntryKind, EntryPath, EntrySink};
 use std::collections::HashMap;
@@ -23,7 +24,8 @@ use std::vec::IntoIter;
 ///
 /// Beyond it: a root directory whose mode, owner or attributes changed is an entry, and times keep their nanoseconds.
 pub(super) fn diff(upper: &Path, base: &StackTree, sink: &mut dyn EntrySink) -> Result<(), Error> {
-    let mut differ = Differ { base, sink, names: HashMap::new(), parents: Vec::new() };
+    let notes = Notes::read(upper)?;
+    let mut differ = Differ { base, sink, notes, names: HashMap::new(), parents: Vec::new() };
     let root = at::open_root(upper)?;
     differ.root(root.as_fd())?;
     let below = if base.is_empty() { Below::Nothing } else { Below::Merged };
@@ -66,6 +68,7 @@ enum Below {
 struct Differ<'a> {
     base: &'a StackTree,
     sink: &'a mut dyn EntrySink,
+    notes: Notes,
     /// The first name of each file that has several.
     names: HashMap<(u64, u64), EntryPath>,
     /// The directories on the way, as long as they aren't written.
@@ -77,7 +80,9 @@ impl Differ<'_> {
     fn root(&mut self, fd: BorrowedFd<'_>) -> Result<(), Error> {
         let path = EntryPath::root();
         let meta = at::stat(fd, &path).map_err(|e| Error::inside("stat", &path, e))?;
-        let (Some(meta), Some(old)) = (meta, self.base.stat(&path)?) else { return Ok(()) };
+        let (Some(meta), Some(old)) = (meta.map(|m| self.notes.meta(&path, m)), self.base.stat(&path)?) else {
+            return Ok(());
+        };
         let entry = dir_entry(fd, &path, &meta)?;
         if !same_stat(&old, &meta) || self.base.xattrs(&path)? != entry.xattrs {
             self.sink.add(&entry, &mut io::empty())?;
@@ -103,7 +108,7 @@ impl Differ<'_> {
     fn visit(&mut self, dir: &Frame, name: &[u8], path: &EntryPath) -> Result<Option<(OwnedFd, Below)>, Error> {
         let old = if dir.below == Below::Nothing { None } else { self.base.stat(path)? };
         let new = at::stat_name(dir.fd.as_fd(), name).map_err(|e| Error::inside("stat", path, e))?;
-        match new.filter(|m| !m.is_whiteout()) {
+        match new.filter(|m| !m.is_whiteout()).map(|m| self.notes.meta(path, m)) {
             None => {
                 if old.is_some() {
                     self.write(&Entry::new(path.clone(), EntryKind::Whiteout), &mut io::empty())?;
@@ -157,7 +162,7 @@ impl Differ<'_> {
             Kind::Socket | Kind::Dir => return Ok(()),
             Kind::File => {
                 let opened = at::open_file(dir.fd.as_fd(), name).map_err(fail("open"))?;
-                xattrs = at::xattrs(opened.as_fd()).map_err(fail("flistxattr"))?;
+                xattrs = self.notes.xattrs(path, at::xattrs(opened.as_fd()).map_err(fail("flistxattr"))?);
                 file = Some(opened);
                 EntryKind::File { size: meta.size }
             }

@@ -26,6 +26,9 @@ pub enum Error {
     /// A directory was moved by overlayfs itself, which a layer can't say.
     #[error("{0} was renamed by overlayfs (redirect_dir is on), which can't become a layer")]
     Redirect(EntryPath),
+    /// A device, which only the machine's root may make.
+    #[error("{0} is a device, which can't be made in a user namespace; isolation level root can")]
+    Device(EntryPath),
     /// A path that no root filesystem can have.
     #[error(transparent)]
     Path(#[from] PathError),

@@ -7,6 +7,7 @@
 //! SNAPSHOT/fs/     the layer as overlayfs has it: removed files are character devices 0:0, and a directory that hides
 //!                  the one below has the attribute trusted.overlay.opaque=y
 //! SNAPSHOT/work/   overlayfs's own, only while the layer is made
+//! SNAPSHOT/notes.json   where its maker isn't root: owners, modes, capabilities, devices
 //! ```
 //!
 //! A chain of layers is a list of such folders, topmost first. Where they lie, how long they live and who may use them
@@ -24,8 +25,10 @@ mod diff;
 mod error;
 mod flatten;
 mod folder;
+mod notes;
 mod overlay;
 mod stack;
+mod tee;
 #[cfg(test)]
 pub(crate) mod testing;
 mod tree;
@@ -41,8 +44,9 @@ pub use flatten::flatten;
 pub use folder::{FolderTree, Ignore, Verdict, walked};
 pub use overlay::{Active, Overlay};
 pub use stack::StackTree;
+pub use tee::Tee;
 pub use tree::{EmptyTree, Fingerprint, Found, Tree, entry, fingerprint, follow, xattrs_of};
-pub use write::{FolderWriter, Tee};
+pub use write::FolderWriter;
 
 /// How root filesystems are kept. Layers are named by their folders; lists of them are topmost first.
 pub trait Snapshotter: Send + Sync {

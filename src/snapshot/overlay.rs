@@ -1,6 +1,7 @@
 //! Root filesystems on overlayfs: a folder for each layer, its upper directory in `fs`.
 
 use super::diff::diff;
+use super::notes::{Notes, open_mode};
 use super::{Error, FolderWriter, Snapshotter, StackTree, Tree, at};
 use crate::layer::{EntryPath, EntrySink, Timestamp};
 use crate::sys::RootMount;
@@ -61,6 +62,7 @@ impl Snapshotter for Overlay {
             rustix::fs::fchown(root.as_fd(), Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
                 .map_err(|e| Error::host("fchown", &files, e))?;
         }
+        let mode = if Notes::are_needed() { open_mode(mode, true) } else { mode };
         rustix::fs::fchmod(root.as_fd(), Mode::from_raw_mode(mode)).map_err(|e| Error::host("fchmod", &files, e))?;
         Ok(Active { folder: folder.into(), parents: parents.into() })
     }

@@ -1,6 +1,7 @@
 //! The layers of a root filesystem as one [`Tree`], without a mount.
 
 use super::at::{self, Meta, Xattrs};
+use super::notes::Notes;
 use super::tree::missing;
 use super::{Error, Tree};
 use crate::layer::EntryPath;
@@ -19,6 +20,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub struct StackTree {
     /// Top first.
     layers: Vec<OwnedFd>,
+    /// Of each layer.
+    notes: Vec<Notes>,
     /// Which layers a directory is merged from; none if it is no directory.
     merged: Mutex<HashMap<EntryPath, Arc<[usize]>>>,
 }
@@ -26,8 +29,9 @@ pub struct StackTree {
 impl StackTree {
     /// The view of layers, top first.
     pub fn open<P: AsRef<Path>>(layers: &[P]) -> Result<Self, Error> {
+        let notes = layers.iter().map(|path| Notes::read(path.as_ref())).collect::<Result<_, _>>()?;
         let layers = layers.iter().map(|path| at::open_root(path.as_ref())).collect::<Result<_, _>>()?;
-        Ok(Self { layers, merged: Mutex::default() })
+        Ok(Self { layers, notes, merged: Mutex::default() })
     }
 
     /// Whether there is no layer at all.
@@ -96,7 +100,12 @@ impl StackTree {
 
     fn stat_in(&self, index: usize, path: &EntryPath) -> Result<Option<Meta>, Error> {
         let Some(layer) = self.layers.get(index) else { return Ok(None) };
-        at::stat(layer.as_fd(), path).map_err(|e| Error::inside("stat", path, e))
+        let meta = at::stat(layer.as_fd(), path).map_err(|e| Error::inside("stat", path, e))?;
+        Ok(meta.map(|meta| self.noted(index, path, meta)))
+    }
+
+    fn noted(&self, index: usize, path: &EntryPath, meta: Meta) -> Meta {
+        self.notes.get(index).map_or(meta, |notes| notes.meta(path, meta))
     }
 
     fn fd(&self, index: usize, path: &EntryPath, flags: OFlags) -> Result<OwnedFd, Error> {
@@ -124,7 +133,8 @@ impl Tree for StackTree {
                 if let btree_map::Entry::Vacant(free) = entries.entry(name)
                     && let Some(meta) = at::stat_name(dir.as_fd(), free.key()).map_err(fail("stat"))?
                 {
-                    free.insert(meta);
+                    let at = path.join(free.key())?;
+                    free.insert(self.noted(index, &at, meta));
                 }
             }
         }
@@ -141,7 +151,12 @@ impl Tree for StackTree {
     }
 
     fn xattrs(&self, path: &EntryPath) -> Result<Xattrs, Error> {
-        let file = self.open_top(path, OFlags::RDONLY | OFlags::NONBLOCK)?;
-        at::xattrs(file.as_fd()).map_err(|e| Error::inside("flistxattr", path, e))
+        let (index, _) = self.find(path)?.ok_or_else(|| missing("open", path))?;
+        let file = self.fd(index, path, OFlags::RDONLY | OFlags::NONBLOCK)?;
+        let xattrs = at::xattrs(file.as_fd()).map_err(|e| Error::inside("flistxattr", path, e))?;
+        Ok(match self.notes.get(index) {
+            Some(notes) => notes.xattrs(path, xattrs),
+            None => xattrs,
+        })
     }
 }

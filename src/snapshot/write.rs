@@ -1,6 +1,7 @@
 //! Entries of a layer to a folder in overlayfs's form, on top of lower layers.
 
 use super::at::{self, Kind, Meta};
+use super::notes::{Notes, can_be_set, open_mode};
 use super::tree::{MOST_LINKS, entry, missing, steps};
 use super::{Error, StackTree, Tree};
 use crate::layer::{self, Device, Entry, EntryKind, EntryPath, EntrySink, Timestamp};
@@ -12,7 +13,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Fills the upper directory of an overlay with a layer's entries, as containerd applies a layer:
 ///
@@ -27,6 +28,8 @@ use std::path::Path;
 #[derive(Debug)]
 pub struct FolderWriter {
     lower: StackTree,
+    /// The folder, and what can't be given to the files in it.
+    notes: Option<(PathBuf, Notes)>,
     /// The directories from the root to where the last entry went; the root is always there.
     way: Vec<Step>,
     /// When each directory of this layer says it changed.
@@ -56,11 +59,38 @@ impl FolderWriter {
     /// Writes into `folder` what is to lie upon `lower`; directories that no entry speaks of get the time `made`.
     pub fn new(folder: &Path, lower: StackTree, made: Timestamp) -> Result<Self, Error> {
         let root = Step { path: EntryPath::root(), fd: at::open_root(folder)?, lower: !lower.is_empty() };
-        Ok(Self { lower, way: vec![root], times: HashMap::new(), made })
+        let mut writer = Self { lower, notes: None, way: vec![root], times: HashMap::new(), made };
+        if Notes::are_needed() {
+            writer.notes = Some((folder.to_owned(), writer.notes_of_root()?));
+        }
+        Ok(writer)
+    }
+
+    /// Notes that say of the root that it is like the one below.
+    fn notes_of_root(&self) -> Result<Notes, Error> {
+        let path = EntryPath::root();
+        let root = match self.lower.stat(&path)? {
+            Some(meta) => entry(&self.lower, &path, &meta)?,
+            None => Entry { mode: 0o755, ..Entry::new(path.clone(), EntryKind::Dir) },
+        };
+        let mut notes = Notes::default();
+        notes.note(path, &root);
+        Ok(notes)
+    }
+
+    /// Owner, attributes, mode and time of an open file at `path`, or a note of them.
+    fn set_meta(&mut self, file: BorrowedFd<'_>, path: &EntryPath, entry: &Entry) -> Result<(), Error> {
+        if let Some((_, notes)) = &mut self.notes {
+            notes.note(path.clone(), entry);
+        }
+        set_meta(file, entry, self.notes.is_some())
     }
 
     /// Sets the times of all directories.
     pub fn finish(self) -> Result<(), Error> {
+        if let Some((folder, notes)) = &self.notes {
+            notes.write(folder)?;
+        }
         let Some(root) = self.way.first() else { return Ok(()) };
         for (path, time) in &self.times {
             match at::open(root.fd.as_fd(), path, OFlags::RDONLY | OFlags::DIRECTORY) {
@@ -81,7 +111,9 @@ impl FolderWriter {
 
     /// Gives a written file its metadata.
     pub(super) fn end_file(&mut self, entry: &Entry, file: &File) -> Result<(), Error> {
-        set_meta(file.as_fd(), entry)
+        let name = entry.path.file_name().ok_or_else(|| Error::NotDirectory(entry.path.clone()))?;
+        let path = self.here()?.path.join(name)?;
+        self.set_meta(file.as_fd(), &path, entry)
     }
 
     fn add_entry(&mut self, entry: &Entry, content: &mut dyn Read) -> Result<(), Error> {
@@ -226,7 +258,7 @@ impl FolderWriter {
         if matches!(was, Was::Hiding) && self.lower_stat(&path)?.is_some_and(|m| m.is_dir()) {
             at::set_opaque(dir.as_fd()).map_err(|e| Error::inside("fsetxattr", &path, e))?;
         }
-        set_meta(dir.as_fd(), entry)?;
+        self.set_meta(dir.as_fd(), &path, entry)?;
         self.times.insert(path, entry.mtime);
         Ok(())
     }
@@ -266,7 +298,11 @@ impl FolderWriter {
         let here = self.here()?;
         // `source` has no link on its way: it was walked just now.
         fs::linkat(&root.fd, source.as_path(), &here.fd, name.as_slice(), AtFlags::empty())
-            .map_err(|e| Error::inside("link", &path, e))
+            .map_err(|e| Error::inside("link", &path, e))?;
+        if let Some((_, notes)) = &mut self.notes {
+            notes.note_link(&source, path);
+        }
+        Ok(())
     }
 
     /// Copies a lower layer's file into this one, if it isn't there yet.
@@ -282,7 +318,7 @@ impl FolderWriter {
                     Kind::File => {
                         let file = self.create_file(name, path)?;
                         copy_file(&self.lower.open(path)?, &file, meta.size, path)?;
-                        set_meta(file.as_fd(), &entry)
+                        self.set_meta(file.as_fd(), path, &entry)
                     }
                     Kind::Dir => Err(Error::inside("link", path, Errno::PERM)),
                     _ => self.create(name, &entry),
@@ -320,18 +356,33 @@ impl FolderWriter {
     }
 
     fn mknod(&self, name: &[u8], path: &EntryPath, kind: FileType, device: Device) -> Result<(), Error> {
+        let is_device = device != (Device { major: 0, minor: 0 });
+        if is_device && self.notes.is_some() {
+            return self.here().and_then(|here| placeholder(here.fd.as_fd(), name, path));
+        }
         let number = fs::makedev(device.major, device.minor);
-        fs::mknodat(&self.here()?.fd, name, kind, Mode::empty(), number).map_err(|e| Error::inside("mknod", path, e))
+        fs::mknodat(&self.here()?.fd, name, kind, Mode::empty(), number).map_err(|e| match e {
+            Errno::PERM if is_device => Error::Device(path.clone()),
+            e => Error::inside("mknod", path, e),
+        })
     }
 
     /// Owner, mode and time of what isn't opened: links, devices, pipes. None of them has extended attributes.
-    fn set_meta_at(&self, name: &[u8], entry: &Entry) -> Result<(), Error> {
+    fn set_meta_at(&mut self, name: &[u8], entry: &Entry) -> Result<(), Error> {
+        let path = self.here()?.path.join(name)?;
+        let noted = self.notes.is_some();
+        if let Some((_, notes)) = &mut self.notes {
+            notes.note(path, entry);
+        }
         let dir = &self.here()?.fd;
         let fail = |call| move |e: Errno| Error::inside(call, &entry.path, e);
         let (uid, gid) = owner(entry);
-        fs::chownat(dir, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW).map_err(fail("chown"))?;
+        if !noted {
+            fs::chownat(dir, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW).map_err(fail("chown"))?;
+        }
         if !matches!(entry.kind, EntryKind::Symlink(_)) {
-            fs::chmodat(dir, name, Mode::from_raw_mode(entry.mode), AtFlags::empty()).map_err(fail("chmod"))?;
+            let mode = if noted { open_mode(entry.mode, false) } else { entry.mode };
+            fs::chmodat(dir, name, Mode::from_raw_mode(mode), AtFlags::empty()).map_err(fail("chmod"))?;
         }
         fs::utimensat(dir, name, &both(entry.mtime), AtFlags::SYMLINK_NOFOLLOW).map_err(fail("utimensat"))
     }
@@ -356,15 +407,25 @@ fn unpacking(entry: &Entry, error: Error) -> layer::Error {
 
 /// Owner, attributes, mode and time of an open file. The order counts: a change of owner takes set-id bits and
 /// capabilities away.
-fn set_meta(file: BorrowedFd<'_>, entry: &Entry) -> Result<(), Error> {
+fn set_meta(file: BorrowedFd<'_>, entry: &Entry, noted: bool) -> Result<(), Error> {
     let fail = |call| move |e: Errno| Error::inside(call, &entry.path, e);
     let (uid, gid) = owner(entry);
-    fs::fchown(file, uid, gid).map_err(fail("fchown"))?;
-    for (name, value) in entry.xattrs.iter().filter(|(name, _)| at::is_kept(name)) {
+    if !noted {
+        fs::fchown(file, uid, gid).map_err(fail("fchown"))?;
+    }
+    let settable = |name: &[u8]| at::is_kept(name) && (!noted || can_be_set(name));
+    let mode = if noted { open_mode(entry.mode, entry.kind == EntryKind::Dir) } else { entry.mode };
+    for (name, value) in entry.xattrs.iter().filter(|(name, _)| settable(name)) {
         at::set_xattr(file, name, value).map_err(fail("fsetxattr"))?;
     }
-    fs::fchmod(file, Mode::from_raw_mode(entry.mode)).map_err(fail("fchmod"))?;
+    fs::fchmod(file, Mode::from_raw_mode(mode)).map_err(fail("fchmod"))?;
     fs::futimens(file, &both(entry.mtime)).map_err(fail("futimens"))
+}
+
+/// An empty file in place of a device, which the notes say it is.
+fn placeholder(dir: BorrowedFd<'_>, name: &[u8], path: &EntryPath) -> Result<(), Error> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    fs::openat(dir, name, flags, Mode::RUSR | Mode::WUSR).map(drop).map_err(|e| Error::inside("create", path, e))
 }
 
 fn owner(entry: &Entry) -> (Option<Uid>, Option<Gid>) {
@@ -406,41 +467,5 @@ fn copy_file(mut from: &File, mut to: &File, size: u64, path: &EntryPath) -> Res
         Ok(())
     } else {
         Err(layer::Error::Changed { path: path.clone(), expected: size, found }.into())
-    }
-}
-
-/// Both at once, each file read once: what is packed is also unpacked here.
-#[derive(Debug)]
-pub struct Tee<'a, S> {
-    /// Gets the entries first and reads their content.
-    pub sink: S,
-    /// Gets what the sink reads.
-    pub folder: &'a mut FolderWriter,
-}
-
-impl<S: EntrySink> EntrySink for Tee<'_, S> {
-    fn add(&mut self, entry: &Entry, content: &mut dyn Read) -> Result<(), layer::Error> {
-        if !matches!(entry.kind, EntryKind::File { .. }) {
-            self.sink.add(entry, content)?;
-            return self.folder.add(entry, &mut io::empty());
-        }
-        let fail = |e: Error| layer::Error::file("unpack", &entry.path, e);
-        let mut file = self.folder.start_file(entry).map_err(fail)?;
-        // The sink checks that there are as many bytes as promised.
-        self.sink.add(entry, &mut TeeReader { from: content, to: &mut file })?;
-        self.folder.end_file(entry, &file).map_err(fail)
-    }
-}
-
-struct TeeReader<'a> {
-    from: &'a mut dyn Read,
-    to: &'a mut File,
-}
-
-impl Read for TeeReader<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.from.read(buffer)?;
-        self.to.write_all(buffer.get(..n).unwrap_or_default())?;
-        Ok(n)
     }
 }

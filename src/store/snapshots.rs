@@ -186,7 +186,10 @@ impl Store {
     }
 
     fn snapshot_path(&self, key: &Key) -> PathBuf {
-        self.inner.root.join("snapshots").join(key.short())
+        let folders = self.inner.root.join("snapshots");
+        // Without root's rights a layer's folder is of another form, with notes beside it, which no overlay can show.
+        let plain = if rustix::process::geteuid().is_root() { "" } else { "-noted" };
+        folders.join(format!("{}{plain}", key.short()))
     }
 
     /// Takes a snapshot out of its place at once, and removes it then.

@@ -7,6 +7,7 @@
 //! | [`signals`](Signals) | signals to hand on, which can be polled |
 //! | [`file`] | confined opening, nodes, owners, times, copying, locks |
 //! | [`xattr`] | extended attributes, never following a link |
+//! | [`userns`] | a user namespace that an ordinary user is root in |
 //! | [`child`] | a process in new namespaces, prepared as data and made by `clone` |
 //!
 //! `rustix` is used directly wherever it is enough (its `RawDir` reads folders, for one); what stands here adds the
@@ -19,6 +20,7 @@ mod error;
 pub mod file;
 mod root;
 mod signals;
+pub mod userns;
 pub mod xattr;
 
 pub use cancel::Cancel;

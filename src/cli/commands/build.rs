@@ -2,7 +2,7 @@
 
 use super::{check, dockerfile, outputs, planning, secrets};
 use crate::cli::Env;
-use crate::cli::request::{BuildRequest, NamedContext, SourceRequest};
+use crate::cli::request::{BuildRequest, Isolation, NamedContext, SourceRequest};
 use crate::cli::session::{Failure, Session, dockerfile_problem};
 use crate::dockerfile::ast::Dockerfile;
 use crate::dockerfile::lint::Options as Checks;
@@ -56,7 +56,7 @@ async fn build(
     let env = Arc::new(solve::Env {
         store: session.store.clone(),
         snapshots: Arc::new(Overlay),
-        executor: executor(&plan, session)?,
+        executor: executor(&plan, session, request.process.isolation, env)?,
         puller: puller(session),
         remotes: remotes(session, env),
         contexts: contexts(session, &request.source, read, env)?,
@@ -111,9 +111,14 @@ fn build_args(request: &BuildRequest) -> BuildArgs {
 }
 
 /// What runs the plan's processes.
-fn executor(plan: &BuildPlan, session: &Session) -> Result<Arc<dyn sandbox::Executor>, Problem> {
+fn executor(
+    plan: &BuildPlan,
+    session: &Session,
+    isolation: Isolation,
+    env: &Env,
+) -> Result<Arc<dyn sandbox::Executor>, Problem> {
     let first = plan.vertices.iter().find(|v| matches!(v.op, Op::Exec(_)));
-    super::run::executor(session, first.is_some()).map_err(|problem| match first {
+    super::run::executor(session, isolation, first.is_some(), env).map_err(|problem| match first {
         Some(vertex) => problem.at(vertex.span),
         None => problem,
     })

@@ -3,7 +3,8 @@
 use super::{Done, build, local};
 use crate::cli::Env;
 use crate::cli::progress::Style;
-use crate::cli::request::{RegistryRequest, RunRequest};
+use crate::cli::request::{Isolation, RegistryRequest, RunRequest};
+use crate::cli::rootless;
 use crate::cli::session::{Failure, Session, cannot};
 use crate::oci::{ContainerConfig, ImageConfig};
 use crate::plan::op::{ImageOp, Limits, Network};
@@ -29,7 +30,7 @@ pub fn run(request: &RunRequest, store: &Path, env: &Env) -> Result<Done, Failur
         let found = local::find(&session.store, &request.image)?;
         let image = local::resolved(&session.store, &found)?;
         let process = Process::new(request, &image.config)?;
-        let executor = executor(session, true)?;
+        let executor = executor(session, request.process.isolation, true, env)?;
         let op = ImageOp {
             platform: image.config.platform(),
             reference: image.reference,
@@ -57,9 +58,13 @@ pub fn run(request: &RunRequest, store: &Path, env: &Env) -> Result<Done, Failur
 ///
 /// # Errors
 /// With the reason for each way that doesn't work here.
-pub fn executor(session: &Session, wants: bool) -> Result<Arc<dyn Executor>, Problem> {
+pub fn executor(session: &Session, isolation: Isolation, wants: bool, env: &Env) -> Result<Arc<dyn Executor>, Problem> {
+    if isolation == Isolation::Rootless && env.uid == 0 {
+        let what = format!("--isolation rootless: {}", rootless::FOR_USERS);
+        return Err(Problem::new(Kind::Environment, what));
+    }
     if wants && !rustix::process::geteuid().is_root() {
-        return Err(no_isolation(&sandbox::probe(session.store.root())));
+        return Err(no_isolation(&rootless::levels(session.store.root(), env, &env.rootless)));
     }
     let resolv_conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
     Ok(Arc::new(RootExecutor::new(resolv_conf)?))

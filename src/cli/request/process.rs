@@ -26,10 +26,12 @@ pub enum Isolation {
     Auto,
     /// Namespaces, as root.
     Root,
+    /// Namespaces, one of users among them, as an ordinary user.
+    Rootless,
 }
 
 /// Levels that the design names and kiln doesn't have yet.
-const LATER: &[&str] = &["rootless", "chroot", "in-place", "oci"];
+const LATER: &[&str] = &["chroot", "in-place", "oci"];
 
 pub(super) fn process(p: &args::Process) -> Result<ProcessRequest, Problem> {
     let networks = [("default", Network::Default), ("none", Network::None), ("host", Network::Host)];
@@ -46,7 +48,11 @@ fn isolation(text: &str) -> Result<Isolation, Problem> {
     if LATER.contains(&text) {
         return Err(not_yet(&format!("--isolation {text}")));
     }
-    word("--isolation", text, &[("auto", Isolation::Auto), ("root", Isolation::Root)])
+    word(
+        "--isolation",
+        text,
+        &[("auto", Isolation::Auto), ("root", Isolation::Root), ("rootless", Isolation::Rootless)],
+    )
 }
 
 fn limits(p: &args::Process) -> Result<Limits, Problem> {

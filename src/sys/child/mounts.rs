@@ -27,6 +27,11 @@ pub(super) fn one(step: &Step, state: &mut State) -> Done {
             let fd = rustix::mount::open_tree(CWD, path.as_c_str(), flags).fault("open_tree")?;
             state.put(*out, fd)
         }
+        Step::CloneHostTree { path, out } => {
+            let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+            let fd = rustix::mount::open_tree(CWD, path.as_c_str(), flags).fault("open_tree")?;
+            state.put(*out, fd)
+        }
         Step::CloneInside { root, path, out } => {
             let fd = clone(beneath_or_in(state.get(*root)?, path)?)?;
             state.put(*out, fd)
@@ -79,7 +84,8 @@ fn files(step: &Step, state: &State) -> Done {
 
 /// Options that keep the upper folder readable without the mount: no redirects, no metadata-only copies, no index. With
 /// `volatile`, `fsync` in the sandbox costs nothing: what a build leaves is synced once, at its end.
-const OVERLAY_OPTIONS: [(&CStr, &CStr); 3] = [(c"redirect_dir", c"off"), (c"metacopy", c"off"), (c"index", c"off")];
+const OVERLAY_OPTIONS: [(&CStr, &CStr); 3] =
+    [(c"redirect_dir", c"nofollow"), (c"metacopy", c"off"), (c"index", c"off")];
 
 fn overlay(o: &Overlay) -> Done<OwnedFd> {
     rustix::process::chdir(o.base.as_c_str()).fault("chdir")?;
@@ -91,6 +97,9 @@ fn overlay(o: &Overlay) -> Done<OwnedFd> {
         rustix::mount::fsconfig_set_string(fs.as_fd(), cstr!("upperdir"), upper.as_c_str()).fault("fsconfig")?;
         rustix::mount::fsconfig_set_string(fs.as_fd(), cstr!("workdir"), work.as_c_str()).fault("fsconfig")?;
         rustix::mount::fsconfig_set_flag(fs.as_fd(), cstr!("volatile")).fault("fsconfig")?;
+    }
+    if o.user_attributes {
+        rustix::mount::fsconfig_set_flag(fs.as_fd(), cstr!("userxattr")).fault("fsconfig")?;
     }
     for (name, value) in OVERLAY_OPTIONS {
         rustix::mount::fsconfig_set_string(fs.as_fd(), name, value).fault("fsconfig")?;
@@ -142,7 +151,7 @@ fn set_flags(mount: impl AsFd, flags: MountAttrFlags) -> Done {
             libc::SYS_mount_setattr,
             mount.as_fd().as_raw_fd(),
             c"".as_ptr(),
-            libc::AT_EMPTY_PATH,
+            libc::AT_EMPTY_PATH | libc::AT_RECURSIVE,
             &raw const attributes,
             size_of::<libc::mount_attr>(),
         )

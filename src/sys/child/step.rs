@@ -40,6 +40,13 @@ pub enum Step {
     PrivateMounts,
     /// Makes an overlay.
     Overlay(Overlay),
+    /// Makes a mount of a folder of the host with all that is mounted below it.
+    CloneHostTree {
+        /// The folder.
+        path: CString,
+        /// The mount.
+        out: Slot,
+    },
     /// Makes an overlay by `mount(2)`, for kernels whose `fsconfig` doesn't know `lowerdir+` (before 6.5).
     OverlayByMount(OverlayByMount),
     /// Makes a mount of a file or folder of the host (not of what is mounted below it).
@@ -60,7 +67,7 @@ pub enum Step {
     },
     /// Makes a file system that has no device.
     FileSystem(FileSystem),
-    /// Changes the flags of a mount that isn't mounted anywhere yet.
+    /// Changes the flags of a mount that isn't mounted anywhere yet, and of all below it.
     SetFlags {
         /// The mount.
         mount: Slot,
@@ -211,6 +218,8 @@ pub struct Overlay {
     pub lowers: Vec<CString>,
     /// The folder that gets the changes and the one for overlayfs itself; without them it is read-only.
     pub upper: Option<(CString, CString)>,
+    /// Whether what overlayfs notes is in attributes that any user may set, as in a user namespace.
+    pub user_attributes: bool,
     /// The mount.
     pub out: Slot,
 }
@@ -343,6 +352,7 @@ impl Step {
         let path = match self {
             Self::JoinCgroup { path, .. }
             | Self::CloneHost { path, .. }
+            | Self::CloneHostTree { path, .. }
             | Self::CloneInside { path, .. }
             | Self::MountOnHost { path, .. }
             | Self::Mount { path, .. }

@@ -1,0 +1,216 @@
+//! A user namespace in which an ordinary user is root, with a range of numbers for the users of images.
+//!
+//! The kernel lets a user map one number alone; `newuidmap` and `newgidmap`, which are setuid, map those that the system's
+//! administrator has given to the user. They must run outside of the namespace, and a process can't leave one. So a child
+//! makes the namespace and waits in it; once it is mapped, this process joins it, and where anything is refused on the way,
+//! this process is where it was.
+
+use super::{Error, Result, Said};
+use rustix::io::Errno;
+use rustix::pipe::PipeFlags;
+use rustix::process::{DumpableBehavior, Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
+use std::ffi::{OsStr, OsString};
+use std::io::Read as _;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// Numbers outside that stand for numbers inside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Range {
+    /// The first inside.
+    pub inside: u32,
+    /// The first outside.
+    pub outside: u32,
+    /// How many.
+    pub count: u32,
+}
+
+/// Why a namespace couldn't be entered.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// A call failed.
+    #[error(transparent)]
+    Call(#[from] Error),
+    /// One of the programs that map numbers failed, or couldn't be started.
+    #[error("{program}: {said}")]
+    Program {
+        /// Which.
+        program: String,
+        /// What it said.
+        said: String,
+    },
+}
+
+/// Whether this process is in the user namespace that the system started with.
+///
+/// # Errors
+/// Where `/proc` isn't mounted.
+pub fn is_initial() -> Result<bool> {
+    let path = "/proc/self/uid_map";
+    let map = std::fs::read_to_string(path).said("read", path)?;
+    Ok(map.split_whitespace().eq(["0", "0", "4294967295"]))
+}
+
+/// Joins a new user namespace with these numbers, and a mount namespace of its own in it, as its root. `programs` are the
+/// paths of `newuidmap` and `newgidmap`. To be called before there are threads.
+///
+/// # Errors
+/// [`Refused`]; the process is then in the namespaces it was in, unless the very last call, for the mounts, failed.
+pub fn enter(programs: [&Path; 2], uids: &[Range], gids: &[Range]) -> std::result::Result<(), Refused> {
+    let holder = Holder::start()?;
+    for (program, ranges) in programs.into_iter().zip([uids, gids]) {
+        map(program, holder.pid, ranges)?;
+    }
+    // SAFETY: takes no pointer.
+    if unsafe { libc::setns(holder.pidfd.as_raw_fd(), libc::CLONE_NEWUSER) } != 0 {
+        return Err(last("setns").into());
+    }
+    drop(holder);
+    // SAFETY: takes no pointer.
+    if unsafe { libc::unshare(libc::CLONE_NEWNS) } != 0 {
+        return Err(last("unshare(CLONE_NEWNS)").into());
+    }
+    // The change of namespace has closed /proc/self to its owner.
+    rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable).call("prctl(PR_SET_DUMPABLE)")?;
+    Ok(())
+}
+
+fn last(call: &'static str) -> Error {
+    Error { call, path: None, errno: Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO) }
+}
+
+/// Runs one of the programs that map numbers.
+fn map(program: &Path, pid: Pid, ranges: &[Range]) -> std::result::Result<(), Refused> {
+    let failed = |said: String| Refused::Program { program: program.display().to_string(), said };
+    let numbers = ranges.iter().flat_map(|r| [r.inside, r.outside, r.count]);
+    let args = std::iter::once(pid.to_string()).chain(numbers.map(|n| n.to_string())).map(OsString::from);
+    let output = Command::new(program).args(args).stdin(Stdio::null()).output().map_err(|e| failed(e.to_string()))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(failed(if said.is_empty() { output.status.to_string() } else { said }))
+}
+
+/// A child in a new user namespace that does nothing but keep it; killed when dropped.
+struct Holder {
+    pid: Pid,
+    pidfd: OwnedFd,
+}
+
+impl Holder {
+    fn start() -> Result<Self> {
+        let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).call("pipe2")?;
+        // SAFETY: the child makes system calls alone, and never comes back.
+        let pid = match unsafe { libc::fork() } {
+            0 => hold(&write),
+            pid => Pid::from_raw(pid).filter(|_| pid > 0).ok_or_else(|| last("fork"))?,
+        };
+        drop(write);
+        let pidfd = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(pidfd) => pidfd,
+            Err(errno) => {
+                let _ = rustix::process::kill_process(pid, Signal::KILL);
+                return Err(errno).call("pidfd_open");
+            }
+        };
+        let holder = Self { pid, pidfd };
+        let mut answer = [0; 5];
+        std::fs::File::from(read).read_exact(&mut answer).call("read")?;
+        let [step, number @ ..] = answer;
+        let errno = Errno::from_raw_os_error(i32::from_le_bytes(number).max(1));
+        match step {
+            0 => Ok(holder),
+            1 => Err(errno).call("unshare(CLONE_NEWUSER)"),
+            _ => Err(errno).call("mount"),
+        }
+    }
+}
+
+/// In the child: makes the namespace, tries a mount in it (a security module may give a namespace and take its rights), says
+/// what came of it, and waits to be killed.
+fn hold(answer: &OwnedFd) -> ! {
+    // SAFETY: system calls with plain numbers and constant strings; the process has one thread.
+    unsafe {
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        let step = if libc::unshare(libc::CLONE_NEWUSER) != 0 {
+            1
+        } else if libc::unshare(libc::CLONE_NEWNS) != 0
+            || libc::mount(
+                std::ptr::null(),
+                c"/".as_ptr(),
+                std::ptr::null(),
+                libc::MS_REC | libc::MS_PRIVATE,
+                std::ptr::null(),
+            ) != 0
+        {
+            2
+        } else {
+            0
+        };
+        let [a, b, c, d] = (*libc::__errno_location()).to_le_bytes();
+        let bytes: [u8; 5] = [step, a, b, c, d];
+        libc::write(answer.as_raw_fd(), bytes.as_ptr().cast(), bytes.len());
+        loop {
+            libc::pause();
+        }
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        // It can only have ended already.
+        let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
+        let _ = rustix::process::waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED);
+    }
+}
+
+/// The ranges that `/etc/subuid` or `/etc/subgid` gives to a user by any of these names (a number is one), after the user's
+/// own number, which is 0 inside. `None` where there are none, or too many to count.
+pub fn ranges(text: &str, names: &[&str], own: u32) -> Option<Vec<Range>> {
+    let mut ranges = vec![Range { inside: 0, outside: own, count: 1 }];
+    let mut inside = 1u32;
+    for line in text.lines() {
+        let mut fields = line.trim().split(':');
+        let (Some(name), Some(first), Some(count), None) = (fields.next(), fields.next(), fields.next(), fields.next())
+        else {
+            continue;
+        };
+        if let (true, Ok(outside), Ok(count)) = (names.contains(&name), first.parse(), count.parse::<u32>())
+            && count > 0
+        {
+            ranges.push(Range { inside, outside, count });
+            inside = inside.checked_add(count)?;
+        }
+    }
+    (ranges.len() > 1).then_some(ranges)
+}
+
+/// A program in the folders of a `PATH`.
+pub fn find(program: &str, path: &OsStr) -> Option<std::path::PathBuf> {
+    std::env::split_paths(path).filter(|dir| dir.is_absolute()).map(|dir| dir.join(program)).find(|p| p.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_follow_the_users_own_number() {
+        let text = "root:1:2\nme:100000:65536\n# me:1:1\n1000:300000:10\nme:x:1\nme:1:0\nme:1:2:3\n";
+        let range = |inside, outside, count| Range { inside, outside, count };
+        assert_eq!(
+            ranges(text, &["me", "1000"], 1000).unwrap(),
+            [range(0, 1000, 1), range(1, 100_000, 65536), range(65537, 300_000, 10)]
+        );
+        assert_eq!(ranges(text, &["you"], 1), None);
+        assert_eq!(ranges("me:1:4294967295\nme:5:9\n", &["me"], 1), None, "more numbers than there are");
+    }
+
+    #[test]
+    fn programs_are_found_by_absolute_paths_alone() {
+        assert_eq!(find("sh", OsStr::new("relative:/nowhere:/bin")).unwrap(), Path::new("/bin/sh"));
+        assert_eq!(find("sh", OsStr::new("bin:")), None);
+    }
+}
