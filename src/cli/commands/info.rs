@@ -98,11 +98,12 @@ fn as_text(facts: &Facts) -> String {
     };
     line("Version:", env!("CARGO_PKG_VERSION").into());
     line("Store:", facts.store.root().display().to_string());
-    let Usage { blobs, named, snapshots, records, temporary } = facts.usage;
+    let Usage { blobs, named, snapshots, records, cache_mounts, temporary } = facts.usage;
     line("  Images:", format!("{}, of {} in {} blobs", facts.images, size(named.bytes), named.count));
     line("  Blobs:", format!("{}, {}", blobs.count, size(blobs.bytes)));
     line("  Snapshots:", format!("{}, {}", snapshots.count, size(snapshots.bytes)));
     line("  Records:", format!("{}, {}", records.count, size(records.bytes)));
+    line("  Cache mounts:", format!("{}, {}", cache_mounts.count, size(cache_mounts.bytes)));
     line("  Temporary:", format!("{}, {}", temporary.count, size(temporary.bytes)));
     line("Isolation:", String::new());
     for level in &facts.levels {
