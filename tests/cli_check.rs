@@ -1,7 +1,6 @@
 //! `kiln check`, `plan`, `build --check` and `--call`, `info`: nothing is built, no registry is needed.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
-#[allow(dead_code)]
 #[path = "support/docker_registry.rs"]
 mod docker_registry;
 #[allow(dead_code)]

@@ -1,7 +1,6 @@
 //! `kiln login` and `logout` against Debian's docker-registry with passwords, and credential helpers.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
-#[allow(dead_code)]
 #[path = "support/docker_registry.rs"]
 mod docker_registry;
 #[allow(dead_code)]

@@ -2,7 +2,7 @@
 
 use super::{check, dockerfile, outputs, planning, secrets};
 use crate::cli::Env;
-use crate::cli::request::{BuildRequest, SourceRequest};
+use crate::cli::request::{BuildRequest, NamedContext, SourceRequest};
 use crate::cli::session::{Failure, Session, dockerfile_problem};
 use crate::dockerfile::ast::Dockerfile;
 use crate::dockerfile::lint::Options as Checks;
@@ -91,7 +91,7 @@ pub fn puller(session: &Session) -> Puller {
 }
 
 /// Repositories and files of web servers.
-fn remotes(session: &Session, env: &Env) -> Remotes {
+pub fn remotes(session: &Session, env: &Env) -> Remotes {
     let (store, client, cancel) = (session.store.clone(), session.registry.clone(), session.cancel.clone());
     Remotes { store, client, git: planning::git(session, env), cancel }
 }
@@ -105,6 +105,7 @@ fn build_args(request: &BuildRequest) -> BuildArgs {
         network: request.process.network,
         extra_hosts: request.process.extra_hosts.clone(),
         limits: request.process.limits.clone(),
+        entitlements: request.entitlements,
         ..planning::args(&request.source)
     }
 }
@@ -118,7 +119,7 @@ fn executor(plan: &BuildPlan, session: &Session) -> Result<Arc<dyn sandbox::Exec
     })
 }
 
-/// The context and the named ones, by the names that the plan uses.
+/// The context and the named folders, by the names that the plan uses.
 fn contexts(
     session: &Session,
     source: &SourceRequest,
@@ -132,8 +133,10 @@ fn contexts(
     };
     let mut contexts = BTreeMap::new();
     contexts.insert("context".to_owned(), open(&source.context, read.path.as_deref())?);
-    for (name, folder) in &source.named_contexts {
-        contexts.insert(context_name(name), open(folder, None)?);
+    for (name, context) in &source.named_contexts {
+        if let NamedContext::Folder(folder) = context {
+            contexts.insert(context_name(name), open(folder, None)?);
+        }
     }
     Ok(contexts)
 }

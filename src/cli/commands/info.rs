@@ -144,6 +144,7 @@ fn as_json(facts: &Facts) -> Value {
             "named": amount(facts.usage.named),
             "snapshots": amount(facts.usage.snapshots),
             "records": amount(facts.usage.records),
+            "cacheMounts": amount(facts.usage.cache_mounts),
             "temporary": amount(facts.usage.temporary),
         },
         "isolation": facts.levels.iter().map(|l| found(l.name, &l.why_not)).collect::<Vec<_>>(),

@@ -1,5 +1,6 @@
 //! What `build`, `check` and `plan` are asked for.
 
+use super::contexts::{self, NamedContext, Place};
 use super::{
     CheckFormat, CheckRequest, ProcessRequest, RegistryRequest, Secret, each, mounts, not_yet, process, registry,
     style, values, word, wrong,
@@ -8,6 +9,7 @@ use crate::cli::progress::Style;
 use crate::cli::{Env, args};
 use crate::layer::{Compression, CompressionError};
 use crate::oci::{Platform, Reference};
+use crate::plan::Entitlements;
 use crate::report::{Kind, Problem};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,10 +17,16 @@ use std::path::{Path, PathBuf};
 /// What is built from.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SourceRequest {
-    /// The folder of the context, absolute.
+    /// The folder of the context, absolute; of one that is fetched, once it is there.
     pub context: PathBuf,
-    /// Further folders by name.
-    pub named_contexts: Vec<(String, PathBuf)>,
+    /// What the context is.
+    pub place: Place,
+    /// Seconds since 1970 of the context's commit, once it was fetched from a repository.
+    pub context_time: Option<i64>,
+    /// Further contexts by name.
+    pub named_contexts: Vec<(String, NamedContext)>,
+    /// `-f`, as typed: inside a context that is fetched.
+    pub file: Option<PathBuf>,
     /// The Dockerfile.
     pub dockerfile: DockerfileAt,
     /// The stage to build; the last where none is named.
@@ -64,6 +72,8 @@ pub struct BuildRequest {
     pub no_cache_filter: Vec<String>,
     /// Ask the registry what the bases' tags mean, even where the store knows.
     pub pull: bool,
+    /// What RUN may ask for beyond the ordinary.
+    pub entitlements: Entitlements,
     /// Secrets for RUN.
     pub secrets: Vec<Secret>,
     /// SSH agents for RUN: their sockets by name.
@@ -112,6 +122,7 @@ pub enum Method {
 
 pub(super) fn build(b: args::Build, env: &Env) -> Result<BuildRequest, Problem> {
     refuse_later(&b.later)?;
+    let entitlements = entitlements(&b.allow)?;
     let tags = each("--tag", &b.tag, values::tag)?;
     if b.push && tags.is_empty() {
         return Err(Problem::new(Kind::Usage, "--push needs a name to push to").hint("give one with --tag"));
@@ -126,6 +137,7 @@ pub(super) fn build(b: args::Build, env: &Env) -> Result<BuildRequest, Problem> 
         no_cache: b.no_cache,
         no_cache_filter: b.no_cache_filter,
         pull: b.pull,
+        entitlements,
         secrets: each("--secret", &b.secret, |t| mounts::secret(t, env))?,
         agents: each("--ssh", &b.ssh, |t| mounts::agent(t, env))?.into_iter().collect(),
         labels: values::pairs_or_empty(&b.label).map_err(|(text, why)| wrong("--label", &text, &why))?,
@@ -149,52 +161,32 @@ fn refuse_later(l: &args::Later) -> Result<(), Problem> {
         ("--attest", !l.attest.is_empty()),
         ("--provenance", wanted(&l.provenance)),
         ("--sbom", wanted(&l.sbom)),
-        ("--allow", !l.allow.is_empty()),
         ("--cgroup-parent", l.cgroup_parent.is_some()),
     ];
     given.iter().find(|(_, given)| *given).map_or(Ok(()), |(flag, _)| Err(not_yet(flag)))
 }
 
 pub(super) fn source(s: args::Source, env: &Env) -> Result<SourceRequest, Problem> {
-    let context = context(&s.context, env)?;
+    let (place, context) = contexts::main(&s.context, env)?;
+    if place == Place::Stdin && s.file.as_deref().is_some_and(|f| f.as_os_str() == "-") {
+        return Err(Problem::new(Kind::Usage, "standard input can't be both the context and the Dockerfile"));
+    }
+    let file = s.file.clone();
     let dockerfile = match s.file {
         Some(file) => self::dockerfile(file, env),
         None => beside(&s.context, &context),
     };
     Ok(SourceRequest {
         context,
-        named_contexts: s.build_context.iter().map(|t| named_context(t, env)).collect::<Result<_, _>>()?,
+        place,
+        context_time: None,
+        file,
+        named_contexts: s.build_context.iter().map(|t| contexts::named(t, env)).collect::<Result<_, _>>()?,
         dockerfile,
         target: s.target.filter(|t| !t.is_empty()),
         build_args: build_args(&s.build_arg, env)?,
         platforms: platforms(&s.platform)?,
     })
-}
-
-/// Whether a context is no folder of this machine, by buildx's rules.
-fn is_remote(text: &str) -> bool {
-    ["git@", "github.com/"].iter().any(|p| text.starts_with(p)) || text.contains("://")
-}
-
-fn context(text: &str, env: &Env) -> Result<PathBuf, Problem> {
-    match text {
-        "" => Err(wrong("context", text, "want a folder")),
-        "-" => Err(not_yet("a context on standard input")),
-        remote if is_remote(remote) => Err(not_yet("a context that is no folder")),
-        folder => Ok(env.cwd.join(folder)),
-    }
-}
-
-fn named_context(text: &str, env: &Env) -> Result<(String, PathBuf), Problem> {
-    let fail = |why: &str| wrong("--build-context", text, why);
-    let (name, place) = text.split_once('=').ok_or_else(|| fail("want NAME=DIR"))?;
-    if name.is_empty() || place.is_empty() {
-        return Err(fail("want NAME=DIR"));
-    }
-    if place == "-" || is_remote(place) || place.starts_with("target:") {
-        return Err(not_yet("a --build-context that is no folder"));
-    }
-    Ok((name.to_ascii_lowercase(), env.cwd.join(place)))
 }
 
 /// The Dockerfile that `-f` names, from the working directory on.
@@ -245,6 +237,19 @@ fn platforms(texts: &[String]) -> Result<Vec<Platform>, Problem> {
         platforms.push(Platform::host());
     }
     Ok(platforms)
+}
+
+/// `--allow`, each one or several with commas between.
+fn entitlements(texts: &[String]) -> Result<Entitlements, Problem> {
+    let mut allowed = Entitlements::default();
+    for text in texts.iter().flat_map(|t| t.split(',')) {
+        match text.trim() {
+            "network.host" => allowed.network_host = true,
+            "security.insecure" => allowed.insecure = true,
+            other => return Err(wrong("--allow", other, "want network.host or security.insecure")),
+        }
+    }
+    Ok(allowed)
 }
 
 fn jobs(given: Option<usize>, env: &Env) -> Result<usize, Problem> {

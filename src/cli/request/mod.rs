@@ -1,12 +1,14 @@
 //! The command line resolved and checked: what to do, as data. Nothing here reads a file or asks a registry.
 
 mod build;
+mod contexts;
 mod mounts;
 mod process;
 mod prune;
 mod values;
 
 pub use build::{BuildRequest, Call, DockerfileAt, Method, SourceRequest};
+pub use contexts::{NamedContext, Place};
 pub use mounts::{Secret, SecretFrom};
 pub use process::{Isolation, ProcessRequest};
 pub use prune::PruneRequest;
