@@ -52,6 +52,8 @@ pub enum Command {
     Logout(Logout),
     /// Remove what nothing needs from the local store.
     Prune(Prune),
+    /// Show what takes the space of the local store.
+    Du(Du),
     /// Print what kiln found out about this place.
     Info(Info),
     /// Print what kiln sees inside.
@@ -408,6 +410,21 @@ pub struct Prune {
     /// The cache too, not only what a crash left and no image or cache record needs.
     #[arg(short, long)]
     pub all: bool,
+    /// Of everything that no image needs, the cache too, only this: until=AGE for what wasn't used for so long, as in 24h;
+    /// type=cachemount or type=regular.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub filter: Vec<String>,
+    /// Remove the longest unused, of the cache too, until this much is left, as in 10g.
+    #[arg(long, value_name = "BYTES")]
+    pub keep_storage: Option<String>,
+}
+
+/// `kiln du`.
+#[derive(Debug, Args)]
+pub struct Du {
+    /// How: table or json.
+    #[arg(long, value_name = "FORMAT", default_value = "table")]
+    pub format: String,
 }
 
 /// `kiln info`.

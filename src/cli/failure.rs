@@ -3,7 +3,8 @@
 use super::progress::harmless_line;
 use crate::report::{Diagnostic, Problem, Severity, SourceText, render};
 
-/// A problem as text: the findings that led to it, what failed at which line, why, and what helps.
+/// A problem as text: the findings that led to it, what failed at which line, why, and what helps. Others that happened
+/// with it follow in the same form.
 pub fn problem(problem: &Problem, source: Option<&SourceText>) -> String {
     let mut text = String::new();
     for found in &problem.diagnostics {
@@ -16,6 +17,10 @@ pub fn problem(problem: &Problem, source: Option<&SourceText>) -> String {
     let notes: Vec<(&str, String)> = causes.chain(hints).collect();
     let notes: Vec<(&str, &str)> = notes.iter().map(|(label, note)| (*label, note.as_str())).collect();
     text.push_str(&render("error", &harmless_line(&problem.message), place, &notes));
+    for other in &problem.others {
+        text.push('\n');
+        text.push_str(&self::problem(other, source));
+    }
     text
 }
 
@@ -59,6 +64,15 @@ error: the command failed with exit code 127
     fn a_registry_cannot_write_to_the_terminal() {
         let p = Problem::new(Kind::Network, "denied\x1b[2J").cause("\x1b]0;title\x07no\nsuch");
         assert_eq!(problem(&p, None), "error: denied\n  = because: no such\n");
+    }
+
+    #[test]
+    fn every_failure_is_told() {
+        let mut p = Problem::new(Kind::Build, "one failed");
+        p.others =
+            vec![Problem::new(Kind::Network, "two failed").cause("no route"), Problem::new(Kind::Build, "three")];
+        let want = "error: one failed\n\nerror: two failed\n  = because: no route\n\nerror: three\n";
+        assert_eq!(problem(&p, None), want);
     }
 
     #[test]

@@ -230,8 +230,7 @@ fn the_other_commands() {
     for (line, want) in [
         ("images -q", "Images(Ids)"),
         ("images --format json", "Images(Json)"),
-        ("prune", "Prune { all: false }"),
-        ("prune -a", "Prune { all: true }"),
+        ("du --format=json", "Du { json: true }"),
         ("info --format json", "Info { json: true }"),
         ("debug ast -", "DebugAst(Stdin)"),
     ] {

@@ -47,6 +47,8 @@ pub struct Problem {
     pub run_exit_code: Option<i32>,
     /// Further findings shown before this one (all errors of a Dockerfile at once).
     pub diagnostics: Vec<Diagnostic>,
+    /// Other failures that happened besides this one, shown after it.
+    pub others: Vec<Problem>,
 }
 
 impl Problem {
@@ -60,6 +62,7 @@ impl Problem {
             hints: Vec::new(),
             run_exit_code: None,
             diagnostics: Vec::new(),
+            others: Vec::new(),
         }
     }
 

@@ -2,10 +2,11 @@
 
 use super::Error;
 use crate::sys::{RootMount, Signals};
+use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
 /// A process and all it is given. Names of users are numbers here: the caller looked them up in the root filesystem.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Spec {
     /// Its root filesystem.
     pub root: RootMount,
@@ -33,6 +34,17 @@ pub struct Spec {
     pub stdio: Stdio,
     /// Signals that it gets while it runs.
     pub signals: Option<Signals>,
+}
+
+/// Without the values of variables and the content of files, which may be secrets.
+impl fmt::Debug for Spec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let env: Vec<&str> = self.env.iter().map(|(name, _)| name.as_str()).collect();
+        let mounts: Vec<&Path> = self.mounts.iter().map(|m| m.target.as_path()).collect();
+        let mut spec = f.debug_struct("Spec");
+        spec.field("root", &self.root).field("args", &self.args).field("env", &env).field("cwd", &self.cwd);
+        spec.field("user", &self.user).field("mounts", &mounts).field("limits", &self.limits).finish_non_exhaustive()
+    }
 }
 
 /// BuildKit's name for the machine that a build sees.
@@ -82,7 +94,7 @@ pub enum Network {
 }
 
 /// Something mounted for one process.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Mount {
     /// Where: absolute. Links on the way are followed inside the root filesystem; what isn't there is made, and removed
     /// again afterwards if it is still empty.
@@ -92,7 +104,7 @@ pub struct Mount {
 }
 
 /// What is mounted.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub enum MountKind {
     /// A folder, file or socket of another tree.
     Tree {
@@ -202,6 +214,18 @@ mod tests {
         {
             assert_eq!(clean(Path::new(path), "mount").unwrap(), Path::new(expected), "{path}");
         }
+    }
+
+    #[test]
+    fn secrets_are_not_in_the_debug_text() {
+        let mut spec = Spec::new(RootMount::Dir("/r".into()), vec!["/bin/x".into()]);
+        spec.env.push(("TOKEN".into(), "hunter2".into()));
+        let kind = MountKind::File { content: b"hunter2".to_vec(), mode: 0o400, uid: 0, gid: 0 };
+        spec.mounts.push(Mount { target: "/run/secrets/t".into(), kind });
+        let text = format!("{spec:?}");
+        assert!(text.contains("TOKEN") && text.contains("/run/secrets/t"), "{text}");
+        let bytes = format!("{:?}", b"hunter2");
+        assert!(!text.contains("hunter2") && !text.contains(bytes.trim_matches(['[', ']'])), "{text}");
     }
 
     #[test]

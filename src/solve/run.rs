@@ -37,7 +37,7 @@ pub struct Solved {
 /// Builds what the plan says. The result has one image for each of its targets, in order.
 ///
 /// # Errors
-/// The first step that failed; others that did are in the events.
+/// The first step that failed, with the others that did; those that were only stopped because of it aren't told.
 pub async fn run(plan: Arc<BuildPlan>, env: Arc<Env>) -> Result<Vec<Solved>> {
     let worker = Arc::new(prepare(plan.clone(), env.clone()).await?);
     let wanted = lookup::wanted(&plan, &worker.known);
@@ -45,7 +45,7 @@ pub async fn run(plan: Arc<BuildPlan>, env: Arc<Env>) -> Result<Vec<Solved>> {
     list_known(&worker);
     let ready = worker.known.chains.iter().map(|(v, c)| (*v, Output::Root(c.clone()))).collect();
     let outcome = scheduler::run(&wanted, ready, &env.cancel, |id, inputs| worker.clone().vertex(id, inputs)).await;
-    if let Some(problem) = first_cause(outcome.failed) {
+    if let Some(problem) = failure(outcome.failed) {
         return Err(problem);
     }
     if env.cancel.is_cancelled() {
@@ -135,11 +135,14 @@ fn is_hit(known: &Known, plan: &BuildPlan, id: VertexId) -> bool {
     known.chains.contains_key(&id) && !matches!(plan.vertices[id].op, Op::Image(_))
 }
 
-/// The failure to tell: the first that isn't only the echo of another.
-fn first_cause(failed: Vec<(VertexId, Problem)>) -> Option<Problem> {
-    let mut failed: Vec<Problem> = failed.into_iter().map(|(_, p)| p).collect();
-    let cause = failed.iter().position(|p| p.kind != Kind::Cancelled).unwrap_or(0);
-    (!failed.is_empty()).then(|| failed.swap_remove(cause))
+/// The failures to tell: the first that isn't only the echo of another, and behind it the others that aren't.
+fn failure(failed: Vec<(VertexId, Problem)>) -> Option<Problem> {
+    let (echoes, causes): (Vec<Problem>, Vec<Problem>) =
+        failed.into_iter().map(|(_, p)| p).partition(|p| p.kind == Kind::Cancelled);
+    let mut causes = causes.into_iter();
+    let mut first = causes.next().or_else(|| echoes.into_iter().next())?;
+    first.others = causes.collect();
+    Some(first)
 }
 
 /// A target's layers in the forms that were asked for, and its configuration.
@@ -217,4 +220,25 @@ fn history(target: &Target, chain: &Chain) -> Vec<History> {
         },
     };
     target.history.iter().map(&mut entry).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_failure_is_told_but_for_echoes() {
+        let failed = |kinds: &[(Kind, &str)]| {
+            let failed = kinds.iter().enumerate().map(|(i, (kind, text))| (i, Problem::new(*kind, *text))).collect();
+            let problem = failure(failed)?;
+            let others: Vec<String> = problem.others.into_iter().map(|p| p.message).collect();
+            Some((problem.message, others))
+        };
+        let told =
+            |first: &str, others: &[&str]| Some((first.to_owned(), others.iter().map(|o| o.to_string()).collect()));
+        use Kind::{Build, Cancelled, Network};
+        assert_eq!(failed(&[]), None);
+        assert_eq!(failed(&[(Cancelled, "a"), (Cancelled, "b")]), told("a", &[]));
+        assert_eq!(failed(&[(Cancelled, "a"), (Build, "b"), (Cancelled, "c"), (Network, "d")]), told("b", &["d"]));
+    }
 }

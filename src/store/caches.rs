@@ -1,6 +1,7 @@
 //! Folders that outlive builds: what RUN's cache mounts keep.
 
 use super::error::{At as _, Error};
+use super::locks::is_at;
 use super::{Key, Store, tree};
 use crate::sys::Cancel;
 use rustix::fs::{FlockOperation, flock};
@@ -63,7 +64,12 @@ impl Store {
             let folder = place.join(number.to_string());
             let lock = self.open_cache(&folder, fill)?;
             match flock(&lock, how) {
-                Ok(()) => return Ok(CacheMount { folder, _lock: lock }),
+                // A pruner may have taken it away between the two calls; then the lock is on nothing.
+                Ok(()) if !is_at(&lock, &folder)? => continue,
+                Ok(()) => {
+                    self.inner.mark_new(&lock, &folder)?;
+                    return Ok(CacheMount { folder, _lock: lock });
+                }
                 Err(Errno::WOULDBLOCK) if usage == Use::Private => number += 1,
                 Err(Errno::WOULDBLOCK) if cancel.is_cancelled() => return Err(Error::Cancelled.into()),
                 Err(Errno::WOULDBLOCK) => {
@@ -138,6 +144,34 @@ mod tests {
         let first = one.folder().to_owned();
         drop(one);
         assert_eq!(open(&store, Use::Private, &cancel).unwrap().folder(), first);
+    }
+
+    #[test]
+    fn a_pruner_takes_those_that_nobody_uses() {
+        use super::super::{Policy, Sort};
+        let (dir, store) = store();
+        let cancel = Cancel::new().unwrap();
+        let one = open(&store, Use::Shared, &cancel).unwrap();
+        let folder = one.folder().to_owned();
+        let pruner = Store::open(&dir.path().join("s")).unwrap();
+        assert_eq!(pruner.usage().unwrap().cache_mounts.count, 1);
+        let regular = Policy { only: Some(Sort::Regular), ..Policy::default() };
+        let caches = Policy { only: Some(Sort::CacheMounts), ..Policy::default() };
+        // Its user's lock alone keeps it, even where its time is older than all sessions.
+        let old = std::time::SystemTime::now() - Duration::from_secs(3600);
+        File::open(&folder).unwrap().set_modified(old).unwrap();
+        assert_eq!(pruner.prune(&caches).unwrap().held.count, 1);
+        drop(one);
+        assert_eq!(pruner.prune(&regular).unwrap().removed.count, 0);
+        let lazy = Policy { needed_by: &["steps"], ..Policy::default() };
+        assert_eq!(pruner.prune(&lazy).unwrap().removed.count, 0);
+        assert!(folder.exists());
+        assert_eq!(pruner.prune(&caches).unwrap().removed.count, 1);
+        assert!(!folder.exists());
+        // It is made anew, and what this session has used isn't taken away under it.
+        drop(open(&store, Use::Shared, &cancel).unwrap());
+        assert_eq!(pruner.prune(&caches).unwrap().held.count, 1);
+        assert!(folder.join("first").exists());
     }
 
     #[test]

@@ -4,12 +4,13 @@
 //! since the oldest running session began.
 
 use super::error::{At as _, Result};
-use super::session::{Moment, entries, last_used};
+use super::session::{Moment, abandoned, entries, last_used};
 use super::snapshots::{LAYERS, Meta};
 use super::{Key, Store, files, tree};
 use crate::oci::{Digest, ImageIndex, ImageManifest};
 use serde_json::Value;
 use std::collections::HashSet;
+use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -23,8 +24,19 @@ pub struct Policy {
     pub keep_bytes: Option<u64>,
     /// The records of these kinds keep what they speak of by digest or key; where there are any, all records stay.
     pub needed_by: &'static [&'static str],
+    /// Only things of this sort.
+    pub only: Option<Sort>,
     /// Only count.
     pub dry_run: bool,
+}
+
+/// Sorts of things, by BuildKit's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sort {
+    /// What RUN's cache mounts keep.
+    CacheMounts,
+    /// Everything else.
+    Regular,
 }
 
 /// A number of things and their bytes on the disk.
@@ -54,6 +66,8 @@ pub struct Usage {
     pub snapshots: Amount,
     /// Cache records and stat indexes.
     pub records: Amount,
+    /// What RUN's cache mounts keep.
+    pub cache_mounts: Amount,
     /// What running builds are writing, and dead ones left.
     pub temporary: Amount,
 }
@@ -81,6 +95,7 @@ enum Kind {
     Blob,
     Snapshot,
     Record,
+    CacheMount,
 }
 
 /// What isn't taken away.
@@ -96,7 +111,7 @@ impl Needed {
     fn has(&self, item: &Item) -> bool {
         match item.kind {
             Kind::Blob => self.blobs.contains(&item.path),
-            Kind::Record => self.cache,
+            Kind::Record | Kind::CacheMount => self.cache,
             Kind::Snapshot => self.cache && self.has_snapshot(item),
         }
     }
@@ -117,6 +132,18 @@ impl Needed {
 }
 
 impl Item {
+    fn sort(&self) -> Sort {
+        if self.kind == Kind::CacheMount { Sort::CacheMounts } else { Sort::Regular }
+    }
+
+    /// The lock that whoever uses it has, where one is needed; `None` where somebody uses it.
+    fn lock(&self) -> Result<Option<Option<File>>> {
+        if self.kind != Kind::CacheMount {
+            return Ok(Some(None));
+        }
+        abandoned(&self.path).map(|lock| lock.map(Some))
+    }
+
     /// The file whose time is that of the last use.
     fn marker(&self) -> PathBuf {
         if self.kind == Kind::Snapshot { self.path.join("meta.json") } else { self.path.clone() }
@@ -141,6 +168,7 @@ impl Store {
                 }
                 Kind::Snapshot => usage.snapshots.add(item.bytes),
                 Kind::Record => usage.records.add(item.bytes),
+                Kind::CacheMount => usage.cache_mounts.add(item.bytes),
             }
         }
         for folder in entries(&self.root().join("tmp"))? {
@@ -158,6 +186,7 @@ impl Store {
     pub fn prune(&self, policy: &Policy) -> Result<Pruned> {
         self.sweep()?;
         let mut items = self.items()?;
+        items.retain(|i| policy.only.is_none_or(|sort| sort == i.sort()));
         let needed = self.needed(policy)?;
         let mut total = items.iter().fold(0u64, |sum, i| sum.saturating_add(i.bytes));
         items.sort_by_key(|i| i.used);
@@ -221,6 +250,8 @@ impl Store {
             if dry_run {
                 return Ok(true);
             }
+            // Until it has gone, so that whoever waits finds that it isn't there any more.
+            let Some(_lock) = item.lock()? else { return Ok(false) };
             match std::fs::rename(&item.path, &aside) {
                 Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
                 other => other.at("remove", &item.path).map(|()| true),
@@ -236,7 +267,7 @@ impl Store {
     fn items(&self) -> Result<Vec<Item>> {
         let root = self.root();
         let mut items = Vec::new();
-        for (folder, kind) in [("blobs", Kind::Blob), ("records", Kind::Record)] {
+        for (folder, kind) in [("blobs", Kind::Blob), ("records", Kind::Record), ("caches", Kind::CacheMount)] {
             for inner in entries(&root.join(folder))? {
                 add_all(&mut items, &inner, kind)?;
             }

@@ -10,7 +10,7 @@
 //!   records/<kind>/<key>.json          what a cache key gave; also pinned git and HTTP sources
 //!   names/<registry>/<repository>/:<tag>   the manifest that a tag means
 //!   stat/<hash of a folder's path>     what the files of a context hashed to (see `StatIndex`)
-//!   caches/<id>/<n>/                   what cache mounts keep; `flock`ed while in use, never pruned with the rest
+//!   caches/<id>/<n>/                   what cache mounts keep; `flock`ed while in use; its time is that of its last use
 //!   locks/<key>                        one for each key somebody works on now
 //!   tmp/<start>-<random>/              what one process is writing; goes when it ends
 //! ```
@@ -51,7 +51,7 @@ mod tests;
 pub use blobs::{Blob, Ingest, RawIngest, Verified};
 pub use caches::{CacheMount, Use};
 pub use error::{Error, Result};
-pub use gc::{Amount, Policy, Pruned, Usage};
+pub use gc::{Amount, Policy, Pruned, Sort, Usage};
 pub use key::Key;
 pub use locks::KeyLock;
 pub use names::Name;

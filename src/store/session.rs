@@ -173,8 +173,8 @@ impl Inner {
     }
 }
 
-/// The lock on a file or folder under `tmp/` or `locks/` that no process holds; `None` where one does, or it is gone.
-fn abandoned(path: &Path) -> Result<Option<File>> {
+/// The lock on a file or folder under `tmp/`, `locks/` or `caches/` that no process holds; `None` where one does, or it is gone.
+pub(super) fn abandoned(path: &Path) -> Result<Option<File>> {
     let file = match File::open(path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         other => other.at("open", path)?,

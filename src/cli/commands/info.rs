@@ -108,11 +108,12 @@ fn as_text(facts: &Facts) -> String {
     };
     line("Version:", env!("CARGO_PKG_VERSION").into());
     line("Store:", facts.store.root().display().to_string());
-    let Usage { blobs, named, snapshots, records, temporary } = facts.usage;
+    let Usage { blobs, named, snapshots, records, cache_mounts, temporary } = facts.usage;
     line("  Images:", format!("{}, of {} in {} blobs", facts.images, size(named.bytes), named.count));
     line("  Blobs:", format!("{}, {}", blobs.count, size(blobs.bytes)));
     line("  Snapshots:", format!("{}, {}", snapshots.count, size(snapshots.bytes)));
     line("  Records:", format!("{}, {}", records.count, size(records.bytes)));
+    line("  Cache mounts:", format!("{}, {}", cache_mounts.count, size(cache_mounts.bytes)));
     line("  Temporary:", format!("{}, {}", temporary.count, size(temporary.bytes)));
     line("Isolation:", String::new());
     for level in &facts.levels {
@@ -153,6 +154,7 @@ fn as_json(facts: &Facts) -> Value {
             "named": amount(facts.usage.named),
             "snapshots": amount(facts.usage.snapshots),
             "records": amount(facts.usage.records),
+            "cacheMounts": amount(facts.usage.cache_mounts),
             "temporary": amount(facts.usage.temporary),
         },
         "isolation": facts.levels.iter().map(|l| found(l.name, &l.why_not)).collect::<Vec<_>>(),

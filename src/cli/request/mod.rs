@@ -4,12 +4,14 @@ mod build;
 mod contexts;
 mod mounts;
 mod process;
+mod prune;
 mod values;
 
 pub use build::{BuildRequest, Call, DockerfileAt, Method, SourceRequest};
 pub use contexts::{NamedContext, Place};
 pub use mounts::{Secret, SecretFrom};
 pub use process::{Isolation, ProcessRequest};
+pub use prune::PruneRequest;
 pub use values::UNLIMITED;
 
 use super::progress::Style;
@@ -76,9 +78,11 @@ pub enum Command {
     /// Forget the credentials of a registry's host.
     Logout(String),
     /// Remove what nothing needs.
-    Prune {
-        /// The cache too.
-        all: bool,
+    Prune(PruneRequest),
+    /// Show what takes the space.
+    Du {
+        /// As JSON rather than a table.
+        json: bool,
     },
     /// Print what was found out about this place.
     Info {
@@ -291,7 +295,8 @@ fn command(command: args::Command, env: &Env) -> Result<Command, Problem> {
         A::Load(l) => Command::Load(l.input.map(|f| env.cwd.join(f))),
         A::Login(l) => Command::Login(login(l)?),
         A::Logout(l) => Command::Logout(host(l.registry.as_deref())?),
-        A::Prune(p) => Command::Prune { all: p.all },
+        A::Prune(p) => Command::Prune(prune::prune(&p)?),
+        A::Du(d) => Command::Du { json: word("--format", &d.format, &[("table", false), ("json", true)])? },
         A::Info(i) => Command::Info { json: word("--format", &i.format, &[("text", false), ("json", true)])? },
         A::Debug(args::Debug::Ast { file }) => Command::DebugAst(build::dockerfile(file, env)),
     })
