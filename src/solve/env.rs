@@ -1,5 +1,6 @@
 //! Everything a build uses of the world, as arguments.
 
+use super::cache::Caches;
 use super::chain::{Origin, StoredLayer};
 use crate::layer::{Compression, Timestamp};
 use crate::report::Reporter;
@@ -22,6 +23,8 @@ pub struct Env {
     pub executor: Arc<dyn Executor>,
     /// Where layers come from.
     pub puller: Puller,
+    /// Caches besides the store.
+    pub caches: Arc<Caches>,
     /// Where repositories and files of web servers come from.
     pub remotes: Remotes,
     /// The contexts by the names that [`LocalOp`](crate::plan::op::LocalOp) uses.

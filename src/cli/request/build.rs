@@ -1,8 +1,8 @@
 //! What `build`, `check` and `plan` are asked for.
 
 use super::{
-    CheckFormat, CheckRequest, ProcessRequest, RegistryRequest, each, not_yet, process, registry, style, values, word,
-    wrong,
+    CacheAt, CheckFormat, CheckRequest, ProcessRequest, RegistryRequest, cache, each, not_yet, process, registry,
+    style, values, word, wrong,
 };
 use crate::cli::progress::Style;
 use crate::cli::{Env, args};
@@ -10,6 +10,7 @@ use crate::dockerfile::csv;
 use crate::layer::{Compression, CompressionError};
 use crate::oci::{Platform, Reference};
 use crate::report::{Kind, Problem};
+use crate::solve::cache::Mode;
 use std::path::{Path, PathBuf};
 use values::Why;
 
@@ -59,6 +60,10 @@ pub struct BuildRequest {
     pub push: bool,
     /// `--output`, as typed; `export` knows what they mean.
     pub outputs: Vec<String>,
+    /// Caches to ask besides the store.
+    pub cache_from: Vec<CacheAt>,
+    /// Caches that get the results, and which of them.
+    pub cache_to: Vec<(CacheAt, Mode)>,
     /// Look nothing up in the cache.
     pub no_cache: bool,
     /// Nor anything of these stages.
@@ -140,6 +145,8 @@ pub(super) fn build(b: args::Build, env: &Env) -> Result<BuildRequest, Problem> 
         tags,
         push: b.push,
         outputs: b.output,
+        cache_from: cache::from(&b.cache_from, env)?,
+        cache_to: cache::to(&b.cache_to, env)?,
         no_cache: b.no_cache,
         no_cache_filter: b.no_cache_filter,
         pull: b.pull,
@@ -159,8 +166,6 @@ pub(super) fn build(b: args::Build, env: &Env) -> Result<BuildRequest, Problem> 
 fn refuse_later(l: &args::Later) -> Result<(), Problem> {
     let wanted = |flag: &Option<String>| flag.as_deref().is_some_and(|v| v != "false");
     let given = [
-        ("--cache-from", !l.cache_from.is_empty()),
-        ("--cache-to", !l.cache_to.is_empty()),
         ("--ssh", !l.ssh.is_empty()),
         ("--annotation", !l.annotation.is_empty()),
         ("--attest", !l.attest.is_empty()),

@@ -1,10 +1,12 @@
 //! The command line resolved and checked: what to do, as data. Nothing here reads a file or asks a registry.
 
 mod build;
+mod cache;
 mod process;
 mod values;
 
 pub use build::{BuildRequest, Call, DockerfileAt, Method, Secret, SecretFrom, SourceRequest};
+pub use cache::CacheAt;
 pub use process::{Isolation, ProcessRequest};
 pub use values::UNLIMITED;
 
