@@ -1,7 +1,6 @@
 //! Builds that fail: what is said, the exit code, and that nothing is left. With root, docker-registry and busybox.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
-#[allow(dead_code)]
 #[path = "support/docker_registry.rs"]
 mod docker_registry;
 #[allow(dead_code)]

@@ -1,7 +1,6 @@
 //! What the binary says to wrong command lines and wrong Dockerfiles. Needs no privilege, registry or network.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
-#[allow(dead_code)]
 #[path = "support/docker_registry.rs"]
 mod docker_registry;
 #[allow(dead_code)]

@@ -94,7 +94,7 @@ fn export(output: &str, names: &[&str], image: &Assembled, blobs: &Blobs) -> Res
     let stdout = Stdout::default();
     let spec: Spec = output.parse().unwrap();
     let docker = matches!(spec.kind, Kind::Docker(_));
-    let (Kind::Oci(place) | Kind::Docker(place)) = spec.kind else { panic!("{output}") };
+    let (Kind::Oci(place) | Kind::Docker(place)) = spec.kind else { unreachable!("{output}") };
     let named = Named { image, names: &names, created: "2024-01-02T03:04:05Z" };
     let layout = Layout { images: &[named], docker };
     layout.write(&place, blobs, Box::new(stdout.clone()))?;

@@ -4,7 +4,6 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
 mod support {
-    #![allow(dead_code)]
     pub(crate) mod docker_registry;
     pub(crate) mod server;
 }

@@ -390,11 +390,12 @@ impl Worker {
                 write(&mut packer)?;
                 made.stored = Some(pack::finish(packer)?);
             }
-            (_, false) => made.snapshot = Some(self.into_folder(base, &mut |writer| write(writer))?),
+            (_, false) => made.snapshot = Some(self.fill_snapshot(base, &mut |writer| write(writer))?),
             (true, true) => {
                 let mut packer: pack::Dated<Packer<_>> = pack::packer(&self.env)?;
-                made.snapshot =
-                    Some(self.into_folder(base, &mut |writer| write(&mut Tee { sink: &mut packer, folder: writer }))?);
+                made.snapshot = Some(
+                    self.fill_snapshot(base, &mut |writer| write(&mut Tee { sink: &mut packer, folder: writer }))?,
+                );
                 made.stored = Some(pack::finish(packer)?);
             }
         }
@@ -402,7 +403,7 @@ impl Worker {
     }
 
     /// A new snapshot on `base` that `write` fills.
-    fn into_folder(
+    fn fill_snapshot(
         &self,
         base: &[PathBuf],
         write: &mut dyn FnMut(&mut crate::snapshot::FolderWriter) -> Result<usize>,

@@ -63,10 +63,9 @@ enum File {
 }
 
 fn read(store: &Store, input: impl Read, cancel: &Cancel) -> Result<HashMap<EntryPath, File>> {
-    let broken = |e: crate::layer::Error| bad(e.to_string());
-    let mut tar = TarReader::archive(Decoder::new(input).map_err(|e| bad(e.to_string()))?);
+    let mut tar = TarReader::archive(Decoder::new(input).map_err(|e| bad(format!("it can't be read: {e}")))?);
     let mut files = HashMap::new();
-    while let Some(entry) = tar.next_entry().map_err(broken)? {
+    while let Some(entry) = tar.next_entry().map_err(Error::ArchiveRead)? {
         let file = match &entry.kind {
             EntryKind::File { size } => File::Blob { digest: take(store, &entry.path, &mut tar, cancel)?, size: *size },
             EntryKind::Hardlink(target) => File::Link(target.clone()),
@@ -81,7 +80,7 @@ fn read(store: &Store, input: impl Read, cancel: &Cancel) -> Result<HashMap<Entr
             return Err(bad(format!("it has more than {MAX_FILES} files")));
         }
     }
-    tar.drain().map_err(broken)?;
+    tar.drain().map_err(Error::ArchiveRead)?;
     Ok(files)
 }
 

@@ -100,6 +100,9 @@ pub enum Error {
     /// A file that was to hold images.
     #[error("the archive can't be loaded: {0}")]
     Archive(String),
+    /// The same, where it can't even be read.
+    #[error("the archive can't be read")]
+    ArchiveRead(#[source] crate::layer::Error),
     /// A file from a web server.
     #[error("cannot fetch {url}: {why}")]
     Http {
@@ -172,6 +175,7 @@ impl From<Error> for Problem {
             | Error::Context { .. }
             | Error::Layout { .. }
             | Error::Archive(_)
+            | Error::ArchiveRead(_)
             | Error::Ignore { .. } => Kind::Usage,
         };
         let problem = Self::new(kind, error.to_string());

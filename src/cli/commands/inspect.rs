@@ -37,7 +37,7 @@ fn object(id: &Digest, found: &Found, image: &Image) -> Value {
     let mut object = json!({
         "Id": id.as_str(),
         "RepoTags": names.iter().map(Reference::familiar).collect::<Vec<_>>(),
-        "RepoDigests": digests(&names, &found.top.digest().to_string()),
+        "RepoDigests": digests(&names, found.top.digest().as_ref()),
         "Comment": config.history.last().map_or("", |h| h.comment.as_str()),
         "Created": config.created.as_deref().unwrap_or_default(),
         "Author": config.author,

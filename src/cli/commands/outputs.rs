@@ -155,7 +155,12 @@ impl Pushing {
             Origin::Step => None,
         };
         let blob = PushBlob { descriptor, content, source };
-        Ok(if listed.new { pusher.layer_ready(blob)? } else { pusher.layer_known(blob)? })
+        if listed.new {
+            pusher.layer_ready(blob)?
+        } else {
+            pusher.layer_known(blob)?
+        }
+        Ok(())
     }
 
     /// A base image's or a cache's layer, fetched if the registry that it goes to lacks it.
