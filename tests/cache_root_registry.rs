@@ -1,7 +1,6 @@
 //! Caches besides the store: builds on an empty disk, with root, Debian's docker-registry and busybox as the base.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
-#[allow(dead_code)]
 #[path = "support/docker_registry.rs"]
 mod docker_registry;
 #[allow(dead_code)]
@@ -220,4 +219,14 @@ fn a_stage_that_gives_the_same_files_again_leads_to_the_old_result() {
     let again = build(&world, &bases, &["-t", "a", "--cache-from", &cache]).ok();
     assert_eq!(cached(&again), 2, "{}", again.stderr);
     assert_eq!(world.kiln(["run", "a"]).ok().stdout, before);
+}
+
+#[test]
+fn a_cache_that_never_answers_is_a_warning() {
+    let Some((world, bases)) = stages() else { return };
+    // Connections are taken by the kernel; nobody ever reads them.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let cache = format!("type=registry,ref={}/silent", silent.local_addr().unwrap());
+    let built = build(&world, &bases, &["-t", "a", "--cache-from", &cache]).ok();
+    built.says("isn't asked any more");
 }

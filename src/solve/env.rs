@@ -1,17 +1,18 @@
 //! Everything a build uses of the world, as arguments.
 
-use super::cache::Caches;
+use super::cache::{Caches, Found};
 use super::chain::{Origin, StoredLayer};
 use crate::layer::{Compression, Timestamp};
 use crate::report::Reporter;
 use crate::sandbox::Executor;
 use crate::snapshot::Snapshotter;
 use crate::source::{LocalTree, Puller, Remotes};
-use crate::store::Store;
+use crate::store::{Key, Store};
 use crate::sys::Cancel;
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What a build has at hand.
 pub struct Env {
@@ -39,6 +40,21 @@ pub struct Env {
     pub options: Options,
     /// Told of each layer of an image as soon as it is stored, perhaps more than once.
     pub on_layer: Box<dyn Fn(&Listed<'_>) + Send + Sync>,
+}
+
+impl Env {
+    /// Asks the caches, unless the build is stopped before they answer.
+    pub async fn ask(&self, keys: &[Key], found: &mut Found) {
+        let stopped = async {
+            while !self.cancel.is_cancelled() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::select! {
+            () = self.caches.ask(keys, found, &self.reporter) => {}
+            () = stopped => {}
+        }
+    }
 }
 
 impl std::fmt::Debug for Env {

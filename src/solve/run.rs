@@ -111,7 +111,7 @@ async fn prepare(plan: Arc<BuildPlan>, env: Arc<Env>) -> Result<Worker> {
         let store = |_: VertexId, key: Key| Some((usable(&env, key)?, Origin::Step));
         let known = found::known(&plan, &content, &store, &mut |keys, found| {
             if env.caches.can_be_asked() {
-                runtime.block_on(env.caches.ask(keys, found, &env.reporter));
+                runtime.block_on(env.ask(keys, found));
             }
         });
         let wanted = lookup::wanted(&plan, &known);

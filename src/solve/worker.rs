@@ -139,7 +139,7 @@ impl Worker {
             return None;
         }
         let mut found = cache::Found::new();
-        self.env.caches.ask(&[keys.content], &mut found, &self.env.reporter).await;
+        self.env.ask(&[keys.content], &mut found).await;
         found::of(&found, id, keys.content)
     }
 

@@ -29,10 +29,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 /// How long a cache is waited for, however many keys it is asked for.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// How many questions are on their way at once.
+const AT_ONCE: usize = 32;
 /// The largest manifest that is read, in bytes.
 const MAX_MANIFEST: u64 = 4 << 20;
 
@@ -196,9 +199,14 @@ async fn all(
     reporter: &Reporter,
 ) -> Result<(), Error> {
     let mut asked = JoinSet::new();
+    let permits = Arc::new(Semaphore::new(AT_ONCE));
     for (number, key) in keys.iter().enumerate() {
-        let (source, key) = (source.clone(), *key);
-        asked.spawn(async move { (number, source.ask(key).await) });
+        let (source, permits, key) = (source.clone(), permits.clone(), *key);
+        asked.spawn(async move {
+            // The semaphore is never closed.
+            let _permit = permits.acquire().await.ok();
+            (number, source.ask(key).await)
+        });
     }
     while let Some(done) = asked.join_next().await {
         match done.map_err(|e| Error::Refused(e.to_string()))? {
