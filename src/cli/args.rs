@@ -71,13 +71,14 @@ pub struct Source {
     /// Set an ARG; without =VALUE, to the value of the environment variable of that name.
     #[arg(long, value_name = "NAME[=VALUE]")]
     pub build_arg: Vec<String>,
-    /// A further context: a folder that COPY --from and FROM can name.
-    #[arg(long, value_name = "NAME=DIR")]
+    /// A further context that COPY --from and FROM can name: a folder, a git or web address, docker-image://REF,
+    /// oci-layout://DIR, target:STAGE.
+    #[arg(long, value_name = "NAME=CONTEXT")]
     pub build_context: Vec<String>,
     /// What the image shall run on, as in linux/amd64; several separated by commas.
     #[arg(long, value_name = "PLATFORM", value_delimiter = ',')]
     pub platform: Vec<String>,
-    /// The folder whose files COPY and ADD can read.
+    /// What COPY and ADD read from: a folder, a git repository, a tar (a file, a web address, - for standard input).
     pub context: String,
 }
 
@@ -154,12 +155,18 @@ pub struct Build {
     /// Look nothing of these stages up in the cache.
     #[arg(long, value_name = "STAGE", value_delimiter = ',')]
     pub no_cache_filter: Vec<String>,
+    /// Let RUN use the host's network or every privilege: network.host, security.insecure.
+    #[arg(long, value_name = "ENTITLEMENT")]
+    pub allow: Vec<String>,
     /// Ask the registry what the bases' tags mean, even where the local store knows.
     #[arg(long)]
     pub pull: bool,
     /// A secret for RUN --mount=type=secret: id=ID[,src=FILE|,env=NAME].
     #[arg(long, value_name = "SPEC")]
     pub secret: Vec<String>,
+    /// An SSH agent for RUN --mount=type=ssh: default or ID[=SOCKET]; without a socket, that of $SSH_AUTH_SOCK.
+    #[arg(long, value_name = "ID[=SOCKET]")]
+    pub ssh: Vec<String>,
     /// A label of the image.
     #[arg(long, value_name = "KEY=VALUE")]
     pub label: Vec<String>,
@@ -196,8 +203,6 @@ pub struct Build {
 /// just that; [`super::request`] refuses each.
 #[derive(Debug, Args, Default)]
 pub struct Later {
-    #[arg(long, hide = true, value_name = "SPEC")]
-    pub(super) ssh: Vec<String>,
     #[arg(long, hide = true, value_name = "KEY=VALUE")]
     pub(super) annotation: Vec<String>,
     #[arg(long, hide = true, value_name = "SPEC")]
@@ -206,8 +211,6 @@ pub struct Later {
     pub(super) provenance: Option<String>,
     #[arg(long, hide = true, value_name = "SPEC", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(super) sbom: Option<String>,
-    #[arg(long, hide = true, value_name = "ENTITLEMENT")]
-    pub(super) allow: Vec<String>,
     #[arg(long, hide = true, value_name = "GROUP")]
     pub(super) cgroup_parent: Option<String>,
 }

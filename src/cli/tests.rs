@@ -4,6 +4,7 @@ use super::request::*;
 use super::*;
 use crate::cli::progress::Style;
 use crate::oci::Platform;
+use crate::plan::Entitlements;
 use crate::plan::op::Network;
 use std::path::PathBuf;
 
@@ -268,13 +269,11 @@ fn flags_whose_work_is_not_done_are_refused_by_name() {
     for flag in [
         "--cache-from type=gha",
         "--cache-to type=inline",
-        "--ssh default",
         "--annotation a=b",
         "--attest type=sbom",
         "--provenance",
         "--provenance=mode=max",
         "--sbom=true",
-        "--allow network.host",
         "--cgroup-parent g",
         "--isolation rootless",
         "--isolation in-place",
@@ -288,18 +287,58 @@ fn flags_whose_work_is_not_done_are_refused_by_name() {
             problem.message
         );
     }
-    for context in ["-", "https://example.org/x.git", "git@example.org:x.git", "github.com/a/b"] {
+    for context in ["s3://bucket/key", "gs://bucket/key", "ftp://host/x"] {
         assert!(ask(&format!("build {context}")).unwrap_err().message.contains("not supported yet"), "{context}");
-    }
-    for named in ["a=https://x", "a=docker-image://b", "a=target:b"] {
-        assert!(ask(&format!("build --build-context {named} .")).unwrap_err().message.contains("not supported yet"));
+        assert!(
+            ask(&format!("build --build-context a={context} .")).unwrap_err().message.contains("not supported yet")
+        );
     }
     // What kiln does anyway may be asked for.
     build("build --provenance=false --sbom=false .");
-    assert_eq!(
-        build("build --build-context Lib=../lib .").source.named_contexts,
-        [("lib".into(), "/work/../lib".into())]
-    );
+}
+
+#[test]
+fn a_context_is_told_by_its_text() {
+    let place = |text: &str| build(&format!("build {text}")).source.place;
+    for text in ["src", ".", "dir:///src", "tar://x.tar.gz", "./github.com/a/b"] {
+        assert_eq!(place(text), Place::Path, "{text}");
+    }
+    assert_eq!(build("build dir://src").source.context, PathBuf::from("/work/src"));
+    assert_eq!((place("-"), place("tar://stdin")), (Place::Stdin, Place::Stdin));
+    for text in ["https://h/x.git#main:sub", "git@h:x.git", "github.com/a/b", "git://h/x", "ssh://h/x"] {
+        assert!(matches!(place(text), Place::Git(_)), "{text}");
+    }
+    assert_eq!(place("https://h/x.tar"), Place::Http("https://h/x.tar".into()));
+    for wrong in ["build -f - -", "build dir://", "build https://h/x.git?no=1"] {
+        assert_eq!(ask(wrong).unwrap_err().kind, Kind::Usage, "{wrong}");
+    }
+}
+
+#[test]
+fn a_named_context_is_told_by_its_text() {
+    use crate::plan::Context::{Git, Http, Image, OciLayout, Target};
+    let named = |text: &str| build(&format!("build --build-context {text} .")).source.named_contexts;
+    let planned = |context| [("a".to_owned(), NamedContext::Planned(context))];
+    assert_eq!(named("Lib=../lib"), [("lib".into(), NamedContext::Folder("/work/../lib".into()))]);
+    assert_eq!(named("a=dir:///lib"), [("a".into(), NamedContext::Folder("/lib".into()))]);
+    assert_eq!(named("a=https://h/x.git#b"), planned(Git("https://h/x.git#b".into())));
+    assert_eq!(named("a=https://h/x"), planned(Http("https://h/x".into())));
+    assert_eq!(named("a=docker-image://b:1"), planned(Image("b:1".into())));
+    assert_eq!(named("a=oci-layout://b:1"), planned(OciLayout("/work/b:1".into())));
+    assert_eq!(named("a=target:b"), planned(Target("b".into())));
+    for wrong in ["a", "=b", "a=", "a=target:", "a=docker-image://", "a=-"] {
+        assert_eq!(ask(&format!("build --build-context {wrong} .")).unwrap_err().kind, Kind::Usage, "{wrong}");
+    }
+}
+
+#[test]
+fn what_may_be_allowed() {
+    let allowed = |line: &str| build(line).entitlements;
+    let both = Entitlements { insecure: true, network_host: true };
+    assert_eq!(allowed("build ."), Entitlements::default());
+    assert_eq!(allowed("build --allow network.host --allow security.insecure ."), both);
+    assert_eq!(allowed("build --allow security.insecure,network.host ."), both);
+    assert!(ask("build --allow everything .").unwrap_err().message.contains("everything"));
 }
 
 #[test]

@@ -3,8 +3,7 @@
 use super::globals::Globals;
 use super::lint;
 use super::lower::Shared;
-use super::op::{GitOp, HttpOp, LocalOp, Op, VertexId};
-use super::origin;
+use super::op::{HttpOp, LocalOp, Op, VertexId};
 use super::outline::StageOutline;
 use super::resolved::HttpKey;
 use super::state::State;
@@ -112,7 +111,7 @@ pub(super) fn git(
     keep_git_dir: bool,
     span: Span,
 ) -> Result<Op, Diagnostic> {
-    let key = origin::git_key(git);
+    let key = git.key();
     let commit = match shared.known.git.get(&key) {
         Some(found) => found.commit.clone(),
         None => {
@@ -122,18 +121,7 @@ pub(super) fn git(
             String::new()
         }
     };
-    if !commit.is_empty() && !commit.starts_with(&git.checksum) {
-        let message = format!("expected checksum to match {}, got {commit}", git.checksum);
-        return Err(Diagnostic::error(span, message));
-    }
-    Ok(Op::Git(GitOp {
-        remote: git.remote.clone(),
-        reference: git.reference.clone(),
-        commit,
-        subdir: git.subdir.clone(),
-        keep_git_dir,
-        submodules: git.submodules.unwrap_or(true),
-    }))
+    git.at(&commit, keep_git_dir).map(Op::Git).map_err(|why| Diagnostic::error(span, why))
 }
 
 /// A file from a web server, with the digest that was found for it; wanted where none was yet.

@@ -7,7 +7,6 @@ use super::env::Env;
 use super::git::{self, GitUrl};
 use super::globals::Globals;
 use super::lower::Shared;
-use super::origin;
 use super::resolved::{HttpKey, ResolvedBases};
 use super::{dispatch, words};
 use crate::dockerfile::ast::{Add, Dockerfile, Escape, FileSource, Kind, Stage};
@@ -68,7 +67,7 @@ pub(super) fn find(shared: &mut Shared<'_>, globals: &Globals) -> Result<Option<
 
 fn time(known: &ResolvedBases, remote: &Remote) -> Option<i64> {
     match remote {
-        Remote::Git(git) => known.git.get(&origin::git_key(git))?.time,
+        Remote::Git(git) => known.git.get(&git.key())?.time,
         Remote::Http(key) => known.http.get(key)?.time,
     }
 }

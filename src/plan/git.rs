@@ -2,30 +2,64 @@
 //!
 //! `https://host/repo.git`, `git://…`, `ssh://…`, `git@host:path`; behind it `?key=value&…` or `#reference:folder`.
 
+use super::op::GitOp;
+use super::resolved::GitKey;
 use crate::dockerfile::quote::quoted;
 use std::collections::BTreeMap;
 
 /// A git source, taken apart.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct GitUrl {
+pub struct GitUrl {
     /// Where to fetch from, without query and fragment.
-    pub(super) remote: String,
+    pub remote: String,
     /// Branch, tag or commit; empty for the default branch.
-    pub(super) reference: String,
+    pub reference: String,
     /// The folder inside; empty for the whole.
-    pub(super) subdir: String,
+    pub subdir: String,
     /// The commit that it must be, or the beginning of it.
-    pub(super) checksum: String,
+    pub checksum: String,
     /// `?keep-git-dir`.
-    pub(super) keep_git_dir: Option<bool>,
+    pub keep_git_dir: Option<bool>,
     /// `?submodules`.
-    pub(super) submodules: Option<bool>,
+    pub submodules: Option<bool>,
 }
 
 impl GitUrl {
     /// Reads `text`; `None` when it is no git source at all, an error when it is one with a wrong query.
-    pub(super) fn parse(text: &str) -> Option<Result<Self, String>> {
+    pub fn parse(text: &str) -> Option<Result<Self, String>> {
         Self::parse_as(text, false)
+    }
+
+    /// The same where a context is named: there `github.com/owner/repo` is a repository, too.
+    pub fn context(text: &str) -> Option<Result<Self, String>> {
+        if text.starts_with("github.com/") {
+            Self::parse_as(&format!("https://{text}"), true)
+        } else {
+            Self::parse(text)
+        }
+    }
+
+    /// What is asked of the repository.
+    pub fn key(&self) -> GitKey {
+        GitKey { remote: self.remote.clone(), reference: self.reference.clone() }
+    }
+
+    /// The repository's files at the commit that was found for it; none is known yet where `commit` is empty.
+    ///
+    /// # Errors
+    /// Where it isn't the commit that the source asks for.
+    pub fn at(&self, commit: &str, keep_git_dir: bool) -> Result<GitOp, String> {
+        if !commit.is_empty() && !commit.starts_with(&self.checksum) {
+            return Err(format!("expected checksum to match {}, got {commit}", self.checksum));
+        }
+        Ok(GitOp {
+            remote: self.remote.clone(),
+            reference: self.reference.clone(),
+            commit: commit.to_owned(),
+            subdir: self.subdir.clone(),
+            keep_git_dir,
+            submodules: self.submodules.unwrap_or(true),
+        })
     }
 
     /// The same where a flag has said that it is git (`--keep-git-dir`): an address on a web server needs no `.git`.
@@ -120,7 +154,7 @@ fn flag(key: &str, value: &str) -> Result<bool, String> {
 }
 
 /// Go's `strconv.ParseBool`.
-pub(super) fn go_bool(text: &str) -> Option<bool> {
+pub fn go_bool(text: &str) -> Option<bool> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
@@ -197,6 +231,9 @@ mod tests {
         for text in ["a", "./r.git", "../x", "github.com/o/r", "https://h/file", "C:/x", "a:b", "ftp://h/r.git", "@:"] {
             assert_eq!(GitUrl::parse(text), None, "{text}");
         }
+        let github = GitUrl::context("github.com/o/r#v1:d").unwrap().unwrap();
+        let GitUrl { remote, reference, subdir, .. } = github;
+        assert_eq!([remote.as_str(), &reference, &subdir], ["https://github.com/o/r", "v1", "d"]);
         let known = GitUrl::parse_as("https://h/o/r#v1", true).unwrap().unwrap();
         assert_eq!((known.remote.as_str(), known.reference.as_str()), ("https://h/o/r", "v1"));
         assert!(is_web_file("https://h/a.tar") && !is_web_file("https://h/a.git") && !is_web_file("a"));

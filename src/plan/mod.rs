@@ -44,6 +44,7 @@ mod words;
 pub use crate::dockerfile::{glob, ignore};
 pub use args::{BuildArgs, Context, Entitlements, context_name};
 pub use context::{ContextSource, context_sources};
+pub use git::{GitUrl, go_bool};
 pub use lower::{bases, check, lower};
 pub use op::BuildPlan;
 pub use outline::{BuildTarget, Outline, OutlineArg, OutlineNeed, outline, targets};

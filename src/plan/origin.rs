@@ -2,7 +2,7 @@
 
 use super::args::{BuildArgs, Context};
 use super::git::GitUrl;
-use super::resolved::{GitKey, HttpKey, ImageKey, ImageName};
+use super::resolved::{HttpKey, ImageKey, ImageName};
 use super::stages::{External, Stages};
 use crate::dockerfile::quote::quoted;
 use crate::oci::{Platform, Reference};
@@ -85,7 +85,7 @@ fn of_context(name: &str, context: &Context, external: &External, platform: &Pla
             Origin::Image(key, Some(name.to_owned()))
         }
         Context::Local => Origin::Local(name.to_owned()),
-        Context::Git(url) => match GitUrl::parse(url) {
+        Context::Git(url) => match GitUrl::context(url) {
             Some(git) => Origin::Git(git.map_err(wrong)?, name.to_owned()),
             None => return Err(wrong(format!("invalid git context {url}"))),
         },
@@ -93,9 +93,4 @@ fn of_context(name: &str, context: &Context, external: &External, platform: &Pla
         // Where the stage exists, `Stages` has put it in the context's place.
         Context::Target(stage) => return Err(wrong(format!("target stage {} could not be found", quoted(stage)))),
     })
-}
-
-/// What is asked of a git repository.
-pub(super) fn git_key(git: &GitUrl) -> GitKey {
-    GitKey { remote: git.remote.clone(), reference: git.reference.clone() }
 }

@@ -11,6 +11,7 @@ use crate::store::{Key, Store};
 use crate::sys::Cancel;
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +33,8 @@ pub struct Env {
     pub contexts: BTreeMap<String, Arc<LocalTree>>,
     /// Secrets by id.
     pub secrets: BTreeMap<String, Vec<u8>>,
+    /// The sockets of SSH agents by id.
+    pub agents: BTreeMap<String, PathBuf>,
     /// Where events go.
     pub reporter: Reporter,
     /// Stops everything.

@@ -1,8 +1,10 @@
 //! A RUN: an [`ExecOp`] to a process in a sandbox, and its changes to a snapshot.
 
+use super::agent::{self, Forwarded};
 use super::cache_mount;
 use super::env::Env;
 use super::problem::{self, Result};
+use super::redact::{Hidden, Redactor};
 use crate::plan::op::{ExecOp, Limits, Mount, MountSource, Network};
 use crate::report::{Event, Kind, Problem, Step};
 use crate::sandbox::{self, MountKind, Spec, Stream};
@@ -34,6 +36,7 @@ pub fn run(
     if !spec.env.iter().any(|(name, _)| name == "HOME") {
         spec.env.push(("HOME".into(), user.home));
     }
+    spec.env.extend(agent_variable(op));
     spec.cwd = op.cwd.clone().into();
     spec.user = sandbox::User { uid: user.uid, gid: user.gid, groups: user.groups };
     spec.hostname = env.options.hostname.clone();
@@ -45,11 +48,36 @@ pub fn run(
         let layers = trees.iter().find(|(i, _)| *i == index).map_or(&[][..], |(_, l)| l.as_slice());
         add_mount(env, mount, layers, &mut spec, &mut held)?;
     }
-    let mut output = |stream: Stream, bytes: &[u8]| {
-        env.reporter.send(Event::Output { step, stderr: stream == Stream::Stderr, bytes: bytes.to_vec() });
-    };
-    let exit = env.executor.run(&spec, &mut output, &env.cancel).map_err(problem::from)?;
+    let exit = execute(env, step, &spec)?;
     if exit.success() { Ok(layer) } else { Err(problem::command_failed(&op.args, exit)) }
+}
+
+/// Runs the process; what it writes is told without the build's secrets.
+fn execute(env: &Env, step: Step, spec: &Spec) -> Result<sandbox::Exit> {
+    let hidden = Hidden::new(env.secrets.values());
+    let (mut out, mut err) = (Redactor::new(&hidden), Redactor::new(&hidden));
+    let tell = |stderr: bool, bytes: Vec<u8>| {
+        if !bytes.is_empty() {
+            env.reporter.send(Event::Output { step, stderr, bytes });
+        }
+    };
+    let mut output = |stream: Stream, bytes: &[u8]| match stream {
+        Stream::Stdout => tell(false, out.push(bytes)),
+        Stream::Stderr => tell(true, err.push(bytes)),
+    };
+    let exit = env.executor.run(spec, &mut output, &env.cancel).map_err(problem::from);
+    tell(false, out.finish());
+    tell(true, err.finish());
+    exit
+}
+
+/// `SSH_AUTH_SOCK`, as BuildKit sets it: the first agent's socket, unless the Dockerfile says otherwise, even where the
+/// agent isn't required and isn't there.
+fn agent_variable(op: &ExecOp) -> Option<(String, String)> {
+    const NAME: &str = "SSH_AUTH_SOCK";
+    let first = op.mounts.iter().find(|m| matches!(m.kind, MountSource::Ssh { .. }))?;
+    let set = op.env.iter().chain(&op.env_unkeyed).any(|(name, _)| name == NAME);
+    (!set).then(|| (NAME.into(), first.target.clone()))
 }
 
 /// What must live as long as the process: folders that are thrown away afterwards, and locks.
@@ -57,6 +85,7 @@ pub fn run(
 struct Held {
     discarded: Vec<TempSnapshot>,
     caches: Vec<CacheMount>,
+    agents: Vec<Forwarded>,
 }
 
 /// A network in the sandbox's terms.
@@ -108,8 +137,15 @@ fn add_mount(env: &Env, mount: &Mount, layers: &[PathBuf], spec: &mut Spec, held
             }
             MountKind::File { content: value.clone(), mode: *mode, uid: *uid, gid: *gid }
         }
-        MountSource::Ssh { id, required, .. } => {
-            return if *required { Err(no_agent(id)) } else { Ok(()) };
+        MountSource::Ssh { id, required, mode, uid, gid } => {
+            let Some(agent) = env.agents.get(id) else {
+                return if *required { Err(no_agent(id)) } else { Ok(()) };
+            };
+            let scratch = env.store.new_snapshot().map_err(problem::from)?;
+            held.agents.push(agent::forward(id, agent, scratch.folder(), *mode, (*uid, *gid))?);
+            let root = RootMount::Dir(scratch.folder().to_owned());
+            held.discarded.push(scratch);
+            MountKind::Tree { root, path: agent::SOCKET.into(), readonly: false }
         }
     };
     spec.mounts.push(sandbox::Mount { target: mount.target.clone().into(), kind });
@@ -123,7 +159,7 @@ fn no_secret(id: &str) -> Problem {
 
 fn no_agent(id: &str) -> Problem {
     Problem::new(Kind::Build, format!("ssh {id}: there is no agent to forward"))
-        .cause("forwarding an SSH agent is not supported yet")
+        .hint(format!("give it with --ssh {id}, which forwards the agent of $SSH_AUTH_SOCK, or --ssh {id}=SOCKET"))
 }
 
 fn secret_text(id: &str, value: &[u8]) -> Result<String> {

@@ -2,6 +2,7 @@
 //!
 //! [`key`] says when two steps are the same, [`lookup`] what needn't run, [`scheduler`] in which order the rest does.
 
+mod agent;
 pub mod cache;
 mod cache_mount;
 pub mod chain;
@@ -21,6 +22,7 @@ mod output;
 mod pack;
 mod problem;
 pub mod record;
+mod redact;
 mod roots;
 mod run;
 pub mod scheduler;

@@ -81,6 +81,21 @@ pub enum Error {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// A context's tar.
+    #[error("cannot unpack the context {name}")]
+    Tar {
+        /// Where it came from, without user and password.
+        name: String,
+        /// Why not.
+        #[source]
+        source: layer::Error,
+    },
+    /// A file's name that leads out of a context that isn't the user's own.
+    #[error("{} leads out of the context", path.display())]
+    Outside {
+        /// As it was named.
+        path: PathBuf,
+    },
     /// An ignore file that can't be read as one.
     #[error("{}: {why}", path.display())]
     Ignore {
@@ -173,6 +188,8 @@ impl From<Error> for Problem {
             | Error::NoDockerfile(_)
             | Error::Dockerfile { .. }
             | Error::Context { .. }
+            | Error::Tar { .. }
+            | Error::Outside { .. }
             | Error::Layout { .. }
             | Error::Archive(_)
             | Error::ArchiveRead(_)

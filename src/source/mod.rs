@@ -3,6 +3,7 @@
 //! Nothing is fetched before it is needed. [`Puller`] downloads and unpacks the layers that a step must read.
 
 mod archive;
+mod context;
 mod dockerfile;
 mod error;
 mod file;
@@ -19,6 +20,7 @@ mod resolve;
 mod unpack;
 
 pub use archive::{Loaded, load};
+pub use context::{Fetched, unpacked};
 pub use dockerfile::{DockerfileText, ignore_patterns, ignore_rules, read_dockerfile};
 pub use error::{Error, Result};
 pub use file::FileTree;

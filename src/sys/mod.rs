@@ -38,6 +38,21 @@ pub fn boot_id() -> Result<String> {
     }
 }
 
+/// Keeps what this process has in memory out of core dumps, also those that go to a program by a pipe.
+///
+/// Root's process becomes undumpable: what it executes isn't. Anybody else's has to stay dumpable to give its children a
+/// user namespace, and gets the limit of one byte instead, with which the kernel makes no dump of either sort; what it
+/// executes inherits that.
+pub fn leave_no_core_dump() -> Result<()> {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
+    if rustix::process::geteuid().is_root() {
+        return set_dumpable_behavior(DumpableBehavior::NotDumpable).call("prctl(PR_SET_DUMPABLE)");
+    }
+    let maximum = getrlimit(Resource::Core).maximum;
+    let current = Some(maximum.map_or(1, |m| m.min(1)));
+    setrlimit(Resource::Core, Rlimit { current, maximum }).call("setrlimit(RLIMIT_CORE)")
+}
+
 #[cfg(test)]
 mod tests {
     #[test]

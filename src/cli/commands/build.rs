@@ -1,9 +1,9 @@
 //! `kiln build`: the Dockerfile to a plan, the plan to images, the images to where they are wanted.
 
-use super::{check, dockerfile, outputs, planning};
+use super::{check, dockerfile, outputs, planning, secrets};
 use crate::cli::Env;
-use crate::cli::request::{BuildRequest, CacheAt, Secret, SecretFrom, SourceRequest};
-use crate::cli::session::{Failure, Session, cannot, dockerfile_problem};
+use crate::cli::request::{BuildRequest, CacheAt, NamedContext, SourceRequest};
+use crate::cli::session::{Failure, Session, dockerfile_problem};
 use crate::dockerfile::ast::Dockerfile;
 use crate::dockerfile::lint::Options as Checks;
 use crate::layer::Timestamp;
@@ -94,7 +94,8 @@ impl Job<'_> {
             puller: puller(session),
             remotes: remotes(session, env),
             contexts: contexts(session, &request.source, read, env)?,
-            secrets: secrets(&request.secrets, env)?,
+            secrets: secrets::read(&request.secrets, env)?,
+            agents: request.agents.clone(),
             reporter: session.reporter.clone(),
             cancel: session.cancel.clone(),
             options: options(request, plan, wanted, env),
@@ -137,7 +138,7 @@ pub fn puller(session: &Session) -> Puller {
 }
 
 /// Repositories and files of web servers.
-fn remotes(session: &Session, env: &Env) -> Remotes {
+pub fn remotes(session: &Session, env: &Env) -> Remotes {
     let (store, client, cancel) = (session.store.clone(), session.registry.clone(), session.cancel.clone());
     Remotes { store, client, git: planning::git(session, env), cancel }
 }
@@ -151,6 +152,7 @@ fn build_args(request: &BuildRequest) -> BuildArgs {
         network: request.process.network,
         extra_hosts: request.process.extra_hosts.clone(),
         limits: request.process.limits.clone(),
+        entitlements: request.entitlements,
         ..planning::args(&request.source)
     }
 }
@@ -164,7 +166,7 @@ fn executor(plan: &BuildPlan, session: &Session) -> Result<Arc<dyn sandbox::Exec
     })
 }
 
-/// The context and the named ones, by the names that the plan uses.
+/// The context and the named folders, by the names that the plan uses.
 fn contexts(
     session: &Session,
     source: &SourceRequest,
@@ -178,29 +180,12 @@ fn contexts(
     };
     let mut contexts = BTreeMap::new();
     contexts.insert("context".to_owned(), open(&source.context, read.path.as_deref())?);
-    for (name, folder) in &source.named_contexts {
-        contexts.insert(context_name(name), open(folder, None)?);
+    for (name, context) in &source.named_contexts {
+        if let NamedContext::Folder(folder) = context {
+            contexts.insert(context_name(name), open(folder, None)?);
+        }
     }
     Ok(contexts)
-}
-
-fn secrets(secrets: &[Secret], env: &Env) -> Result<BTreeMap<String, Vec<u8>>, Problem> {
-    secrets.iter().map(|secret| Ok((secret.id.clone(), secret_value(secret, env)?))).collect()
-}
-
-fn secret_value(secret: &Secret, env: &Env) -> Result<Vec<u8>, Problem> {
-    match &secret.from {
-        SecretFrom::File(path) => {
-            std::fs::read(path).map_err(|e| cannot(&format!("read secret {} from {}", secret.id, path.display()), &e))
-        }
-        SecretFrom::Env(name) => {
-            let value = env.vars.get(std::ffi::OsStr::new(name));
-            let value = value.ok_or_else(|| {
-                Problem::new(Kind::Usage, format!("secret {}: the variable {name} is not set", secret.id))
-            })?;
-            Ok(value.as_encoded_bytes().to_vec())
-        }
-    }
 }
 
 fn options(request: &BuildRequest, plan: &BuildPlan, wanted: &Outputs, env: &Env) -> Options {

@@ -3,6 +3,7 @@
 mod archive;
 pub mod build;
 mod check;
+mod context;
 pub mod dockerfile;
 mod images;
 mod info;
@@ -14,12 +15,15 @@ mod plan;
 mod planning;
 mod prune;
 mod run;
+mod secrets;
 mod table;
 mod transfer;
 
 use super::env::Env;
-use super::request::{Command, Method, Request};
+use super::progress::Style;
+use super::request::{BuildRequest, CheckRequest, Command, Method, Request};
 use super::session::Failure;
+use std::path::Path;
 
 /// What a command that went well leaves.
 #[derive(Debug, Default)]
@@ -43,16 +47,15 @@ impl From<String> for Done {
 pub fn run(request: &Request, env: &Env) -> Result<Done, Failure> {
     let store = &request.store;
     match &request.command {
-        Command::Build(build) => match build.call.method {
-            Method::Build => build::run(build, store, env).map(Done::from),
-            Method::Check => check::check(&build.check(), store, env),
-            Method::Outline => {
-                plan::outline(&build.source, &build.registry, build.call.json, store, env).map(Done::from)
-            }
-            Method::Targets => plan::targets(&build.source, build.call.json).map(Done::from),
-        },
-        Command::Check(check) => check::check(check, store, env),
-        Command::Plan(source, registry, format) => plan::plan(source, registry, *format, store, env).map(Done::from),
+        Command::Build(build) => self::build(build, store, env),
+        Command::Check(check) => {
+            let ready = context::ready(&check.source, &check.registry, Style::Plain, store, env)?;
+            check::check(&CheckRequest { source: ready.source.clone(), ..check.clone() }, store, env)
+        }
+        Command::Plan(source, registry, format) => {
+            let ready = context::ready(source, registry, Style::Plain, store, env)?;
+            plan::plan(&ready.source, registry, *format, store, env).map(Done::from)
+        }
         Command::Run(run) => run::run(run, store, env),
         Command::DebugAst(at) => dockerfile::ast(at).map(Done::from),
         Command::Push(push) => transfer::push(push, store, env).map(Done::from),
@@ -70,5 +73,17 @@ pub fn run(request: &Request, env: &Env) -> Result<Done, Failure> {
         Command::Save(images, output) => archive::save(images, output.as_deref(), store).map(Done::from),
         Command::Load(input) => archive::load(input.as_deref(), store, env).map(Done::from),
         Command::Prune { all } => prune::prune(*all, store).map(Done::from),
+    }
+}
+
+/// `kiln build`, and what `--call` asks for instead.
+fn build(request: &BuildRequest, store: &Path, env: &Env) -> Result<Done, Failure> {
+    let ready = context::ready(&request.source, &request.registry, request.style, store, env)?;
+    let build = BuildRequest { source: ready.source.clone(), ..request.clone() };
+    match build.call.method {
+        Method::Build => build::run(&build, store, env).map(Done::from),
+        Method::Check => check::check(&build.check(), store, env),
+        Method::Outline => plan::outline(&build.source, &build.registry, build.call.json, store, env).map(Done::from),
+        Method::Targets => plan::targets(&build.source, build.call.json).map(Done::from),
     }
 }

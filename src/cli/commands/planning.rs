@@ -1,7 +1,7 @@
 //! From a Dockerfile to a plan, for all who need one.
 
 use crate::cli::Env;
-use crate::cli::request::SourceRequest;
+use crate::cli::request::{NamedContext, SourceRequest};
 use crate::cli::session::{Session, dockerfile_problem};
 use crate::dockerfile::ast::Dockerfile;
 use crate::oci::Platform;
@@ -16,8 +16,16 @@ pub fn args(source: &SourceRequest) -> BuildArgs {
         target: source.target.clone(),
         values: source.build_args.iter().cloned().collect(),
         platforms: source.platforms.clone(),
-        contexts: source.named_contexts.iter().map(|(n, _)| (context_name(n), plan::Context::Local)).collect(),
+        contexts: source.named_contexts.iter().map(|(name, context)| (context_name(name), planned(context))).collect(),
+        context_time: source.context_time,
         ..BuildArgs::new(Platform::host())
+    }
+}
+
+fn planned(context: &NamedContext) -> plan::Context {
+    match context {
+        NamedContext::Folder(_) => plan::Context::Local,
+        NamedContext::Planned(context) => context.clone(),
     }
 }
 

@@ -1,26 +1,33 @@
 //! What `build`, `check` and `plan` are asked for.
 
+use super::contexts::{self, NamedContext, Place};
 use super::{
-    CacheAt, CheckFormat, CheckRequest, ProcessRequest, RegistryRequest, cache, each, not_yet, process, registry,
-    style, values, word, wrong,
+    CacheAt, CheckFormat, CheckRequest, ProcessRequest, RegistryRequest, Secret, cache, each, mounts, not_yet, process,
+    registry, style, values, word, wrong,
 };
 use crate::cli::progress::Style;
 use crate::cli::{Env, args};
-use crate::dockerfile::csv;
 use crate::layer::{Compression, CompressionError};
 use crate::oci::{Platform, Reference};
+use crate::plan::Entitlements;
 use crate::report::{Kind, Problem};
 use crate::solve::cache::Mode;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use values::Why;
 
 /// What is built from.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SourceRequest {
-    /// The folder of the context, absolute.
+    /// The folder of the context, absolute; of one that is fetched, once it is there.
     pub context: PathBuf,
-    /// Further folders by name.
-    pub named_contexts: Vec<(String, PathBuf)>,
+    /// What the context is.
+    pub place: Place,
+    /// Seconds since 1970 of the context's commit, once it was fetched from a repository.
+    pub context_time: Option<i64>,
+    /// Further contexts by name.
+    pub named_contexts: Vec<(String, NamedContext)>,
+    /// `-f`, as typed: inside a context that is fetched.
+    pub file: Option<PathBuf>,
     /// The Dockerfile.
     pub dockerfile: DockerfileAt,
     /// The stage to build; the last where none is named.
@@ -70,8 +77,12 @@ pub struct BuildRequest {
     pub no_cache_filter: Vec<String>,
     /// Ask the registry what the bases' tags mean, even where the store knows.
     pub pull: bool,
+    /// What RUN may ask for beyond the ordinary.
+    pub entitlements: Entitlements,
     /// Secrets for RUN.
     pub secrets: Vec<Secret>,
+    /// SSH agents for RUN: their sockets by name.
+    pub agents: BTreeMap<String, PathBuf>,
     /// Labels of the image.
     pub labels: Vec<(String, String)>,
     /// Where the image's id goes.
@@ -114,26 +125,9 @@ pub enum Method {
     Targets,
 }
 
-/// A secret for `RUN --mount=type=secret`. Its value is read when it is needed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Secret {
-    /// Its name.
-    pub id: String,
-    /// Where its value is.
-    pub from: SecretFrom,
-}
-
-/// Where a secret's value is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SecretFrom {
-    /// In a file.
-    File(PathBuf),
-    /// In an environment variable.
-    Env(String),
-}
-
 pub(super) fn build(b: args::Build, env: &Env) -> Result<BuildRequest, Problem> {
     refuse_later(&b.later)?;
+    let entitlements = entitlements(&b.allow)?;
     let tags = each("--tag", &b.tag, values::tag)?;
     if b.push && tags.is_empty() {
         return Err(Problem::new(Kind::Usage, "--push needs a name to push to").hint("give one with --tag"));
@@ -150,7 +144,9 @@ pub(super) fn build(b: args::Build, env: &Env) -> Result<BuildRequest, Problem> 
         no_cache: b.no_cache,
         no_cache_filter: b.no_cache_filter,
         pull: b.pull,
-        secrets: each("--secret", &b.secret, |t| secret(t, env))?,
+        entitlements,
+        secrets: each("--secret", &b.secret, |t| mounts::secret(t, env))?,
+        agents: each("--ssh", &b.ssh, |t| mounts::agent(t, env))?.into_iter().collect(),
         labels: values::pairs_or_empty(&b.label).map_err(|(text, why)| wrong("--label", &text, &why))?,
         iidfile: b.iidfile.map(|f| env.cwd.join(f)),
         metadata_file: b.metadata_file.map(|f| env.cwd.join(f)),
@@ -166,57 +162,36 @@ pub(super) fn build(b: args::Build, env: &Env) -> Result<BuildRequest, Problem> 
 fn refuse_later(l: &args::Later) -> Result<(), Problem> {
     let wanted = |flag: &Option<String>| flag.as_deref().is_some_and(|v| v != "false");
     let given = [
-        ("--ssh", !l.ssh.is_empty()),
         ("--annotation", !l.annotation.is_empty()),
         ("--attest", !l.attest.is_empty()),
         ("--provenance", wanted(&l.provenance)),
         ("--sbom", wanted(&l.sbom)),
-        ("--allow", !l.allow.is_empty()),
         ("--cgroup-parent", l.cgroup_parent.is_some()),
     ];
     given.iter().find(|(_, given)| *given).map_or(Ok(()), |(flag, _)| Err(not_yet(flag)))
 }
 
 pub(super) fn source(s: args::Source, env: &Env) -> Result<SourceRequest, Problem> {
-    let context = context(&s.context, env)?;
+    let (place, context) = contexts::main(&s.context, env)?;
+    if place == Place::Stdin && s.file.as_deref().is_some_and(|f| f.as_os_str() == "-") {
+        return Err(Problem::new(Kind::Usage, "standard input can't be both the context and the Dockerfile"));
+    }
+    let file = s.file.clone();
     let dockerfile = match s.file {
         Some(file) => self::dockerfile(file, env),
         None => beside(&s.context, &context),
     };
     Ok(SourceRequest {
         context,
-        named_contexts: s.build_context.iter().map(|t| named_context(t, env)).collect::<Result<_, _>>()?,
+        place,
+        context_time: None,
+        file,
+        named_contexts: s.build_context.iter().map(|t| contexts::named(t, env)).collect::<Result<_, _>>()?,
         dockerfile,
         target: s.target.filter(|t| !t.is_empty()),
         build_args: build_args(&s.build_arg, env)?,
         platforms: platforms(&s.platform)?,
     })
-}
-
-/// Whether a context is no folder of this machine, by buildx's rules.
-fn is_remote(text: &str) -> bool {
-    ["git@", "github.com/"].iter().any(|p| text.starts_with(p)) || text.contains("://")
-}
-
-fn context(text: &str, env: &Env) -> Result<PathBuf, Problem> {
-    match text {
-        "" => Err(wrong("context", text, "want a folder")),
-        "-" => Err(not_yet("a context on standard input")),
-        remote if is_remote(remote) => Err(not_yet("a context that is no folder")),
-        folder => Ok(env.cwd.join(folder)),
-    }
-}
-
-fn named_context(text: &str, env: &Env) -> Result<(String, PathBuf), Problem> {
-    let fail = |why: &str| wrong("--build-context", text, why);
-    let (name, place) = text.split_once('=').ok_or_else(|| fail("want NAME=DIR"))?;
-    if name.is_empty() || place.is_empty() {
-        return Err(fail("want NAME=DIR"));
-    }
-    if place == "-" || is_remote(place) || place.starts_with("target:") {
-        return Err(not_yet("a --build-context that is no folder"));
-    }
-    Ok((name.to_ascii_lowercase(), env.cwd.join(place)))
 }
 
 /// The Dockerfile that `-f` names, from the working directory on.
@@ -269,6 +244,19 @@ fn platforms(texts: &[String]) -> Result<Vec<Platform>, Problem> {
     Ok(platforms)
 }
 
+/// `--allow`, each one or several with commas between.
+fn entitlements(texts: &[String]) -> Result<Entitlements, Problem> {
+    let mut allowed = Entitlements::default();
+    for text in texts.iter().flat_map(|t| t.split(',')) {
+        match text.trim() {
+            "network.host" => allowed.network_host = true,
+            "security.insecure" => allowed.insecure = true,
+            other => return Err(wrong("--allow", other, "want network.host or security.insecure")),
+        }
+    }
+    Ok(allowed)
+}
+
 fn jobs(given: Option<usize>, env: &Env) -> Result<usize, Problem> {
     match given {
         Some(0) => Err(wrong("--jobs", "0", "want at least one")),
@@ -318,32 +306,4 @@ impl BuildRequest {
             ignore_status: self.call.ignore_status,
         }
     }
-}
-
-/// `id=ID[,src=FILE|,env=NAME][,type=file|env]`; with an id alone, the variable of that name, else the file.
-fn secret(text: &str, env: &Env) -> Result<Secret, Why> {
-    let (mut id, mut file, mut variable, mut kind) = (None, None, None, None);
-    for field in csv::fields(text)? {
-        let (key, value) = field.text.split_once('=').ok_or_else(|| format!("the field {:?} has no =", field.text))?;
-        match key.to_ascii_lowercase().as_str() {
-            "id" => id = Some(value.to_owned()),
-            "src" | "source" => file = Some(value.to_owned()),
-            "env" => variable = Some(value.to_owned()),
-            "type" if matches!(value, "file" | "env") => kind = Some(value.to_owned()),
-            "type" => return Err(format!("the type {value:?} is neither file nor env")),
-            _ => return Err(format!("there is no field {key:?}; known are id, src, env and type")),
-        }
-    }
-    let id = id.filter(|i| !i.is_empty()).ok_or("it has no id=")?;
-    if kind.as_deref() == Some("env") && variable.is_none() {
-        variable = file.take();
-    }
-    let from = match (variable, file) {
-        (Some(_), Some(_)) => return Err("it has both a file and a variable".into()),
-        (Some(variable), None) => SecretFrom::Env(variable),
-        (None, Some(file)) => SecretFrom::File(env.cwd.join(file)),
-        (None, None) if env.var(&id).is_some() => SecretFrom::Env(id.clone()),
-        (None, None) => SecretFrom::File(env.cwd.join(&id)),
-    };
-    Ok(Secret { id, from })
 }

@@ -2,11 +2,15 @@
 
 mod build;
 mod cache;
+mod contexts;
+mod mounts;
 mod process;
 mod values;
 
-pub use build::{BuildRequest, Call, DockerfileAt, Method, Secret, SecretFrom, SourceRequest};
+pub use build::{BuildRequest, Call, DockerfileAt, Method, SourceRequest};
 pub use cache::CacheAt;
+pub use contexts::{NamedContext, Place};
+pub use mounts::{Secret, SecretFrom};
 pub use process::{Isolation, ProcessRequest};
 pub use values::UNLIMITED;
 

@@ -204,6 +204,8 @@ fn safe_mends() {
         ("FROM a:1 AS Foo", "FROM a:1 AS foo"),
         ("FROM a:1 as Foo", "FROM a:1 AS foo"),
         ("from a:1 AS b", "from a:1 as b"),
+        // The keyword is written as the others are, and then its AS was right.
+        ("from a:1 AS b\nRUN c\nRUN d", "FROM a:1 AS b\nRUN c\nRUN d"),
         ("FROM a:1\nrun b \\\n\n  \\\n \n c\n", "FROM a:1\nRUN b \\\n  \\\n c\n"),
         ("FROM a:1\r\nRUN b \\\r\n\r\n c\r\n", "FROM a:1\r\nRUN b \\\r\n c\r\n"),
         ("FROM a:1\nENV b c d", "FROM a:1\nENV b=\"c d\""),

@@ -12,6 +12,7 @@ mod checkout;
 mod run;
 #[cfg(test)]
 mod tests;
+mod token;
 
 use super::error::{Error, Result};
 use crate::oci::Digest;
@@ -22,6 +23,7 @@ use crate::store::{Key, Store};
 use crate::sys::Cancel;
 use std::ffi::OsString;
 use std::path::PathBuf;
+use token::Token;
 use tokio::task::spawn_blocking;
 
 /// What git may speak, as `GIT_ALLOW_PROTOCOL` has it.
@@ -54,13 +56,20 @@ pub struct Git {
     program: PathBuf,
     environment: Vec<(OsString, OsString)>,
     protocols: String,
+    token: Token,
 }
 
 impl Git {
     /// Git as it is found on the `PATH`, with the part of the environment that it needs.
     pub fn new(store: Store, cancel: Cancel, env: &dyn Fn(&str) -> Option<OsString>) -> Self {
         let environment = PASSED.iter().filter_map(|name| Some((OsString::from(name), env(name)?))).collect();
-        Self { store, cancel, program: "git".into(), environment, protocols: PROTOCOLS.into() }
+        let token = Token::new(env(token::VARIABLE).and_then(|t| t.into_string().ok()));
+        Self { store, cancel, program: "git".into(), environment, protocols: PROTOCOLS.into(), token }
+    }
+
+    /// Gives the server of this address, which the user has named, the token of the environment.
+    pub(super) fn trusting(self, remote: &str) -> Self {
+        Self { token: self.token.for_server_of(remote), ..self }
     }
 
     /// Lets git speak other protocols (`file`), between colons.
@@ -90,9 +99,16 @@ impl Git {
     /// # Errors
     /// As [`Git::resolve`].
     pub async fn tree(&self, op: &GitOp) -> Result<FolderTree> {
+        Ok(FolderTree::open(&self.folder(op).await?)?)
+    }
+
+    /// Where the files of a commit are in the store.
+    ///
+    /// # Errors
+    /// As [`Git::resolve`].
+    pub(super) async fn folder(&self, op: &GitOp) -> Result<PathBuf> {
         let (git, op) = (self.clone(), op.clone());
-        let snapshot = spawn_blocking(move || git.checked_out(&op)).await??;
-        Ok(FolderTree::open(&snapshot.fs)?)
+        Ok(spawn_blocking(move || git.checked_out(&op)).await??.fs)
     }
 
     /// Asks a repository what a name means.

@@ -44,6 +44,7 @@ impl Git {
             ("GIT_SSH_COMMAND", "ssh -o BatchMode=yes"),
             ("LC_ALL", "C"),
         ]);
+        command.envs(self.token.variables());
         if let Some(folder) = folder {
             command.current_dir(folder);
         }

@@ -1,0 +1,66 @@
+//! The values of `--secret`: read once, before anything is built.
+
+use crate::cli::Env;
+use crate::cli::request::{Secret, SecretFrom};
+use crate::cli::session::cannot;
+use crate::report::{Kind, Problem};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read as _;
+
+/// The largest secret, in bytes: BuildKit's.
+const LARGEST: u64 = 500 << 10;
+
+/// Reads them. From then on this process leaves no core dump that would hold them.
+///
+/// # Errors
+/// Where one can't be read, isn't set or is too large.
+pub fn read(secrets: &[Secret], env: &Env) -> Result<BTreeMap<String, Vec<u8>>, Problem> {
+    if !secrets.is_empty() {
+        crate::sys::leave_no_core_dump().map_err(|e| cannot("keep secrets out of core dumps", &e))?;
+    }
+    secrets.iter().map(|secret| Ok((secret.id.clone(), value(secret, env)?))).collect()
+}
+
+fn value(secret: &Secret, env: &Env) -> Result<Vec<u8>, Problem> {
+    let id = &secret.id;
+    let value = match &secret.from {
+        SecretFrom::File(path) => {
+            let mut value = Vec::new();
+            // No more than shows that it is too large: it may be a device.
+            let read = File::open(path).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut value));
+            read.map_err(|e| cannot(&format!("read secret {id} from {}", path.display()), &e))?;
+            value
+        }
+        SecretFrom::Env(name) => {
+            let value = env.vars.get(std::ffi::OsStr::new(name));
+            let unset = || Problem::new(Kind::Usage, format!("secret {id}: the variable {name} is not set"));
+            value.ok_or_else(unset)?.as_encoded_bytes().to_vec()
+        }
+    };
+    if value.len() as u64 > LARGEST {
+        return Err(Problem::new(Kind::Usage, format!("secret {id} is larger than {} KiB", LARGEST >> 10)));
+    }
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_has_500_kib_at_most() {
+        let dir = tempfile::tempdir().unwrap();
+        let (fits, large) = (dir.path().join("fits"), dir.path().join("large"));
+        std::fs::write(&fits, vec![b'x'; 512_000]).unwrap();
+        std::fs::write(&large, vec![b'x'; 512_001]).unwrap();
+        let mut env = Env::default();
+        env.vars.insert("LARGE".into(), "x".repeat(512_001).into());
+        let ask = |from| value(&Secret { id: "s".into(), from }, &env);
+        assert_eq!(ask(SecretFrom::File(fits)).unwrap().len(), 512_000);
+        for from in [SecretFrom::File(large), SecretFrom::File("/dev/zero".into()), SecretFrom::Env("LARGE".into())] {
+            assert!(ask(from).unwrap_err().message.contains("500 KiB"));
+        }
+        assert!(ask(SecretFrom::Env("UNSET".into())).unwrap_err().message.contains("UNSET"));
+    }
+}
