@@ -145,6 +145,12 @@ pub struct Build {
     /// Write the image somewhere: type=oci|docker|local|tar|registry|image,dest=PATH.
     #[arg(short, long, value_name = "SPEC")]
     pub output: Vec<String>,
+    /// Ask this cache too: type=registry,ref=NAME or type=local,src=FOLDER.
+    #[arg(long, value_name = "SPEC")]
+    pub cache_from: Vec<String>,
+    /// Put the steps' results there: type=registry,ref=NAME or type=local,dest=FOLDER, with mode=min|max.
+    #[arg(long, value_name = "SPEC")]
+    pub cache_to: Vec<String>,
     /// Look nothing up in the cache.
     #[arg(long)]
     pub no_cache: bool,
@@ -199,10 +205,6 @@ pub struct Build {
 /// just that; [`super::request`] refuses each.
 #[derive(Debug, Args, Default)]
 pub struct Later {
-    #[arg(long, hide = true, value_name = "SPEC")]
-    pub(super) cache_from: Vec<String>,
-    #[arg(long, hide = true, value_name = "SPEC")]
-    pub(super) cache_to: Vec<String>,
     #[arg(long, hide = true, value_name = "KEY=VALUE")]
     pub(super) annotation: Vec<String>,
     #[arg(long, hide = true, value_name = "SPEC")]

@@ -1,5 +1,6 @@
 //! A root filesystem as a chain of layers, each known by what it is before anybody has its files.
 
+use super::cache::Source;
 use super::key::{Key, chain_id};
 use crate::oci::Digest;
 pub use crate::oci::assemble::Layer as StoredLayer;
@@ -19,8 +20,15 @@ pub enum Origin {
         /// Which of its layers.
         index: usize,
     },
-    /// A step of this or an earlier build.
+    /// A step of this or an earlier build, whose layer is in the store.
     Step,
+    /// A step that a cache knows: its blob can be fetched from there.
+    Cached {
+        /// The cache.
+        cache: Arc<Source>,
+        /// The step: its download is told as that step's.
+        step: Step,
+    },
 }
 
 /// A base image, and the folders of its layers once they are unpacked.
@@ -44,6 +52,10 @@ pub struct Layer {
     pub own: Key,
     /// Where it comes from.
     pub origin: Origin,
+    /// The keys of the step that made it; none for a base image's.
+    pub keys: Vec<Key>,
+    /// That step as it was shown.
+    pub name: String,
     /// When it was made, RFC 3339; a base image's layers don't say.
     pub created: Option<String>,
     /// Its blob, once there is one.
@@ -68,6 +80,8 @@ impl Chain {
                 identity,
                 own: identity,
                 origin: Origin::Base { image: image.clone(), index },
+                keys: Vec::new(),
+                name: String::new(),
                 created: None,
                 stored: OnceCell::new_with(Some(stored)),
                 folder: OnceCell::new(),
@@ -84,6 +98,11 @@ impl Chain {
     /// What the root filesystem is; `None` is the empty one.
     pub fn identity(&self) -> Option<Key> {
         self.0.last().map(|l| l.identity)
+    }
+
+    /// Whether a step of it was looked for by what stages really gave, and so those upon it have to be, too.
+    pub fn is_by_content(&self) -> bool {
+        self.0.iter().any(|l| l.keys.len() > 1)
     }
 
     /// The layers, lowest first.

@@ -1,17 +1,19 @@
 //! Everything a build uses of the world, as arguments.
 
+use super::cache::{Caches, Found};
 use super::chain::{Origin, StoredLayer};
 use crate::layer::{Compression, Timestamp};
 use crate::report::Reporter;
 use crate::sandbox::Executor;
 use crate::snapshot::Snapshotter;
 use crate::source::{LocalTree, Puller, Remotes};
-use crate::store::Store;
+use crate::store::{Key, Store};
 use crate::sys::Cancel;
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What a build has at hand.
 pub struct Env {
@@ -23,6 +25,8 @@ pub struct Env {
     pub executor: Arc<dyn Executor>,
     /// Where layers come from.
     pub puller: Puller,
+    /// Caches besides the store.
+    pub caches: Arc<Caches>,
     /// Where repositories and files of web servers come from.
     pub remotes: Remotes,
     /// The contexts by the names that [`LocalOp`](crate::plan::op::LocalOp) uses.
@@ -39,6 +43,21 @@ pub struct Env {
     pub options: Options,
     /// Told of each layer of an image as soon as it is stored, perhaps more than once.
     pub on_layer: Box<dyn Fn(&Listed<'_>) + Send + Sync>,
+}
+
+impl Env {
+    /// Asks the caches, unless the build is stopped before they answer.
+    pub async fn ask(&self, keys: &[Key], found: &mut Found) {
+        let stopped = async {
+            while !self.cancel.is_cancelled() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::select! {
+            () = self.caches.ask(keys, found, &self.reporter) => {}
+            () = stopped => {}
+        }
+    }
 }
 
 impl std::fmt::Debug for Env {

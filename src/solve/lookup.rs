@@ -1,5 +1,6 @@
 //! What can be said of a plan before anything runs: which steps the cache knows, and which must run for the target.
 
+use super::cache::Found;
 use super::chain::{Chain, Layer, Origin};
 use super::key::{Key, ReadKey, key, pair};
 use super::record::Record;
@@ -18,14 +19,16 @@ pub struct Known {
     pub forced: Vec<bool>,
     /// The root filesystems of base images and of hits.
     pub chains: BTreeMap<VertexId, Chain>,
+    /// What the caches gave: a linked layer's record is good on whatever will be below it.
+    pub found: Found,
 }
 
 /// Goes through a plan in order. `content` gives the digest of what a step reads from a tree that needs no building
-/// (a context), `record` looks a usable record up.
+/// (a context), `record` looks a usable record of a vertex up.
 pub fn known(
     plan: &BuildPlan,
     content: &dyn Fn(VertexId, &Read) -> Option<Key>,
-    record: &dyn Fn(Key) -> Option<Record>,
+    record: &dyn Fn(VertexId, Key) -> Option<(Record, Origin)>,
 ) -> Known {
     let mut known = Known::default();
     for (id, vertex) in plan.vertices.iter().enumerate() {
@@ -54,7 +57,7 @@ fn chain(
     forced: bool,
     base: Option<VertexId>,
     reads: &[ReadKey],
-    record: &dyn Fn(Key) -> Option<Record>,
+    record: &dyn Fn(VertexId, Key) -> Option<(Record, Origin)>,
 ) -> Option<Chain> {
     match &vertex.op {
         Op::Image(image) => Some(Chain::of_image(image.clone(), id)),
@@ -65,18 +68,21 @@ fn chain(
                 None => Chain::default(),
                 Some(b) => known.chains.get(&b)?.clone(),
             };
-            let found = record(key(&vertex.op, below.identity(), reads))?;
-            Some(hit(&vertex.op, &below, found))
+            let key = key(&vertex.op, below.identity(), reads);
+            let (found, origin) = record(id, key)?;
+            Some(hit(&vertex.op, &below, found, vec![key], origin))
         }
     }
 }
 
-/// A record's layer on top of `below`.
-pub fn hit(op: &Op, below: &Chain, record: Record) -> Chain {
+/// A record's layer on top of `below`, found under one of `keys`.
+pub fn hit(op: &Op, below: &Chain, record: Record, keys: Vec<Key>, origin: Origin) -> Chain {
     below.push(Layer {
         identity: identity_on(op, below, record.identity),
         own: record.identity,
-        origin: Origin::Step,
+        origin,
+        keys,
+        name: record.name,
         created: Some(record.created),
         stored: OnceCell::new_with(record.stored),
         folder: OnceCell::new(),

@@ -1,5 +1,6 @@
 //! What hits and what must run, on plans of a few words.
 
+use super::chain::Origin;
 use super::key::{Key, named};
 use super::lookup::{Known, known, wanted};
 use super::record::Record;
@@ -18,7 +19,7 @@ fn vertex(op: Op) -> Vertex {
     Vertex { op, name: String::new(), span: Span::default(), stage: String::new(), no_cache: false }
 }
 
-fn exec(base: Option<VertexId>, command: &str, mounts: Vec<Mount>) -> Vertex {
+pub(super) fn exec(base: Option<VertexId>, command: &str, mounts: Vec<Mount>) -> Vertex {
     vertex(Op::Exec(ExecOp {
         base,
         args: vec![command.into()],
@@ -54,7 +55,7 @@ fn context() -> Vertex {
     vertex(Op::Local(LocalOp { name: "context".into() }))
 }
 
-fn plan(vertices: Vec<Vertex>, root: VertexId) -> BuildPlan {
+pub(super) fn plan(vertices: Vec<Vertex>, root: VertexId) -> BuildPlan {
     let target = Target { platform: platform(), root: Some(root), config: ImageConfig::default(), history: vec![] };
     BuildPlan { vertices, targets: vec![target], source_date_epoch: None }
 }
@@ -72,7 +73,7 @@ impl Cache {
             Op::Local(_) => Some(named("context", &self.context.borrow())),
             _ => None,
         };
-        known(plan, &content, &|key| {
+        known(plan, &content, &|_, key| {
             let mut records = self.records.borrow_mut();
             if learn && !records.contains_key(&key) {
                 let n = records.len().to_string();
@@ -85,7 +86,7 @@ impl Cache {
                 };
                 records.insert(key, record);
             }
-            records.get(&key).cloned()
+            records.get(&key).cloned().map(|r| (r, Origin::Step))
         })
     }
 

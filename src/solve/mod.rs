@@ -3,11 +3,15 @@
 //! [`key`] says when two steps are the same, [`lookup`] what needn't run, [`scheduler`] in which order the rest does.
 
 mod agent;
+pub mod cache;
 mod cache_mount;
 pub mod chain;
 pub mod env;
 mod exec;
 pub mod file;
+mod found;
+#[cfg(test)]
+mod found_tests;
 pub mod key;
 #[cfg(test)]
 mod key_tests;
@@ -30,7 +34,7 @@ pub use chain::Origin;
 pub use env::{Env, Listed, Options};
 pub use exec::{limits, network};
 pub use roots::of_image as unpacked;
-pub use run::{Solved, run};
+pub use run::{Built, Solved, run};
 
 use crate::plan::op::{FileAction, MountSource, Op, VertexId};
 

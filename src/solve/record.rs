@@ -1,8 +1,13 @@
 //! What the cache knows of a step.
 
-use super::chain::StoredLayer;
+use super::chain::{Layer, StoredLayer};
+use super::env::Env;
 use super::key::Key;
+use super::problem::{self, Result};
 use serde::{Deserialize, Serialize};
+
+/// The kind of the store's records that are [`Record`]s.
+const RECORDS: &str = "steps";
 
 /// The result of a step, kept under its keys.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -19,4 +24,39 @@ pub struct Record {
     pub stored: Option<StoredLayer>,
     /// The step as it was shown, for people who look into the store.
     pub name: String,
+}
+
+/// A record that can be used: its layer is in the store in one form or the other.
+pub fn usable(env: &Env, key: Key) -> Option<Record> {
+    // A store that can't be read is a cache that knows nothing; the work that follows will tell.
+    let record: Record = env.store.record(RECORDS, &key).ok().flatten().filter(|r: &Record| r.key == key)?;
+    let blob = record.stored.as_ref().is_some_and(|s| has_blob(env, s));
+    let snapshot = || env.store.snapshot(&record.identity).ok().flatten().is_some();
+    if blob {
+        Some(record)
+    } else if snapshot() {
+        Some(Record { stored: None, ..record })
+    } else {
+        None
+    }
+}
+
+fn has_blob(env: &Env, stored: &StoredLayer) -> bool {
+    let digest = stored.descriptor.digest().to_string().parse();
+    digest.is_ok_and(|d| matches!(env.store.blob(&d, Some(stored.descriptor.size())), Ok(Some(_))))
+}
+
+/// Puts what is known of a step's layer into the store, under all of its keys.
+pub fn remember(env: &Env, layer: &Layer) -> Result<()> {
+    for key in &layer.keys {
+        let record = Record {
+            key: *key,
+            identity: layer.own,
+            created: layer.created.clone().unwrap_or_default(),
+            stored: layer.stored.get().cloned(),
+            name: layer.name.clone(),
+        };
+        env.store.put_record(RECORDS, key, &record).map_err(problem::from)?;
+    }
+    Ok(())
 }

@@ -4,6 +4,7 @@ use super::chain::{BaseImage, Chain, Layer, Origin};
 use super::env::Env;
 use super::key::Key;
 use super::problem::{self, Result};
+use super::record::remember;
 use crate::plan::op::{BaseLayer, ImageOp};
 use crate::report::{Event, Kind, Problem};
 use crate::source::Puller;
@@ -15,7 +16,7 @@ pub async fn folders(env: &Env, chain: &Chain) -> Result<Vec<PathBuf>> {
     let layers = chain.layers();
     let mut folders = match layers.first().map(|l| &l.origin) {
         Some(Origin::Base { image, .. }) => image.folders.get_or_try_init(|| base(env, image, chain)).await?.clone(),
-        Some(Origin::Step) | None => Vec::with_capacity(layers.len()),
+        Some(Origin::Step | Origin::Cached { .. }) | None => Vec::with_capacity(layers.len()),
     };
     for layer in layers.iter().skip(folders.len()) {
         let parents: Vec<PathBuf> = folders.iter().rev().cloned().collect();
@@ -59,5 +60,18 @@ async fn folder(env: &Env, layer: &Layer, parents: Vec<PathBuf>) -> Result<PathB
             .hint("something else removed it; run the build again"));
     };
     let blob = BaseLayer { descriptor: stored.descriptor.clone(), diff_id: stored.diff_id.clone() };
-    Ok(env.puller.unpack_stored(blob, layer.own, parents).await.map_err(problem::from)?.folder)
+    let Origin::Cached { cache, step } = &layer.origin else {
+        return Ok(env.puller.unpack_stored(blob, layer.own, parents).await.map_err(problem::from)?.folder);
+    };
+    cache.fetch(*step, &blob.descriptor).await.map_err(cached)?;
+    let unpacked = env.puller.unpack_stored(blob, layer.own, parents).await;
+    let snapshot = unpacked.inspect_err(|_| cache.give_way()).map_err(problem::from)?;
+    // Only now is it certain that the layer is what the record says.
+    remember(env, layer)?;
+    Ok(snapshot.folder)
+}
+
+/// A cache that hasn't the blob that its record named.
+pub fn cached(error: super::cache::Error) -> Problem {
+    Problem::new(Kind::Network, "a cached layer can't be had").because(&error)
 }

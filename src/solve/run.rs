@@ -1,13 +1,15 @@
 //! From a plan to images: the whole of a build but what goes in and what comes out.
 
+use super::cache::{Bundle, Exported, Mode};
 use super::chain::{Chain, Origin, StoredLayer, image_identity};
 use super::env::{Env, Listed};
 use super::lookup::{self, Known};
 use super::output::Output;
 use super::problem::{self, Result, blocking};
+use super::record::usable;
 use super::selecting;
-use super::worker::{self, Forms, Worker};
-use super::{key::Key, roots, scheduler};
+use super::worker::{Forms, Worker};
+use super::{found, key::Key, roots, scheduler};
 use crate::oci::{Digest, History, ImageConfig};
 use crate::plan::BuildPlan;
 use crate::plan::op::{FileOp, HistoryEntry, Op, Target, VertexId};
@@ -20,6 +22,15 @@ use tokio::sync::Semaphore;
 
 /// How many layers are packed at once: each is packed on all cores.
 const PACKING: usize = 2;
+
+/// What a build gave.
+#[derive(Debug)]
+pub struct Built {
+    /// One image for each target, in order.
+    pub images: Vec<Solved>,
+    /// What the caches are to be given.
+    pub exported: Vec<Exported>,
+}
 
 /// An image that was built.
 #[derive(Debug, Clone)]
@@ -38,7 +49,7 @@ pub struct Solved {
 ///
 /// # Errors
 /// The first step that failed, with the others that did; those that were only stopped because of it aren't told.
-pub async fn run(plan: Arc<BuildPlan>, env: Arc<Env>) -> Result<Vec<Solved>> {
+pub async fn run(plan: Arc<BuildPlan>, env: Arc<Env>) -> Result<Built> {
     let worker = Arc::new(prepare(plan.clone(), env.clone()).await?);
     let wanted = lookup::wanted(&plan, &worker.known);
     announce(&worker, &wanted);
@@ -55,11 +66,38 @@ pub async fn run(plan: Arc<BuildPlan>, env: Arc<Env>) -> Result<Vec<Solved>> {
     for target in &plan.targets {
         solved.push(finish(&worker, target, &outcome.done).await?);
     }
-    Ok(solved)
+    let exported = exported(&worker, &outcome.done).await;
+    Ok(Built { images: solved, exported })
+}
+
+/// What the caches are to be given: for each step its own key, and the one by which somebody finds it whose stages were
+/// made anew but gave the same files.
+async fn exported(worker: &Arc<Worker>, done: &BTreeMap<VertexId, Output>) -> Vec<Exported> {
+    let Some(mode) = worker.env.caches.exported() else { return Vec::new() };
+    let listed = lookup::in_images(&worker.plan);
+    let mut exported = Vec::new();
+    for (id, chain) in done.iter().filter_map(|(id, output)| Some((*id, output.chain()?))) {
+        let Some(top) = chain.layers().last().filter(|top| !matches!(top.origin, Origin::Base { .. })) else {
+            continue;
+        };
+        if mode == Mode::Min && !listed[id] {
+            continue;
+        }
+        if let Err(problem) = worker.packed(id, chain).await {
+            worker.env.reporter.send(Event::Note(format!("warning: a step isn't exported: {}", problem.message)));
+            continue;
+        }
+        let content = top.keys.first().filter(|_| chain.is_by_content());
+        for key in std::iter::once(&worker.known.definitions[id]).chain(content) {
+            exported.extend(Bundle::of(*key, chain).map(|bundle| Exported { bundle, listed: listed[id] }));
+        }
+    }
+    exported
 }
 
 /// Reads the contexts and asks the cache.
 async fn prepare(plan: Arc<BuildPlan>, env: Arc<Env>) -> Result<Worker> {
+    let runtime = tokio::runtime::Handle::current();
     blocking(move || {
         let selections = selecting::locals(&plan, &|name| env.contexts.get(name).cloned())?;
         for tree in env.contexts.values() {
@@ -70,7 +108,12 @@ async fn prepare(plan: Arc<BuildPlan>, env: Arc<Env>) -> Result<Worker> {
             let number = super::reads(&plan.vertices.get(id)?.op).iter().position(|r| r == read)?;
             selections.get(&(id, number)).map(|s| selecting::content(s))
         };
-        let known = lookup::known(&plan, &content, &|key: Key| worker::usable(&env, key));
+        let store = |_: VertexId, key: Key| Some((usable(&env, key)?, Origin::Step));
+        let known = found::known(&plan, &content, &store, &mut |keys, found| {
+            if env.caches.can_be_asked() {
+                runtime.block_on(env.ask(keys, found));
+            }
+        });
         let wanted = lookup::wanted(&plan, &known);
         let forms = forms(&plan, &env, &wanted);
         let jobs = Semaphore::new(env.options.jobs.get());
@@ -178,7 +221,7 @@ async fn stored(worker: &Arc<Worker>, target: &Target, chain: &Chain) -> Result<
                 (worker.env.on_layer)(&Listed { layer: known, origin: &layer.origin, new: false });
                 known.clone()
             }
-            None => worker.stored(id, &below, None).await?,
+            None => worker.stored(id, &below, false).await?,
         };
         stored.push(one);
         vertex = vertex.and_then(|v| lookup::base_of(&worker.plan.vertices[v].op)).or(vertex);

@@ -7,9 +7,9 @@ use super::key::{Key, ReadKey, key, named};
 use super::lookup::{self, Known};
 use super::output::Output;
 use super::problem::{self, Result, blocking};
-use super::record::Record;
+use super::record::{Record, remember, usable};
 use super::selecting::{self, ReadTree};
-use super::{exec, pack, reads, roots};
+use super::{cache, exec, found, pack, reads, roots};
 use crate::layer::Packer;
 use crate::plan::BuildPlan;
 use crate::plan::op::{ExecOp, FileOp, GitOp, HttpOp, Op, VertexId};
@@ -21,9 +21,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::{OnceCell, Semaphore};
-
-/// The kind of the store's records that are [`Record`]s.
-const RECORDS: &str = "steps";
 
 /// One build: the plan, what is known of it, and the world.
 pub struct Worker {
@@ -50,26 +47,6 @@ pub struct Forms {
     pub snapshot: bool,
     /// As a blob, because an image lists it.
     pub blob: bool,
-}
-
-/// A record that can be used: its layer is in the store in one form or the other.
-pub fn usable(env: &Env, key: Key) -> Option<Record> {
-    // A store that can't be read is a cache that knows nothing; the work that follows will tell.
-    let record: Record = env.store.record(RECORDS, &key).ok().flatten().filter(|r: &Record| r.key == key)?;
-    let blob = record.stored.as_ref().is_some_and(|s| has_blob(env, s));
-    let snapshot = || env.store.snapshot(&record.identity).ok().flatten().is_some();
-    if blob {
-        Some(record)
-    } else if snapshot() {
-        Some(Record { stored: None, ..record })
-    } else {
-        None
-    }
-}
-
-fn has_blob(env: &Env, stored: &StoredLayer) -> bool {
-    let digest = stored.descriptor.digest().to_string().parse();
-    digest.is_ok_and(|d| matches!(env.store.blob(&d, Some(stored.descriptor.size())), Ok(Some(_))))
 }
 
 /// What a step reads, ready to be used.
@@ -131,10 +108,10 @@ impl Worker {
         let keys = self.keys(id, &inputs, &selections);
         let lock = self.lock(keys.content).await?;
         if !self.plan.vertices[id].no_cache
-            && let Some(record) = usable(&self.env, keys.content)
+            && let Some((record, origin)) = self.look_up(id, keys, &inputs.base).await
         {
-            let chain = lookup::hit(op, &inputs.base, record);
-            self.clone().after(id, &chain, keys);
+            let chain = lookup::hit(op, &inputs.base, record, keys.all().collect(), origin);
+            self.clone().after(id, &chain, true);
             return Ok((Output::Root(chain), true));
         }
         let base = if is_linked(op) { Vec::new() } else { roots::folders(&self.env, &inputs.base).await? };
@@ -143,30 +120,57 @@ impl Worker {
         let below = inputs.base.clone();
         let made = blocking(move || worker.make(id, &base, &trees, &selections, keys, &below)).await?;
         drop((permit, lock));
-        self.clone().after(id, &made, keys);
+        self.clone().after(id, &made, true);
         Ok((Output::Root(made), false))
     }
 
+    /// The record of a step whose inputs are there: the store's, or else a cache's where they are what is new, since the
+    /// caches were asked for everything that was known before.
+    async fn look_up(&self, id: VertexId, keys: Keys, base: &Chain) -> Option<(Record, Origin)> {
+        if let Some(record) = usable(&self.env, keys.content) {
+            return Some((record, Origin::Step));
+        }
+        if let Some(known) = found::of(&self.known.found, id, keys.content) {
+            return Some(known);
+        }
+        let on_new = base.layers().last().is_some_and(|l| matches!(l.origin, Origin::Cached { .. }));
+        let is_new = keys.content != keys.definition || (on_new && base.is_by_content());
+        if !is_new || !self.env.caches.can_be_asked() {
+            return None;
+        }
+        let mut found = cache::Found::new();
+        self.env.ask(&[keys.content], &mut found).await;
+        found::of(&found, id, keys.content)
+    }
+
     /// What is to be done once a layer is there: it is packed while other steps run.
-    fn after(self: Arc<Self>, id: VertexId, chain: &Chain, keys: Keys) {
+    fn after(self: Arc<Self>, id: VertexId, chain: &Chain, new: bool) {
         if self.forms[id].blob {
             let chain = chain.clone();
             // Whoever lists the layers waits for the same cell, and is told of what fails here.
-            tokio::spawn(async move { drop(self.stored(id, &chain, Some(keys)).await) });
+            tokio::spawn(async move { drop(self.stored(id, &chain, new).await) });
         }
     }
 
     /// The blob of a chain's top layer, packed if it wasn't.
-    pub async fn stored(&self, id: VertexId, chain: &Chain, keys: Option<Keys>) -> Result<StoredLayer> {
+    pub async fn stored(&self, id: VertexId, chain: &Chain, new: bool) -> Result<StoredLayer> {
         let Some(top) = chain.layers().last() else {
             return Err(Problem::new(Kind::Build, "an empty root filesystem has no layer"));
         };
         let stored = top.stored.get_or_try_init(|| self.pack(id, chain, top)).await?;
-        if let Some(keys) = keys {
-            self.write_record(id, top, keys)?;
+        let is_cached = matches!(top.origin, Origin::Cached { .. });
+        if new && !is_cached {
+            remember(&self.env, top)?;
         }
-        (self.env.on_layer)(&Listed { layer: stored, origin: &top.origin, new: keys.is_some() });
+        (self.env.on_layer)(&Listed { layer: stored, origin: &top.origin, new: new && !is_cached });
         Ok(stored.clone())
+    }
+
+    /// Sees to it that a chain's top layer has a blob, whether or not an image lists it.
+    pub async fn packed(&self, id: VertexId, chain: &Chain) -> Result<()> {
+        let Some(top) = chain.layers().last().filter(|top| top.stored.get().is_none()) else { return Ok(()) };
+        top.stored.get_or_try_init(|| self.pack(id, chain, top)).await?;
+        remember(&self.env, top)
     }
 
     /// Sees to it that a base image's layer is in the store, where all layers are wanted there.
@@ -175,6 +179,10 @@ impl Worker {
             Origin::Base { image, index } if self.env.options.complete => {
                 self.env.puller.fetch(image.step, &image.op, *index).await.map_err(problem::from)
             }
+            Origin::Cached { cache, step } if self.env.options.complete => match layer.stored.get() {
+                Some(stored) => cache.fetch(*step, &stored.descriptor).await.map_err(roots::cached),
+                None => Ok(()),
+            },
             _ => Ok(()),
         }
     }
@@ -290,11 +298,13 @@ impl Worker {
             identity: lookup::identity_on(op, below, made.identity),
             own: made.identity,
             origin: Origin::Step,
+            keys: keys.all().collect(),
+            name: self.plan.vertices[id].name.clone(),
             created: Some(super::time::rfc3339(self.env.options.time())),
             stored: OnceCell::new_with(made.stored),
             folder: OnceCell::new_with(folder),
         };
-        self.write_record(id, &layer, keys)?;
+        remember(&self.env, &layer)?;
         Ok(below.push(layer))
     }
 
@@ -404,20 +414,6 @@ impl Worker {
         write(&mut writer)?;
         writer.finish().map_err(problem::snapshot)?;
         Ok(layer)
-    }
-
-    fn write_record(&self, id: VertexId, layer: &Layer, keys: Keys) -> Result<()> {
-        for key in keys.all() {
-            let record = Record {
-                key,
-                identity: layer.own,
-                created: layer.created.clone().unwrap_or_default(),
-                stored: layer.stored.get().cloned(),
-                name: self.plan.vertices[id].name.clone(),
-            };
-            self.env.store.put_record(RECORDS, &key, &record).map_err(problem::from)?;
-        }
-        Ok(())
     }
 }
 

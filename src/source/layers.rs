@@ -48,6 +48,15 @@ impl Puller {
         self.download(step, &Place::of(image), &layer.descriptor, grower).await
     }
 
+    /// As [`Puller::fetch`], for a blob that a repository is known to have.
+    ///
+    /// # Errors
+    /// What the registry or the store says.
+    pub async fn fetch_from(&self, step: Step, repository: &Reference, blob: &Descriptor) -> Result<()> {
+        let (grower, _) = growing();
+        self.download(step, &Place::Registry(repository.clone()), blob, grower).await
+    }
+
     /// Sees to it that all layers of an image are unpacked, and returns their snapshots, lowest first. `keys` are those
     /// of the snapshots, one for each layer. Missing blobs are downloaded at once, and each layer is unpacked while it
     /// comes, as soon as the one below is there. Two builds in one store do each layer once.

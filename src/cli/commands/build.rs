@@ -2,7 +2,7 @@
 
 use super::{check, dockerfile, outputs, planning, secrets};
 use crate::cli::Env;
-use crate::cli::request::{BuildRequest, Isolation, NamedContext, SourceRequest};
+use crate::cli::request::{BuildRequest, CacheAt, Isolation, NamedContext, SourceRequest};
 use crate::cli::session::{Failure, Session, dockerfile_problem};
 use crate::dockerfile::ast::Dockerfile;
 use crate::dockerfile::lint::Options as Checks;
@@ -12,9 +12,10 @@ use crate::plan::{BuildArgs, BuildPlan, context_name};
 use crate::report::{Diagnostic, Event, Kind, Problem};
 use crate::sandbox;
 use crate::snapshot::Overlay;
+use crate::solve::cache::{CacheStore, Caches, Folder, Registry, export};
 use crate::solve::{self, Options};
 use crate::source::{DockerfileText, LocalTree, Puller, Remotes, ignore_rules};
-use outputs::Outputs;
+use outputs::{Outputs, Pushing};
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -50,25 +51,71 @@ async fn build(
     let (plan, warnings) = planning::plan(session, file, &args, request.pull, env).await?;
     let found = [found, check::of_build(read, file, &request.source)?, warnings].concat();
     warn(session, file, found)?;
-    let plan = Arc::new(plan);
-    let pushing = wanted.start(session);
-    let on_layer = pushing.clone();
-    let env = Arc::new(solve::Env {
-        store: session.store.clone(),
-        snapshots: Arc::new(Overlay),
-        executor: executor(&plan, session, request.process.isolation, env)?,
-        puller: puller(session),
-        remotes: remotes(session, env),
-        contexts: contexts(session, &request.source, read, env)?,
-        secrets: secrets::read(&request.secrets, env)?,
-        agents: request.agents.clone(),
-        reporter: session.reporter.clone(),
-        cancel: session.cancel.clone(),
-        options: options(request, &plan, &wanted, env),
-        on_layer: Box::new(move |layer| on_layer.layer(layer)),
-    });
-    let solved = solve::run(plan.clone(), env.clone()).await?;
-    outputs::write(session, request, &plan, solved, wanted, pushing).await
+    let job = Job { session, request, read, wanted: &wanted, plan: Arc::new(plan), env };
+    let caches = Arc::new(caches(&job, true));
+    let done = job.run(caches.clone()).await;
+    if done.is_ok() || !caches.gave_way() || session.cancel.is_cancelled() {
+        return done;
+    }
+    let why = "warning: a cache had records of layers that it couldn't give; building without it";
+    session.reporter.send(Event::Note(why.into()));
+    job.run(Arc::new(self::caches(&job, false))).await
+}
+
+/// A build that may have to be done twice, since what caches say is believed until it proves wrong.
+struct Job<'a> {
+    session: &'a Session,
+    request: &'a BuildRequest,
+    read: &'a DockerfileText,
+    wanted: &'a Outputs,
+    plan: Arc<BuildPlan>,
+    env: &'a Env,
+}
+
+impl Job<'_> {
+    async fn run(&self, caches: Arc<Caches>) -> Result<String, Problem> {
+        let Self { session, request, wanted, plan, .. } = self;
+        let pushing = wanted.start(session);
+        let env = Arc::new(self.world(&pushing, caches.clone())?);
+        let built = solve::run(plan.clone(), env).await?;
+        let text = outputs::write(session, request, plan, built.images, wanted, pushing).await?;
+        // After the push, so that it isn't delayed, and its layers needn't be sent again.
+        export(&caches, &built.exported, &session.store, &session.reporter).await;
+        Ok(text)
+    }
+
+    fn world(&self, pushing: &Arc<Pushing>, caches: Arc<Caches>) -> Result<solve::Env, Problem> {
+        let Self { session, request, read, wanted, plan, env } = self;
+        let on_layer = pushing.clone();
+        Ok(solve::Env {
+            store: session.store.clone(),
+            snapshots: Arc::new(Overlay),
+            executor: executor(plan, session, request.process.isolation, env)?,
+            puller: puller(session),
+            remotes: remotes(session, env),
+            contexts: contexts(session, &request.source, read, env)?,
+            secrets: secrets::read(&request.secrets, env)?,
+            agents: request.agents.clone(),
+            reporter: session.reporter.clone(),
+            cancel: session.cancel.clone(),
+            options: options(request, plan, wanted, env),
+            on_layer: Box::new(move |layer| on_layer.layer(layer)),
+            caches,
+        })
+    }
+}
+
+/// The caches that were named; asked only if they are to be believed.
+fn caches(job: &Job<'_>, asked: bool) -> Caches {
+    let (session, puller, images) = (job.session, puller(job.session), job.wanted.pushed());
+    let open = |at: &CacheAt| -> Arc<dyn CacheStore> {
+        match at {
+            CacheAt::Registry(name) => Arc::new(Registry::new(name, images.clone(), &session.registry, &puller)),
+            CacheAt::Local(folder) => Arc::new(Folder::new(folder.clone(), session.store.clone())),
+        }
+    };
+    let from = job.request.cache_from.iter().filter(|_| asked).map(open).collect();
+    Caches::new(from, job.request.cache_to.iter().map(|(at, mode)| (open(at), *mode)).collect())
 }
 
 /// Tells what was found in the Dockerfile, but for what it wants left out; fails where it wants that.

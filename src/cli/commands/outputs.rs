@@ -7,7 +7,7 @@ use crate::export::spec::{Destination, Kind as Output, Place, Spec};
 use crate::export::{self, Folder, Layout, Named, PushBlob, Pusher, RootTar, Under, folder_name};
 use crate::layer::Compression;
 use crate::oci::assemble::{self, Assembled, Image};
-use crate::oci::{Digest, Reference};
+use crate::oci::{Descriptor, Digest, Reference};
 use crate::plan::BuildPlan;
 use crate::registry::Content;
 use crate::report::{Event, Kind, Problem};
@@ -62,6 +62,12 @@ impl Outputs {
             return Err(usage("outputs with different compressions are not supported: layers are packed once"));
         }
         Ok(())
+    }
+
+    /// The names that are pushed to.
+    pub fn pushed(&self) -> Vec<Reference> {
+        let pushed = self.specs.iter().filter(|s| matches!(s.kind, Output::Image { push: true, .. }));
+        pushed.flat_map(|s| self.names(s)).cloned().collect()
     }
 
     fn names<'a>(&'a self, spec: &'a Spec) -> &'a [Reference] {
@@ -141,10 +147,11 @@ impl Pushing {
         let digest = Digest::try_from(descriptor.digest()).map_err(|e| Problem::new(Kind::Build, e.to_string()))?;
         let content = match self.store.blob(&digest, Some(descriptor.size()))? {
             Some(blob) => Content::File(Arc::new(blob.into_file())),
-            None => self.later(digest, listed.origin),
+            None => self.later(descriptor.clone(), digest, listed.origin),
         };
         let source = match listed.origin {
             Origin::Base { image, .. } => Some(image.op.reference.clone()),
+            Origin::Cached { cache, .. } => cache.repository().cloned(),
             Origin::Step => None,
         };
         let blob = PushBlob { descriptor, content, source };
@@ -156,13 +163,19 @@ impl Pushing {
         Ok(())
     }
 
-    /// A base image's layer, fetched if the registry that it goes to lacks it.
-    fn later(&self, digest: Digest, origin: &Origin) -> Content {
+    /// A base image's or a cache's layer, fetched if the registry that it goes to lacks it.
+    fn later(&self, blob: Descriptor, digest: Digest, origin: &Origin) -> Content {
         let (store, puller, runtime, origin) =
             (self.store.clone(), self.puller.clone(), self.runtime.clone(), origin.clone());
         Content::Later(Arc::new(move || {
-            if let Origin::Base { image, index } = &origin {
-                runtime.block_on(puller.fetch(image.step, &image.op, *index)).map_err(|e| e.to_string())?;
+            match &origin {
+                Origin::Base { image, index } => {
+                    runtime.block_on(puller.fetch(image.step, &image.op, *index)).map_err(|e| e.to_string())?;
+                }
+                Origin::Cached { cache, step } => {
+                    runtime.block_on(cache.fetch(*step, &blob)).map_err(|e| e.to_string())?;
+                }
+                Origin::Step => {}
             }
             match store.blob(&digest, None) {
                 Ok(Some(blob)) => Ok(blob.into_file()),
@@ -187,7 +200,7 @@ pub async fn write(
     request: &BuildRequest,
     plan: &BuildPlan,
     solved: Vec<Solved>,
-    wanted: Outputs,
+    wanted: &Outputs,
     pushing: Arc<Pushing>,
 ) -> Result<String, Problem> {
     let mut pushers = pushing.finish()?.into_iter();
@@ -220,7 +233,7 @@ pub async fn write(
     }
     // What the cache knows must outlive a power cut, whatever the outputs were.
     session.store.settle()?;
-    account(request, &wanted, id.as_ref())
+    account(request, wanted, id.as_ref())
 }
 
 fn stdout() -> Box<dyn Write + Send> {

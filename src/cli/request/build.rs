@@ -2,8 +2,8 @@
 
 use super::contexts::{self, NamedContext, Place};
 use super::{
-    CheckFormat, CheckRequest, ProcessRequest, RegistryRequest, Secret, each, mounts, not_yet, process, registry,
-    style, values, word, wrong,
+    CacheAt, CheckFormat, CheckRequest, ProcessRequest, RegistryRequest, Secret, cache, each, mounts, not_yet, process,
+    registry, style, values, word, wrong,
 };
 use crate::cli::progress::Style;
 use crate::cli::{Env, args};
@@ -11,6 +11,7 @@ use crate::layer::{Compression, CompressionError};
 use crate::oci::{Platform, Reference};
 use crate::plan::Entitlements;
 use crate::report::{Kind, Problem};
+use crate::solve::cache::Mode;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -66,6 +67,10 @@ pub struct BuildRequest {
     pub push: bool,
     /// `--output`, as typed; `export` knows what they mean.
     pub outputs: Vec<String>,
+    /// Caches to ask besides the store.
+    pub cache_from: Vec<CacheAt>,
+    /// Caches that get the results, and which of them.
+    pub cache_to: Vec<(CacheAt, Mode)>,
     /// Look nothing up in the cache.
     pub no_cache: bool,
     /// Nor anything of these stages.
@@ -134,6 +139,8 @@ pub(super) fn build(b: args::Build, env: &Env) -> Result<BuildRequest, Problem> 
         tags,
         push: b.push,
         outputs: b.output,
+        cache_from: cache::from(&b.cache_from, env)?,
+        cache_to: cache::to(&b.cache_to, env)?,
         no_cache: b.no_cache,
         no_cache_filter: b.no_cache_filter,
         pull: b.pull,
@@ -155,8 +162,6 @@ pub(super) fn build(b: args::Build, env: &Env) -> Result<BuildRequest, Problem> 
 fn refuse_later(l: &args::Later) -> Result<(), Problem> {
     let wanted = |flag: &Option<String>| flag.as_deref().is_some_and(|v| v != "false");
     let given = [
-        ("--cache-from", !l.cache_from.is_empty()),
-        ("--cache-to", !l.cache_to.is_empty()),
         ("--annotation", !l.annotation.is_empty()),
         ("--attest", !l.attest.is_empty()),
         ("--provenance", wanted(&l.provenance)),

@@ -1,6 +1,7 @@
 //! The command line resolved and checked: what to do, as data. Nothing here reads a file or asks a registry.
 
 mod build;
+mod cache;
 mod contexts;
 mod mounts;
 mod process;
@@ -8,6 +9,7 @@ mod prune;
 mod values;
 
 pub use build::{BuildRequest, Call, DockerfileAt, Method, SourceRequest};
+pub use cache::CacheAt;
 pub use contexts::{NamedContext, Place};
 pub use mounts::{Secret, SecretFrom};
 pub use process::{Isolation, ProcessRequest};
