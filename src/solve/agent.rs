@@ -159,9 +159,11 @@ mod tests {
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let mut stream = stream.unwrap();
-                while let Ok(Some(question)) = message(&mut stream) {
-                    stream.write_all(&of(12, &question[4..])).unwrap();
-                }
+                std::thread::spawn(move || {
+                    while let Ok(Some(question)) = message(&mut stream) {
+                        stream.write_all(&of(12, &question[4..])).unwrap();
+                    }
+                });
             }
         });
     }
