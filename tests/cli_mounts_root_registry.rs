@@ -1,7 +1,6 @@
 //! What the mounts of RUN get of the host, and what of it is seen. With root, docker-registry and busybox.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
-#[allow(dead_code)]
 #[path = "support/docker_registry.rs"]
 mod docker_registry;
 #[allow(dead_code)]
