@@ -92,12 +92,33 @@ fn standard_input_reaches_the_process() {
     assert_eq!(Run::of(child).ok().stdout, "TYPED\n");
 }
 
+/// Waits until the process that kiln runs is this program: a shell may take a signal for itself before it is.
+fn becomes(kiln: &Child, name: &str) {
+    let is_it = |stat: &str| {
+        let (head, tail) = stat.rsplit_once(')').unwrap_or_default();
+        head.ends_with(&format!("({name}")) && tail.split_whitespace().nth(1) == Some(kiln.id().to_string().as_str())
+    };
+    let is_there = || {
+        let stats =
+            fs::read_dir("/proc").unwrap().filter_map(|e| fs::read_to_string(e.unwrap().path().join("stat")).ok());
+        stats.into_iter().any(|stat| is_it(&stat))
+    };
+    for _ in 0..1000 {
+        if is_there() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    panic!("no process of kiln's is {name}");
+}
+
 #[test]
 fn a_signal_ends_a_process_that_doesnt_handle_it() {
     let Some((world, _bases)) = app() else { return };
     for (number, code) in [(Signal::TERM, 143), (Signal::INT, 130), (Signal::HUP, 129)] {
         // A shell would wait for its child whatever it is told, as it does with docker.
         let child = started(&world, "echo ready; exec sleep 1000");
+        becomes(&child, "sleep");
         signal(&child, number);
         assert_eq!(Run::of(child).code, Some(code), "{number:?}");
     }
@@ -117,6 +138,7 @@ fn a_signal_is_the_processs_to_handle() {
     assert_eq!((run.code, run.stdout.as_str()), (Some(6), "one\n"));
     // Who is deaf to it is killed by the third.
     let child = started(&world, "trap '' INT; echo ready; exec sleep 1000");
+    becomes(&child, "sleep");
     for _ in 0..3 {
         signal(&child, Signal::INT);
         std::thread::sleep(std::time::Duration::from_millis(100));
