@@ -26,6 +26,7 @@ fn upload(bytes: &[u8], mount_from: Option<&str>) -> Upload {
         descriptor: describe(MediaType::ImageLayerGzip, bytes),
         content: Content::Bytes(bytes.to_vec().into()),
         mount_from: mount_from.map(str::to_owned),
+        likely_there: false,
         progress: None,
     }
 }
@@ -192,5 +193,5 @@ fn large_blob(path: &std::path::Path) -> Upload {
     }
     let descriptor = Descriptor::new(MediaType::ImageLayerGzip, 1 << 28, hasher.finish().to_spec());
     let content = Content::File(Arc::new(std::fs::File::open(path).unwrap()));
-    Upload { descriptor, content, mount_from: None, progress: None }
+    Upload { descriptor, content, mount_from: None, likely_there: false, progress: None }
 }

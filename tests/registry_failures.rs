@@ -45,6 +45,7 @@ fn upload(bytes: &[u8]) -> Upload {
         descriptor: describe(MediaType::ImageLayerGzip, bytes),
         content: Content::Bytes(bytes.to_vec().into()),
         mount_from: None,
+        likely_there: false,
         progress: None,
     }
 }

@@ -153,7 +153,10 @@ async fn push(client: &Client, name: &Reference, image: &TestImage) {
     for (media_type, bytes) in image.layers.iter().chain([&config]) {
         let descriptor = describe(media_type.clone(), bytes);
         let content = Content::Bytes(bytes.clone().into());
-        client.push_blob(name, &Upload { descriptor, content, mount_from: None, progress: None }).await.unwrap();
+        client
+            .push_blob(name, &Upload { descriptor, content, mount_from: None, likely_there: false, progress: None })
+            .await
+            .unwrap();
     }
     client.push_manifest(name, &Manifest::new("", image.manifest.clone().into())).await.unwrap();
 }
@@ -504,5 +507,54 @@ async fn a_repository_comes_over_the_network() {
         let mut found = String::new();
         tree.open(&path("file")).unwrap().read_to_string(&mut found).unwrap();
         assert_eq!(found, text);
+    }
+}
+
+/// The process's CPU time, milliseconds.
+fn cpu() -> f64 {
+    let t = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(t.tv_sec.try_into().unwrap(), t.tv_nsec.try_into().unwrap()).as_secs_f64() * 1e3
+}
+
+/// Wall time and CPU milliseconds: `cargo test --release --test source figures -- --ignored --nocapture`
+#[test]
+#[ignore = "measures, tests nothing"]
+fn figures() {
+    use kiln::source::LocalTree;
+    let (place, temp) = (Place::new(), tempfile::tempdir().unwrap());
+    for i in 0..20_000 {
+        let folder = temp.path().join(format!("folder{}/sub{}", i / 2000, i % 50));
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join(format!("file{i}.txt")), "some text\n".repeat(i % 1200)).unwrap();
+    }
+    std::fs::write(temp.path().join(".dockerignore"), "**/*.o\n.git\nnode_modules\n!keep\n").unwrap();
+    std::thread::sleep(Duration::from_millis(50));
+    for round in 0..6 {
+        let start = (std::time::Instant::now(), cpu());
+        let passed = || format!("{:.1?}/{:.1}", start.0.elapsed(), cpu() - start.1);
+        let store = Store::open(place.store.root()).unwrap();
+        let opened = passed();
+        let rules = kiln::source::ignore_rules(temp.path(), None).unwrap();
+        let tree = LocalTree::open(&store, temp.path(), rules, 2.try_into().unwrap(), &place.cancel).unwrap();
+        tree.prefetch(&EntryPath::root()).unwrap();
+        let walked = passed();
+        let mut files = Vec::new();
+        let mut folders = vec![EntryPath::root()];
+        while let Some(folder) = folders.pop() {
+            for (name, meta) in kiln::snapshot::Tree::read_dir(&tree, &folder).unwrap() {
+                let path = folder.join(&name).unwrap();
+                if meta.is_dir() { folders.push(path) } else { files.push((path, meta)) }
+            }
+        }
+        let listed = passed();
+        tree.fingerprints(&files[..1]).unwrap();
+        let loaded = passed();
+        tree.fingerprints(&files).unwrap();
+        let hashed = passed();
+        tree.remember().unwrap();
+        let all = passed();
+        println!(
+            "round {round}: opened {opened}, walked {walked}, listed {listed}, loaded {loaded}, hashed {hashed}, remembered {all}"
+        );
     }
 }

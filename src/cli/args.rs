@@ -38,8 +38,8 @@ pub enum Command {
     Images(Images),
     /// Remove names from the local store.
     Rmi(Rmi),
-    /// Print an image's configuration and manifest as JSON.
-    Inspect(Image),
+    /// Print what images say about themselves as JSON.
+    Inspect(Inspect),
     /// Print the history of an image.
     History(History),
     /// Store credentials of a registry.
@@ -252,22 +252,34 @@ pub struct Run {
 /// `kiln push`.
 #[derive(Debug, Args)]
 pub struct Push {
-    /// How registries are reached.
+    /// What goes where.
     #[command(flatten)]
-    pub registry: Registry,
-    /// The image.
-    pub image: String,
+    pub transfer: Transfer,
 }
 
 /// `kiln pull`.
 #[derive(Debug, Args)]
 pub struct Pull {
-    /// How registries are reached.
+    /// What comes from where.
     #[command(flatten)]
-    pub registry: Registry,
+    pub transfer: Transfer,
     /// What the image shall run on [default: this machine].
     #[arg(long, value_name = "PLATFORM")]
     pub platform: Option<String>,
+}
+
+/// What `push` and `pull` share.
+#[derive(Debug, Args)]
+pub struct Transfer {
+    /// How registries are reached.
+    #[command(flatten)]
+    pub registry: Registry,
+    /// How progress is shown: auto, tty, plain, rawjson or quiet.
+    #[arg(long, value_name = "STYLE", default_value = "auto")]
+    pub progress: String,
+    /// Show no progress.
+    #[arg(short, long)]
+    pub quiet: bool,
     /// The image.
     pub image: String,
 }
@@ -295,16 +307,20 @@ pub struct Images {
 /// `kiln rmi`.
 #[derive(Debug, Args)]
 pub struct Rmi {
-    /// The names to remove.
+    /// Remove an image's names in several repositories too.
+    #[arg(short, long)]
+    pub force: bool,
+    /// The names to remove, or the ids of images that lose all of theirs.
     #[arg(required = true, value_name = "IMAGE")]
     pub images: Vec<String>,
 }
 
 /// `kiln inspect`.
 #[derive(Debug, Args)]
-pub struct Image {
-    /// The image.
-    pub image: String,
+pub struct Inspect {
+    /// The images.
+    #[arg(required = true, value_name = "IMAGE")]
+    pub images: Vec<String>,
 }
 
 /// `kiln history`.

@@ -16,6 +16,7 @@ pub use env::{Env, Terminal};
 use crate::report::{Kind, Problem};
 use clap::Parser as _;
 use clap::error::ErrorKind;
+use commands::Done;
 use request::Request;
 use session::Failure;
 use std::ffi::OsString;
@@ -36,28 +37,28 @@ pub fn main() -> ExitCode {
     let done =
         Env::current().map_err(|e| Failure::from(session::cannot("find the working directory", &e))).and_then(|env| {
             match parse(std::env::args_os(), &env)? {
-                Wanted::Text(text) => Ok(text),
+                Wanted::Text(text) => Ok(Done::from(text)),
                 Wanted::Request(request) => commands::run(&request, &env),
             }
         });
     match done {
-        Ok(text) => print(&text),
-        Err(Failure { problem, source }) => {
+        Ok(Done { text, code }) => print(&text, code),
+        Err(Failure { problem, source, code }) => {
             let _ = std::io::stderr().write_all(failure::problem(&problem, source.as_ref()).as_bytes());
-            ExitCode::from(problem.kind.exit_code())
+            ExitCode::from(code)
         }
     }
 }
 
 /// Writes what was asked for. A reader who has gone away (`kiln images | head -1`) is no failure.
-fn print(text: &str) -> ExitCode {
+fn print(text: &str, code: u8) -> ExitCode {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
             let _ = writeln!(std::io::stderr(), "error: can't write to standard output: {e}");
             ExitCode::from(Kind::Environment.exit_code())
         }
-        _ => ExitCode::SUCCESS,
+        _ => ExitCode::from(code),
     }
 }
 

@@ -6,8 +6,10 @@ use super::request::RegistryRequest;
 use crate::registry::{Client, Config, Mirror};
 use crate::report::{Diagnostic, Kind, Problem, Reporter, SourceText};
 use crate::store::Store;
-use crate::sys::Cancel;
+use crate::sys::{Cancel, Signals};
 use std::path::Path;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -18,11 +20,20 @@ pub struct Failure {
     pub problem: Problem,
     /// The Dockerfile, where there is one.
     pub source: Option<SourceText>,
+    /// The exit code.
+    pub code: u8,
+}
+
+impl Failure {
+    /// A problem with the Dockerfile that it points into.
+    pub fn of(problem: Problem, source: SourceText) -> Self {
+        Self { code: problem.kind.exit_code(), problem, source: Some(source) }
+    }
 }
 
 impl From<Problem> for Failure {
     fn from(problem: Problem) -> Self {
-        Self { problem, source: None }
+        Self { code: problem.kind.exit_code(), problem, source: None }
     }
 }
 
@@ -41,6 +52,8 @@ pub struct Session {
     pub reporter: Reporter,
     /// Set by Ctrl-C.
     pub cancel: Cancel,
+    /// Gets the signals instead of this command, once there is one.
+    handed: Arc<OnceLock<Signals>>,
     runtime: Runtime,
     drawing: Drawing,
 }
@@ -67,40 +80,94 @@ impl Session {
         let (reporter, drawing) =
             progress::start(style, source, std::io::stderr()).map_err(|e| cannot("start a thread", &e))?;
         let registry = Client::new(registry_config(registry, env, reporter.clone())?);
-        Ok(Self { store, registry, reporter, cancel, runtime, drawing })
+        Ok(Self { store, registry, reporter, cancel, handed: Arc::default(), runtime, drawing })
+    }
+
+    /// From now on signals are for a process and no longer for this command; to be called within [`Session::run`].
+    ///
+    /// # Errors
+    /// Where no descriptor is left.
+    pub fn hand_signals_on(&self) -> Result<Signals, Problem> {
+        let signals = Signals::new().map_err(|e| cannot("watch for signals", &e))?;
+        let kinds =
+            [SignalKind::hangup(), SignalKind::quit(), SignalKind::user_defined1(), SignalKind::user_defined2()];
+        for kind in kinds {
+            tokio::spawn(pass_on(kind, signals.clone()));
+        }
+        Ok(self.handed.get_or_init(|| signals).clone())
+    }
+
+    /// Work that is left where it is when the command is stopped.
+    ///
+    /// # Errors
+    /// Those of the work; [`Kind::Cancelled`].
+    pub async fn stoppable<T>(&self, work: impl Future<Output = Result<T, Problem>>) -> Result<T, Problem> {
+        let stopped = async {
+            while !self.cancel.is_cancelled() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::select! {
+            done = work => done,
+            () = stopped => Err(Problem::new(Kind::Cancelled, "cancelled")),
+        }
     }
 
     /// Does the work, stopped by the first Ctrl-C in good order and by the second at once.
     pub fn run<T>(self, work: impl AsyncFnOnce(&Self) -> Result<T, Problem>) -> Result<T, Problem> {
+        let sweeper = self.store.clone();
+        // What killed builds left; whether it can be removed is no concern of this one's.
+        self.runtime.spawn_blocking(move || sweeper.sweep());
         let done = self.runtime.block_on(async {
-            tokio::spawn(watch(self.cancel.clone()));
+            tokio::spawn(watch(self.cancel.clone(), self.handed.clone()));
             work(&self).await
         });
-        let Self { runtime, drawing, reporter, registry, .. } = self;
+        let Self { runtime, drawing, reporter, registry, store, .. } = self;
         drop((reporter, registry));
         // Whatever still blocks belongs to a build that is over.
         runtime.shutdown_background();
+        let _ = store.end();
         drawing.finish();
         done
     }
 }
 
 /// Waits for signals. Children die with this process, so nothing is left even when it ends at once.
-async fn watch(cancel: Cancel) {
+async fn watch(cancel: Cancel, handed: Arc<OnceLock<Signals>>) {
     let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
     else {
         return;
     };
-    let mut next = async || {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
+    let mut handed_on = 0;
+    loop {
+        let kind = tokio::select! {
+            _ = interrupt.recv() => SignalKind::interrupt(),
+            _ = terminate.recv() => SignalKind::terminate(),
+        };
+        match handed.get() {
+            Some(signals) if handed_on < PATIENCE => {
+                signals.send(number(kind));
+                handed_on += 1;
+            }
+            _ if cancel.is_cancelled() => std::process::exit(i32::from(Kind::Cancelled.exit_code())),
+            _ => cancel.cancel(),
         }
-    };
-    next().await;
-    cancel.cancel();
-    next().await;
-    std::process::exit(i32::from(Kind::Cancelled.exit_code()));
+    }
+}
+
+/// How many times a process is asked to end before it is made to, as with `docker run`.
+const PATIENCE: u32 = 2;
+
+/// Signals that mean nothing to kiln itself, for a process that may know what to do with them.
+async fn pass_on(kind: SignalKind, signals: Signals) {
+    let Ok(mut stream) = signal(kind) else { return };
+    while stream.recv().await.is_some() {
+        signals.send(number(kind));
+    }
+}
+
+fn number(kind: SignalKind) -> u8 {
+    u8::try_from(kind.as_raw_value()).unwrap_or_default()
 }
 
 fn registry_config(request: &RegistryRequest, env: &Env, reporter: Reporter) -> Result<Config, Problem> {

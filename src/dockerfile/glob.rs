@@ -128,6 +128,10 @@ fn accepts(token: &Token, rest: &[u8]) -> Option<usize> {
 
 /// The first character and its length; a byte that is no UTF-8 is a U+FFFD of its own.
 fn decode(bytes: &[u8]) -> Option<(char, usize)> {
+    // Most are ASCII, and this is the innermost loop of a walk.
+    if let Some(ascii) = bytes.first().filter(|b| b.is_ascii()) {
+        return Some((char::from(*ascii), 1));
+    }
     let first = bytes.get(..bytes.len().min(4))?.utf8_chunks().next()?;
     let c = first.valid().chars().next();
     Some(c.map_or((char::REPLACEMENT_CHARACTER, 1), |c| (c, c.len_utf8())))

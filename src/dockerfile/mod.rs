@@ -45,8 +45,8 @@ pub fn parse(text: &str) -> (Dockerfile, Vec<Diagnostic>) {
     let (tree, mut errors) = node::read(text);
     let mut file = Dockerfile { directives: tree.directives, ..Dockerfile::default() };
     let mut stray = None;
-    for node in &tree.nodes {
-        match instruction::read(node, &mut errors) {
+    for node in tree.nodes {
+        match instruction::read(&node, &mut errors) {
             Some(Said::From(from, header)) => file.stages.push(Stage { from, header, instructions: Vec::new() }),
             Some(Said::Instruction(instruction)) => place(instruction, &mut file, &mut stray),
             None => {}

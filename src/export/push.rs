@@ -46,6 +46,8 @@ pub struct Pusher {
     runtime: Handle,
     tasks: Mutex<JoinSet<Result<(), Error>>>,
     given: Mutex<HashSet<Digest>>,
+    /// What isn't new, as long as the whole image may be there already; `None` once something is known to be new.
+    known: Mutex<Option<Vec<PushBlob>>>,
 }
 
 struct Shared {
@@ -69,20 +71,54 @@ impl Pusher {
         }
         let (small, large) = (Semaphore::new(SMALL_AT_ONCE), Semaphore::new(LARGE_AT_ONCE));
         let shared = Arc::new(Shared { client, repositories, small, large, reporter, step });
-        Self { shared, names, runtime, tasks: Mutex::default(), given: Mutex::default() }
+        Self {
+            shared,
+            names,
+            runtime,
+            tasks: Mutex::default(),
+            given: Mutex::default(),
+            known: Mutex::new(Some(Vec::new())),
+        }
     }
 
-    /// Starts the upload of a blob; callable from any thread, returns at once. A blob that was given before is nothing
-    /// new. What fails is said by [`Pusher::finish`].
+    /// Starts the upload of a new blob; callable from any thread, returns at once. A blob that was given before is
+    /// nothing new. What fails is said by [`Pusher::finish`].
     ///
     /// # Errors
     /// If the descriptor's digest is of an algorithm that kiln doesn't know.
     pub fn layer_ready(&self, blob: PushBlob) -> Result<(), Error> {
         if lock(&self.given).insert(digest_of(&blob.descriptor)?) {
-            let shared = Arc::clone(&self.shared);
-            lock(&self.tasks).spawn_on(async move { shared.push(&blob).await }, &self.runtime);
+            self.send_known();
+            self.send(blob, false);
         }
         Ok(())
+    }
+
+    /// Takes a blob that isn't new: a base image's, or one of a former build. It is looked at once it is clear that the
+    /// registry can't have the whole image.
+    ///
+    /// # Errors
+    /// As [`Pusher::layer_ready`].
+    pub fn layer_known(&self, blob: PushBlob) -> Result<(), Error> {
+        if !lock(&self.given).insert(digest_of(&blob.descriptor)?) {
+            return Ok(());
+        }
+        match &mut *lock(&self.known) {
+            Some(known) => known.push(blob),
+            None => self.send(blob, true),
+        }
+        Ok(())
+    }
+
+    fn send(&self, blob: PushBlob, likely_there: bool) {
+        let shared = Arc::clone(&self.shared);
+        lock(&self.tasks).spawn_on(async move { shared.push(&blob, likely_there).await }, &self.runtime);
+    }
+
+    fn send_known(&self) {
+        for blob in lock(&self.known).take().into_iter().flatten() {
+            self.send(blob, true);
+        }
     }
 
     /// Waits for the blobs, then writes the manifests and at last the names, one after another; with `by_digest`, no
@@ -92,12 +128,11 @@ impl Pusher {
     /// The first upload that failed; [`Error::Missing`] where a layer of `image` was never given.
     pub async fn finish(self, image: &Assembled, by_digest: bool) -> Result<Vec<Pushed>, Error> {
         let top = image.top().ok_or_else(|| Error::Unsupported("there is no image to push".into()))?;
-        for one in &image.images {
-            let bytes = Bytes::from(one.config.bytes.clone());
-            let descriptor = one.config.descriptor.clone();
-            self.layer_ready(PushBlob { descriptor, content: Content::Bytes(bytes), source: None })?;
-        }
         self.all_given(image)?;
+        if lock(&self.known).is_none() || !self.is_there(top).await? {
+            self.send_known();
+            self.send_configs(image);
+        }
         let mut tasks = self.tasks.into_inner().unwrap_or_else(PoisonError::into_inner);
         while let Some(done) = tasks.join_next().await {
             // A task ends without a result only if it panicked, since nobody aborts it.
@@ -121,6 +156,24 @@ impl Pusher {
         Ok(pushed)
     }
 
+    /// Whether every repository has the image.
+    async fn is_there(&self, top: &Document) -> Result<bool, Error> {
+        let digest = digest_of(&top.descriptor)?;
+        for repository in &self.shared.repositories {
+            if !self.shared.client.has_manifest(&repository.pinned(digest.clone())).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn send_configs(&self, image: &Assembled) {
+        for one in &image.images {
+            let content = Content::Bytes(Bytes::from(one.config.bytes.clone()));
+            self.send(PushBlob { descriptor: one.config.descriptor.clone(), content, source: None }, false);
+        }
+    }
+
     fn all_given(&self, image: &Assembled) -> Result<(), Error> {
         let given = lock(&self.given);
         for layer in image.images.iter().flat_map(|i| &i.layers) {
@@ -135,7 +188,7 @@ impl Pusher {
 
 impl Shared {
     /// Brings a blob into all repositories, to the second one of a registry by mounting it from the first.
-    async fn push(&self, blob: &PushBlob) -> Result<(), Error> {
+    async fn push(&self, blob: &PushBlob, likely_there: bool) -> Result<(), Error> {
         let permits = if blob.descriptor.size() <= SMALL { &self.small } else { &self.large };
         // The semaphores are never closed.
         let _permit = permits.acquire().await.ok();
@@ -146,6 +199,7 @@ impl Shared {
                 content: blob.content.clone(),
                 // The first repository of a registry finds itself, which the client knows to be no source.
                 mount_from: mount.map(|m| m.repository.clone()),
+                likely_there,
                 progress: self.progress(&blob.descriptor),
             };
             self.client.push_blob(repository, &upload).await?;

@@ -139,6 +139,20 @@ impl Client {
         }
     }
 
+    /// Whether the registry itself, whatever its mirrors say, has the manifest that a reference pins: then it has all that
+    /// the manifest names, too, or it wouldn't have taken it.
+    ///
+    /// # Errors
+    /// As the registry has it.
+    pub async fn has_manifest(&self, pinned: &Reference) -> Result<bool, Error> {
+        let what = format!("lookup of {pinned}");
+        match self.manifest_request(&self.origin(pinned), pinned, &what, Method::HEAD).await {
+            Ok(_) => Ok(true),
+            Err(Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Fetches the manifest or index of a name. Its bytes have the digest that the reference pins, or else the one
     /// that the registry names, or else whichever they have.
     ///

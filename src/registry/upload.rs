@@ -33,6 +33,8 @@ pub struct Upload {
     pub content: Content,
     /// A repository of the same registry that may hold it already.
     pub mount_from: Option<String>,
+    /// Whether the registry probably has it: then it is asked first, however small the blob.
+    pub likely_there: bool,
     /// Told how many bytes are sent; begins again where a connection broke.
     pub progress: Option<Progress>,
 }
@@ -142,7 +144,7 @@ impl Client {
         let scopes = Scopes::push(&reference.repository, from);
         let retry = self.inner.config.retry;
         let is_dear = upload.descriptor.size() > SMALL || matches!(upload.content, Content::Later(_));
-        if from.is_none() && is_dear {
+        if from.is_none() && (is_dear || upload.likely_there) {
             let there = || self.blob_is_there(&what, &endpoint, &scopes, reference, &digest);
             if retry.run(there).await? {
                 return Ok(Outcome::Existed);

@@ -18,11 +18,13 @@
 //! | [`seccomp`] | Docker's profile to a filter |
 //! | [`cgroup`] | limits, and whether memory ran out |
 //! | `output` | what the process writes |
+//! | `control` | signals for the process, and its end from outside |
 //! | [`terminal`] | a person's terminal connected to the sandbox's |
 //! | [`probe`] | which levels work here |
 
 pub mod cgroup;
 mod command;
+mod control;
 mod devices;
 mod error;
 mod kernel;

@@ -1,8 +1,9 @@
 //! What a process writes, handed on as it comes.
 
+use super::control::Control;
 use super::{Error, Stream};
+use crate::sys::Said;
 use crate::sys::child::{Child, Ended};
-use crate::sys::{Cancel, Said};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, OwnedFd};
@@ -26,19 +27,18 @@ impl Pipes {
         Self { open, buffer: vec![0; BUFFER] }
     }
 
-    /// Hands on what is written until the process has ended; kills it if the flag is set before.
+    /// Hands on what is written until the process has ended, by itself or by what `control` says.
     pub(super) fn follow(
         mut self,
         child: &mut Child,
         output: &mut dyn FnMut(Stream, &[u8]),
-        cancel: &Cancel,
+        control: Control<'_>,
     ) -> Result<Ended, Error> {
         loop {
-            let ready = self.wait(child, cancel)?;
-            if cancel.is_cancelled() {
-                child.kill()?;
-                child.wait()?;
-                return Err(Error::Cancelled);
+            let ready = self.wait(child, control)?;
+            if let Some(ended) = control.act(child)? {
+                self.read_rest(output)?;
+                return Ok(ended);
             }
             self.read(&ready.streams, output)?;
             if ready.ended {
@@ -49,17 +49,21 @@ impl Pipes {
         }
     }
 
-    fn wait(&self, child: &Child, cancel: &Cancel) -> Result<Ready, Error> {
+    fn wait(&self, child: &Child, control: Control<'_>) -> Result<Ready, Error> {
         let pidfd = child.pidfd();
-        let mut fds = vec![PollFd::new(&pidfd, PollFlags::IN), PollFd::new(cancel, PollFlags::IN)];
+        let mut fds = vec![PollFd::new(&pidfd, PollFlags::IN)];
         fds.extend(self.open.iter().map(|(_, fd)| PollFd::new(fd, PollFlags::IN)));
+        fds.extend(control.polled());
         while let Err(errno) = poll(&mut fds, None) {
             if errno != Errno::INTR {
                 return Err(errno).call("poll").map_err(Error::Call);
             }
         }
         let ready = |fd: &PollFd<'_>| !fd.revents().is_empty();
-        Ok(Ready { ended: fds.first().is_some_and(ready), streams: fds.iter().skip(2).map(ready).collect() })
+        Ok(Ready {
+            ended: fds.first().is_some_and(ready),
+            streams: fds.iter().skip(1).take(self.open.len()).map(ready).collect(),
+        })
     }
 
     /// Reads once from each stream that has something, and forgets those that have ended.

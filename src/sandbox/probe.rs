@@ -2,7 +2,7 @@
 
 use super::overlay::{self, Way};
 use super::program::c_string;
-use super::{Error, Part};
+use super::{Error, Limits, Part, cgroup};
 use crate::sys::child::{Namespaces, Program, Step};
 use crate::sys::{RootMount, Said};
 use rustix::mount::MountAttrFlags;
@@ -30,6 +30,28 @@ pub fn probe(folder: &Path) -> Vec<Level> {
         Ok(()) => Level { name: "root", works: true, why_not: None },
         Err(error) => Level { name: "root", works: false, why_not: Some(why(&error)) },
     }]
+}
+
+/// A kind of limit and whether it can be set here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limit {
+    /// What is limited.
+    pub name: &'static str,
+    /// Why it can't be.
+    pub why_not: Option<String>,
+}
+
+/// Tries to limit memory and processor time, by making a control group with each; none is left.
+pub fn limits() -> Vec<Limit> {
+    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let place = cgroup::hierarchies(&read("/proc/self/mountinfo"), &read("/proc/self/cgroup"));
+    let memory = Limits { memory: Some(1 << 30), ..Limits::default() };
+    let processor = Limits { cpu_shares: Some(1024), ..Limits::default() };
+    let tried = |name, limits: &Limits| {
+        let made = cgroup::Group::new(&place, limits, u64::MAX);
+        Limit { name, why_not: made.err().map(|error| error.to_string()) }
+    };
+    vec![tried("memory", &memory), tried("cpu", &processor)]
 }
 
 fn why(error: &Error) -> String {

@@ -8,6 +8,7 @@
 //! step (a removal waits for the kernel's grace periods), and pid 1's end is enough to end everything.
 
 use super::cgroup::{self, Group, Hierarchy};
+use super::control::Control;
 use super::error::Part;
 use super::output::Pipes;
 use super::overlay::Way;
@@ -81,9 +82,10 @@ impl Executor for RootExecutor {
         let Prepared { program, parts, terminal, candidates } = program::prepare(spec, place, streams)?;
         let namespaces = Namespaces { network: spec.network == Network::None };
         let mut child = program.spawn(namespaces).map_err(|f| explained(f, spec, &parts, &candidates))?;
+        let control = Control { cancel, signals: spec.signals.as_ref() };
         let ended = match terminal.and_then(|slot| child.take(slot)) {
-            Some(main) => terminal::connect(&main, &mut child, cancel),
-            None => pipes.follow(&mut child, output, cancel),
+            Some(main) => terminal::connect(&main, &mut child, control),
+            None => pipes.follow(&mut child, output, control),
         };
         finish(child, ended, group)
     }

@@ -1,7 +1,7 @@
 //! What is to run, as data.
 
 use super::Error;
-use crate::sys::RootMount;
+use crate::sys::{RootMount, Signals};
 use std::path::{Component, Path, PathBuf};
 
 /// A process and all it is given. Names of users are numbers here: the caller looked them up in the root filesystem.
@@ -31,6 +31,8 @@ pub struct Spec {
     pub insecure: bool,
     /// Where its streams go.
     pub stdio: Stdio,
+    /// Signals that it gets while it runs.
+    pub signals: Option<Signals>,
 }
 
 /// BuildKit's name for the machine that a build sees.
@@ -52,6 +54,7 @@ impl Spec {
             limits: Limits::default(),
             insecure: false,
             stdio: Stdio::Captured,
+            signals: None,
         }
     }
 }

@@ -1,8 +1,9 @@
 //! A person's terminal connected to the sandbox's, for `kiln run -t`.
 
 use super::Error;
+use super::control::Control;
+use crate::sys::Said;
 use crate::sys::child::{Child, Ended};
-use crate::sys::{Cancel, Said};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::termios::{OptionalActions, Termios};
@@ -15,19 +16,17 @@ const GLANCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 /// has ended. Kiln's own terminal passes every key on meanwhile (raw mode), and is as it was afterwards.
 ///
 /// # Errors
-/// [`Error::Cancelled`] if the flag was set; the process is dead then.
-pub fn connect(main: impl AsFd, child: &mut Child, cancel: &Cancel) -> Result<Ended, Error> {
+/// [`Error::Cancelled`] if the build was stopped; the process is dead then.
+pub(super) fn connect(main: impl AsFd, child: &mut Child, control: Control<'_>) -> Result<Ended, Error> {
     let (input, output) = (rustix::stdio::stdin(), rustix::stdio::stdout());
     let _raw = Raw::new(input);
     let main = main.as_fd();
     let mut input_open = true;
     loop {
         copy_size(input, main);
-        let ready = wait(main, input, input_open, child, cancel)?;
-        if cancel.is_cancelled() {
-            child.kill()?;
-            child.wait()?;
-            return Err(Error::Cancelled);
+        let ready = wait(main, input, input_open, child, control)?;
+        if let Some(ended) = control.act(child)? {
+            return Ok(ended);
         }
         if ready.input {
             input_open = carry(input, main)?;
@@ -53,20 +52,19 @@ fn wait(
     input: BorrowedFd<'_>,
     input_open: bool,
     child: &Child,
-    cancel: &Cancel,
+    control: Control<'_>,
 ) -> Result<Ready, Error> {
     let pidfd = child.pidfd();
-    let mut fds =
-        vec![PollFd::new(&pidfd, PollFlags::IN), PollFd::new(&main, PollFlags::IN), PollFd::new(cancel, PollFlags::IN)];
-    if input_open {
-        fds.push(PollFd::new(&input, PollFlags::IN));
-    }
+    let mut fds = vec![PollFd::new(&pidfd, PollFlags::IN), PollFd::new(&main, PollFlags::IN)];
+    // An input that has ended would be ready for ever.
+    fds.extend(input_open.then(|| PollFd::new(&input, PollFlags::IN)));
+    fds.extend(control.polled());
     match poll(&mut fds, Some(&GLANCE)) {
         Ok(_) | Err(Errno::INTR) => {}
         Err(errno) => return Err(errno).call("poll").map_err(Error::Call),
     }
     let ready = |number: usize| fds.get(number).is_some_and(|fd| !fd.revents().is_empty());
-    Ok(Ready { ended: ready(0), output: ready(1), input: ready(3) })
+    Ok(Ready { ended: ready(0), output: ready(1), input: input_open && ready(2) })
 }
 
 /// Moves what there is; `false` at the end. A terminal whose other side is closed reads as `EIO`.

@@ -51,6 +51,8 @@ pub struct Listed<'a> {
     pub layer: &'a StoredLayer,
     /// Where it comes from: a base image's may not be in the store.
     pub origin: &'a Origin,
+    /// Whether this build made it, or found it in the cache or a base.
+    pub new: bool,
 }
 
 /// What is wanted of a build beyond its plan.

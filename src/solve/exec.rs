@@ -59,14 +59,16 @@ struct Held {
     caches: Vec<CacheMount>,
 }
 
-fn network(network: Network) -> sandbox::Network {
+/// A network in the sandbox's terms.
+pub fn network(network: Network) -> sandbox::Network {
     match network {
         Network::Default | Network::Host => sandbox::Network::Host,
         Network::None => sandbox::Network::None,
     }
 }
 
-fn limits(limits: &Limits) -> sandbox::Limits {
+/// Limits in the sandbox's terms.
+pub fn limits(limits: &Limits) -> sandbox::Limits {
     let Limits { shm_size, ulimits, memory, cpu_shares, milli_cpus } = limits.clone();
     sandbox::Limits { shm_size, ulimits, memory, cpu_shares, milli_cpus }
 }

@@ -26,6 +26,8 @@ mod worker;
 
 pub use chain::Origin;
 pub use env::{Env, Listed, Options};
+pub use exec::{limits, network};
+pub use roots::of_image as unpacked;
 pub use run::{Solved, run};
 
 use crate::plan::op::{FileAction, MountSource, Op, VertexId};

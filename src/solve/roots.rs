@@ -6,6 +6,7 @@ use super::key::Key;
 use super::problem::{self, Result};
 use crate::plan::op::{BaseLayer, ImageOp};
 use crate::report::{Kind, Problem, Step};
+use crate::source::Puller;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -26,6 +27,17 @@ pub async fn folders(env: &Env, step: Step, chain: &Chain) -> Result<Vec<PathBuf
     }
     folders.reverse();
     Ok(folders)
+}
+
+/// The folders of an image's layers, topmost first, for somebody who builds nothing.
+///
+/// # Errors
+/// What the registry or the store says, where layers have to be downloaded or unpacked.
+pub async fn of_image(puller: &Puller, image: &Arc<ImageOp>) -> Result<Vec<PathBuf>> {
+    let chain = Chain::of_image(image);
+    let keys: Vec<Key> = chain.layers().iter().map(|l| l.own).collect();
+    let unpacked = puller.unpacked(0, image, &keys).await.map_err(problem::from)?;
+    Ok(unpacked.into_iter().rev().map(|s| s.folder).collect())
 }
 
 /// The image that a chain begins with, and how many of its layers are that image's.

@@ -41,6 +41,7 @@ pub async fn run(plan: Arc<BuildPlan>, env: Arc<Env>) -> Result<Vec<Solved>> {
     let worker = Arc::new(prepare(plan.clone(), env.clone()).await?);
     let wanted = lookup::wanted(&plan, &worker.known);
     announce(&worker, &wanted);
+    list_known(&worker);
     let ready = worker.known.chains.iter().map(|(v, c)| (*v, Output::Root(c.clone()))).collect();
     let outcome = scheduler::run(&wanted, ready, &env.cancel, |id, inputs| worker.clone().vertex(id, inputs)).await;
     if let Some(problem) = first_cause(outcome.failed) {
@@ -117,6 +118,18 @@ fn announce(worker: &Worker, wanted: &BTreeMap<VertexId, Vec<VertexId>>) {
     }
 }
 
+/// Tells of the layers that the images list and that are known before anything runs.
+fn list_known(worker: &Worker) {
+    let listed = lookup::in_images(&worker.plan);
+    for (_, chain) in worker.known.chains.iter().filter(|(id, _)| worker.env.options.images && listed[**id]) {
+        for layer in chain.layers() {
+            if let Some(stored) = layer.stored.get() {
+                (worker.env.on_layer)(&Listed { layer: stored, origin: &layer.origin, new: false });
+            }
+        }
+    }
+}
+
 fn is_hit(known: &Known, plan: &BuildPlan, id: VertexId) -> bool {
     known.chains.contains_key(&id) && !matches!(plan.vertices[id].op, Op::Image(_))
 }
@@ -157,7 +170,7 @@ async fn stored(worker: &Arc<Worker>, target: &Target, chain: &Chain) -> Result<
         let one = match layer.stored.get() {
             Some(known) => {
                 worker.at_hand(id, layer).await?;
-                (worker.env.on_layer)(&Listed { layer: known, origin: &layer.origin });
+                (worker.env.on_layer)(&Listed { layer: known, origin: &layer.origin, new: false });
                 known.clone()
             }
             None => worker.stored(id, &below, None).await?,

@@ -165,7 +165,7 @@ impl Worker {
         if let Some(keys) = keys {
             self.write_record(id, top, keys)?;
         }
-        (self.env.on_layer)(&Listed { layer: stored, origin: &top.origin });
+        (self.env.on_layer)(&Listed { layer: stored, origin: &top.origin, new: keys.is_some() });
         Ok(stored.clone())
     }
 

@@ -64,6 +64,20 @@ fn own(store: &Store, name: &Reference, platform: &Platform) -> Result<Option<Re
     resolved(name.pinned(top), known).map(Some)
 }
 
+/// The image for a platform behind a manifest or index of the store, if all of it but the layers is there. `name` is
+/// where its layers are looked for that aren't.
+///
+/// # Errors
+/// What the store says, or what is wrong with the documents.
+pub fn stored_image(
+    store: &Store,
+    name: &Reference,
+    top: &Digest,
+    platform: &Platform,
+) -> Result<Option<ResolvedImage>> {
+    known(&stored(store), top, platform)?.map(|known| resolved(name.pinned(top.clone()), known)).transpose()
+}
+
 async fn from_registry(
     store: &Store,
     registry: &Client,

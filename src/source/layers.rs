@@ -143,6 +143,8 @@ impl Puller {
                     () = cancelled(&self.cancel) => return Err(Error::Cancelled),
                 }
                 grower.finish();
+                let (store, reference) = (self.store.clone(), reference.clone());
+                spawn_blocking(move || super::note_repository(&store, &digest, &reference)).await??;
             }
         }
         Ok(())

@@ -13,6 +13,7 @@ mod layers;
 mod layout;
 mod local;
 mod remote;
+mod repositories;
 mod resolve;
 mod unpack;
 
@@ -20,7 +21,9 @@ pub use dockerfile::{DockerfileText, ignore_rules, read_dockerfile};
 pub use error::{Error, Result};
 pub use file::FileTree;
 pub use git::Git;
+pub use image::stored_image;
 pub use layers::Puller;
 pub use local::LocalTree;
 pub use remote::Remotes;
+pub use repositories::{note_repository, repositories};
 pub use resolve::Resolver;

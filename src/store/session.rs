@@ -1,7 +1,7 @@
 //! A process's presence in the store: its folder under `tmp/`, and the gate between builds and pruning.
 
 use super::error::{At as _, Result};
-use super::{Inner, tree};
+use super::{Inner, Store, tree};
 use rustix::fs::{FlockOperation, Timespec, flock, fstat};
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
@@ -81,6 +81,17 @@ impl Drop for Session {
 pub(super) fn start_of(folder: &Path) -> Option<Moment> {
     let (start, _) = folder.file_name()?.to_str()?.split_once('-')?;
     Moment::from_str_radix(start, 16).ok()
+}
+
+impl Store {
+    /// Ends this process's session: whatever it is still writing is given up and removed, although other threads may
+    /// not know yet. For the end of a process that doesn't wait for its threads.
+    pub fn end(&self) -> Result<()> {
+        match self.inner.session.get() {
+            Some(session) => tree::remove(&session.folder),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Inner {

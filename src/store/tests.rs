@@ -322,6 +322,18 @@ fn the_sweep_takes_what_is_dead_and_nothing_else() {
 }
 
 #[test]
+fn an_ended_session_leaves_nothing_whoever_still_writes() {
+    let (_temp, store) = store();
+    let mut ingest = store.ingest().unwrap();
+    let snapshot = store.new_snapshot().unwrap();
+    std::fs::write(snapshot.fs().join("file"), "").unwrap();
+    store.end().unwrap();
+    assert!(names_in(&store.root().join("tmp")).is_empty());
+    ingest.write_all(b"x").unwrap();
+    assert!(ingest.commit(None).is_err() && store.write_blob(b"y").is_err());
+}
+
+#[test]
 fn pruning_leaves_named_images_and_what_is_in_use() {
     let (_temp, store) = store();
     let [config, layer, loose] = [&b"config"[..], b"layer", b"loose"].map(|b| store.write_blob(b).unwrap());

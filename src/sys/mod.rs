@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`error`](Error) | a failed call, with its name and its path |
 //! | [`cancel`](Cancel) | a flag that can be polled |
+//! | [`signals`](Signals) | signals to hand on, which can be polled |
 //! | [`file`] | confined opening, nodes, owners, times, copying, locks |
 //! | [`xattr`] | extended attributes, never following a link |
 //! | [`child`] | a process in new namespaces, prepared as data and made by `clone` |
@@ -17,11 +18,13 @@ pub mod child;
 mod error;
 pub mod file;
 mod root;
+mod signals;
 pub mod xattr;
 
 pub use cancel::Cancel;
 pub use error::{Error, Result, Said};
 pub use root::RootMount;
+pub use signals::Signals;
 
 use std::path::Path;
 

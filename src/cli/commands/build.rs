@@ -10,7 +10,7 @@ use crate::oci::Platform;
 use crate::plan::op::Op;
 use crate::plan::{self, BuildArgs, BuildPlan, ResolvedBases, context_name};
 use crate::report::{Diagnostic, Event, Kind, Problem};
-use crate::sandbox::{self, RootExecutor};
+use crate::sandbox;
 use crate::snapshot::Overlay;
 use crate::solve::{self, Options};
 use crate::source::{DockerfileText, Git, LocalTree, Puller, Remotes, Resolver, ignore_rules};
@@ -38,7 +38,7 @@ pub fn run(request: &BuildRequest, store: &Path, env: &Env) -> Result<String, Fa
     });
     built.map_err(|problem| {
         outputs::account_for_failure(request, &problem);
-        Failure { problem, source: Some(read.text.clone()) }
+        Failure::of(problem, read.text.clone())
     })
 }
 
@@ -135,23 +135,11 @@ fn build_args(request: &BuildRequest) -> BuildArgs {
     }
 }
 
-/// What runs processes here.
+/// What runs the plan's processes.
 fn executor(plan: &BuildPlan, session: &Session) -> Result<Arc<dyn sandbox::Executor>, Problem> {
-    let resolv_conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    let executor = RootExecutor::new(resolv_conf)?;
-    let runs = plan.vertices.iter().find(|v| matches!(v.op, Op::Exec(_)));
-    if let (Some(vertex), false) = (runs, rustix::process::geteuid().is_root()) {
-        // As root, the first RUN will tell; anybody else is told before any work is done in vain.
-        return Err(no_isolation(&sandbox::probe(session.store.root())).at(vertex.span));
-    }
-    Ok(Arc::new(executor))
-}
-
-/// Why no process can be run here.
-pub fn no_isolation(levels: &[sandbox::Level]) -> Problem {
-    let problem = Problem::new(Kind::Environment, "there is no way to run a process isolated here");
-    levels.iter().fold(problem, |problem, level| match &level.why_not {
-        Some(why) => problem.cause(format!("{}: {why}", level.name)),
+    let first = plan.vertices.iter().find(|v| matches!(v.op, Op::Exec(_)));
+    super::run::executor(session, first.is_some()).map_err(|problem| match first {
+        Some(vertex) => problem.at(vertex.span),
         None => problem,
     })
 }

@@ -30,7 +30,7 @@ pub fn parse(text: &SourceText) -> Result<(Dockerfile, Vec<Diagnostic>), Failure
 
 /// What was found in a Dockerfile, as the failure that it is.
 pub fn at(text: &SourceText, found: Vec<Diagnostic>) -> Failure {
-    Failure { problem: dockerfile_problem(found), source: Some(text.clone()) }
+    Failure::of(dockerfile_problem(found), text.clone())
 }
 
 /// `kiln debug ast`.

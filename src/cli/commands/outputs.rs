@@ -147,7 +147,8 @@ impl Pushing {
             Origin::Base { image, .. } => Some(image.reference.clone()),
             Origin::Step => None,
         };
-        Ok(pusher.layer_ready(PushBlob { descriptor, content, source })?)
+        let blob = PushBlob { descriptor, content, source };
+        Ok(if listed.new { pusher.layer_ready(blob)? } else { pusher.layer_known(blob)? })
     }
 
     /// A base image's layer, fetched if the registry that it goes to lacks it.
@@ -195,9 +196,7 @@ pub async fn write(
                     keep(session, &image, names)?;
                 }
                 if let (true, Some(pusher)) = (*push, pushers.next()) {
-                    for pushed in pusher.finish(&image, *by_digest).await? {
-                        session.reporter.send(Event::Note(format!("pushed {}", pushed.reference)));
-                    }
+                    pusher.finish(&image, *by_digest).await?;
                 }
                 id = Some(image);
             }

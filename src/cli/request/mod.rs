@@ -38,17 +38,22 @@ pub enum Command {
     /// Run a process in an image.
     Run(RunRequest),
     /// Push an image of the store.
-    Push(Reference, RegistryRequest),
+    Push(TransferRequest),
     /// Pull an image into the store, for a platform.
-    Pull(Reference, Platform, RegistryRequest),
+    Pull(TransferRequest, Platform),
     /// Name an image, the old name first.
     Tag(ImageName, Reference),
     /// List the images: ids alone, or all as JSON or a table.
     Images(Listing),
     /// Remove names.
-    Rmi(Vec<ImageName>),
-    /// Print an image's manifest and configuration.
-    Inspect(ImageName),
+    Rmi {
+        /// The images.
+        images: Vec<ImageName>,
+        /// Names in several repositories too.
+        force: bool,
+    },
+    /// Print what images say about themselves.
+    Inspect(Vec<ImageName>),
     /// Print an image's history.
     History {
         /// The image.
@@ -74,6 +79,17 @@ pub enum Command {
     },
     /// Print a Dockerfile's syntax tree.
     DebugAst(DockerfileAt),
+}
+
+/// `kiln push` and `kiln pull`.
+#[derive(Debug, Clone)]
+pub struct TransferRequest {
+    /// The image.
+    pub image: Reference,
+    /// How registries are reached.
+    pub registry: RegistryRequest,
+    /// How progress is drawn.
+    pub style: Style,
 }
 
 /// How registries are reached.
@@ -118,7 +134,7 @@ pub struct ImageName {
 pub enum Listing {
     /// Columns for a person.
     Table,
-    /// One JSON array.
+    /// A JSON object a line, as docker's.
     Json,
     /// Ids.
     Ids,
@@ -201,12 +217,12 @@ fn command(command: args::Command, env: &Env) -> Result<Command, Problem> {
         A::Check(c) => Command::Check(build::source(c.source, env)?),
         A::Plan(p) => Command::Plan(build::source(p.source, env)?, registry(&p.registry)?),
         A::Run(r) => Command::Run(run(r, env)?),
-        A::Push(p) => Command::Push(reference(&p.image)?, registry(&p.registry)?),
-        A::Pull(p) => Command::Pull(reference(&p.image)?, platform(p.platform.as_deref())?, registry(&p.registry)?),
+        A::Push(p) => Command::Push(transfer(&p.transfer, env)?),
+        A::Pull(p) => Command::Pull(transfer(&p.transfer, env)?, platform(p.platform.as_deref())?),
         A::Tag(t) => Command::Tag(image(&t.source)?, values::tag(&t.name).map_err(|w| wrong("name", &t.name, &w))?),
         A::Images(i) => Command::Images(listing(&i)?),
-        A::Rmi(r) => Command::Rmi(r.images.iter().map(|i| image(i)).collect::<Result<_, _>>()?),
-        A::Inspect(i) => Command::Inspect(image(&i.image)?),
+        A::Rmi(r) => Command::Rmi { images: images(&r.images)?, force: r.force },
+        A::Inspect(i) => Command::Inspect(images(&i.images)?),
         A::History(h) => Command::History {
             image: image(&h.image)?,
             whole_lines: h.no_trunc,
@@ -279,6 +295,15 @@ fn image(text: &str) -> Result<ImageName, Problem> {
     let id = digits.len() == 64 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     let reference = if id { None } else { Some(reference(text)?) };
     Ok(ImageName { typed: text.to_owned(), reference })
+}
+
+fn images(texts: &[String]) -> Result<Vec<ImageName>, Problem> {
+    texts.iter().map(|t| image(t)).collect()
+}
+
+fn transfer(t: &args::Transfer, env: &Env) -> Result<TransferRequest, Problem> {
+    let style = style(&t.progress, t.quiet, env)?;
+    Ok(TransferRequest { image: reference(&t.image)?, registry: registry(&t.registry)?, style })
 }
 
 fn platform(text: Option<&str>) -> Result<Platform, Problem> {

