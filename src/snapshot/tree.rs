@@ -157,6 +157,15 @@ impl Tree for EmptyTree {
 /// What stands at `path` as an entry of a layer, under the same path; a socket, which layers don't have, as an empty file
 /// (as BuildKit copies them).
 pub fn entry(tree: &dyn Tree, path: &EntryPath, meta: &Meta) -> Result<Entry, Error> {
+    let mut entry = bare_entry(tree, path, meta)?;
+    if matches!(meta.kind, Kind::File | Kind::Dir) {
+        entry.xattrs = tree.xattrs(path)?;
+    }
+    Ok(entry)
+}
+
+/// The same without its extended attributes, for those who read them later, with the content.
+pub fn bare_entry(tree: &dyn Tree, path: &EntryPath, meta: &Meta) -> Result<Entry, Error> {
     let kind = match meta.kind {
         Kind::File => EntryKind::File { size: meta.size },
         Kind::Socket => EntryKind::File { size: 0 },
@@ -166,12 +175,8 @@ pub fn entry(tree: &dyn Tree, path: &EntryPath, meta: &Meta) -> Result<Entry, Er
         Kind::BlockDevice(device) => EntryKind::BlockDevice(device),
         Kind::Fifo => EntryKind::Fifo,
     };
-    let xattrs = match meta.kind {
-        Kind::File | Kind::Dir => tree.xattrs(path)?,
-        _ => Xattrs::new(),
-    };
     let Meta { mode, uid, gid, mtime, .. } = *meta;
-    Ok(Entry { path: path.clone(), kind, mode, uid, gid, mtime, xattrs })
+    Ok(Entry { path: path.clone(), kind, mode, uid, gid, mtime, xattrs: Xattrs::new() })
 }
 
 /// The error for what isn't there.

@@ -6,7 +6,7 @@ use super::select::{Item, Pick, Selection, below};
 use super::{archive, chmod};
 use crate::layer::{Entry, EntryKind, EntryPath};
 use crate::plan::op::{CopyAction, Mode, Owner};
-use crate::snapshot::{self, Fingerprint, Kind, Meta, Tree, users};
+use crate::snapshot::{self, Fingerprint, Kind, Meta, Tree, bare_entry, users};
 use std::collections::{HashMap, HashSet};
 
 /// What applies to all files of one action.
@@ -91,7 +91,7 @@ impl Draft<'_> {
         }
         let target = self.target(dest, how, Some(&pick.name))?;
         self.make_room(&target)?;
-        let entry = how.apply(file_entry(tree, &pick.path, &pick.meta)?);
+        let entry = how.apply(bare_entry(tree, &pick.path, &pick.meta)?);
         let content = content(how.action, &pick.path, &pick.meta, pick.fingerprint);
         self.put(&target, entry, content).map(drop)
     }
@@ -197,7 +197,7 @@ impl Copier<'_, '_, '_> {
             self.draft.link(target, *index);
             return Ok(());
         }
-        let entry = self.how.apply(file_entry(self.tree, source, &item.meta)?);
+        let entry = self.how.apply(bare_entry(self.tree, source, &item.meta)?);
         let content = content(self.how.action, source, &item.meta, item.fingerprint);
         let index = self.draft.put(target, entry, content)?;
         if is_linked {
@@ -205,21 +205,6 @@ impl Copier<'_, '_, '_> {
         }
         Ok(())
     }
-}
-
-/// A file's entry without its attributes, which are read with its content; a socket becomes an empty file.
-fn file_entry(tree: &dyn Tree, path: &EntryPath, meta: &Meta) -> Result<Entry, Error> {
-    let kind = match meta.kind {
-        Kind::File => EntryKind::File { size: meta.size },
-        Kind::Socket => EntryKind::File { size: 0 },
-        Kind::Dir => EntryKind::Dir,
-        Kind::Symlink => EntryKind::Symlink(tree.read_link(path)?),
-        Kind::CharDevice(device) => EntryKind::CharDevice(device),
-        Kind::BlockDevice(device) => EntryKind::BlockDevice(device),
-        Kind::Fifo => EntryKind::Fifo,
-    };
-    let Meta { mode, uid, gid, mtime, .. } = *meta;
-    Ok(Entry { path: path.clone(), kind, mode, uid, gid, mtime, xattrs: Default::default() })
 }
 
 fn content(action: usize, path: &EntryPath, meta: &Meta, fingerprint: Option<Fingerprint>) -> Content {
