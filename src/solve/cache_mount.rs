@@ -6,7 +6,7 @@ use super::problem::{self, Result};
 use super::selecting;
 use crate::plan::op::{CopyAction, FileAction, FileOp, MountSource, Sharing};
 use crate::report::{Kind, Problem};
-use crate::snapshot::{EmptyTree, FolderWriter, StackTree};
+use crate::snapshot::{self, EmptyTree, FolderWriter, StackTree};
 use crate::store::{CacheMount, Use};
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
@@ -45,7 +45,7 @@ pub fn open(env: &Env, mount: &MountSource, layers: Option<&[PathBuf]>) -> Resul
 
 /// Copies what a new cache starts with.
 fn copy_into(env: &Env, folder: &Path, layers: &[PathBuf], source: &str) -> Result<()> {
-    let tree = env.snapshots.view(layers).map_err(problem::snapshot)?;
+    let tree = snapshot::view(layers).map_err(problem::snapshot)?;
     let copy = CopyAction { dest: "/".into(), ..selecting::mounted(source) };
     let source = selecting::ReadTree::Other(std::sync::Arc::new(tree));
     let selection = source.select(&copy)?;

@@ -8,7 +8,7 @@ use super::redact::{Hidden, Redactor};
 use crate::plan::op::{ExecOp, Limits, Mount, MountSource, Network};
 use crate::report::{Event, Kind, Problem, Step};
 use crate::sandbox::{self, MountKind, Spec, Stream};
-use crate::snapshot::users;
+use crate::snapshot::{self, Shown, users};
 use crate::store::{CacheMount, TempSnapshot};
 use crate::sys::RootMount;
 use std::path::PathBuf;
@@ -27,7 +27,7 @@ pub fn run(
 ) -> Result<TempSnapshot> {
     let layer = env.store.new_snapshot().map_err(problem::from)?;
     let active = env.snapshots.prepare(layer.folder(), parents).map_err(problem::snapshot)?;
-    let view = env.snapshots.view(parents).map_err(problem::snapshot)?;
+    let view = snapshot::view(parents).map_err(problem::snapshot)?;
     let user = users::exec_user(&view, &op.user).map_err(problem::snapshot)?;
     drop(view);
     let mut held = Held::default();
@@ -49,7 +49,11 @@ pub fn run(
         add_mount(env, mount, layers, &mut spec, &mut held)?;
     }
     let exit = execute(env, step, &spec)?;
-    if exit.success() { Ok(layer) } else { Err(problem::command_failed(&op.args, exit)) }
+    if !exit.success() {
+        return Err(problem::command_failed(&op.args, exit));
+    }
+    active.finish().map_err(problem::snapshot)?;
+    Ok(layer)
 }
 
 /// Runs the process; what it writes is told without the build's secrets.
@@ -104,15 +108,14 @@ pub fn limits(limits: &Limits) -> sandbox::Limits {
 
 fn add_mount(env: &Env, mount: &Mount, layers: &[PathBuf], spec: &mut Spec, held: &mut Held) -> Result<()> {
     let kind = match &mount.kind {
-        MountSource::Bind { source, readonly: true, .. } => {
-            MountKind::Layers { lowers: env.snapshots.files(layers), path: source.into() }
-        }
-        MountSource::Bind { source, readonly: false, .. } => {
-            // Writes are allowed and forgotten.
+        MountSource::Bind { source, readonly, .. } => {
             let scratch = env.store.new_snapshot().map_err(problem::from)?;
-            let root = env.snapshots.prepare(scratch.folder(), layers).map_err(problem::snapshot)?.root_mount();
+            let shown = env.snapshots.show(layers, scratch.folder(), !readonly).map_err(problem::snapshot)?;
             held.discarded.push(scratch);
-            MountKind::Tree { root, path: source.into(), readonly: false }
+            match shown {
+                Shown::Layers(lowers) => MountKind::Layers { lowers, path: source.into() },
+                Shown::Root(root) => MountKind::Tree { root, path: source.into(), readonly: *readonly },
+            }
         }
         MountSource::Cache { from, readonly, .. } => {
             let layers = from.is_some().then_some(layers);

@@ -4,6 +4,7 @@ use super::chain::StoredLayer;
 use super::env::Env;
 use super::problem::{self, Result};
 use crate::layer::{Entry, EntrySink, Error, Packer, Timestamp};
+use crate::snapshot;
 use crate::store::RawIngest;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use std::path::{Path, PathBuf};
 /// Packs what the snapshot in `folder` changes in `parents` (topmost first).
 pub fn pack(env: &Env, folder: &Path, parents: &[PathBuf]) -> Result<StoredLayer> {
     let mut packer = packer(env)?;
-    env.snapshots.diff(folder, parents, &mut packer).map_err(problem::snapshot)?;
+    snapshot::diff(folder, parents, &mut packer).map_err(problem::snapshot)?;
     finish(packer)
 }
 

@@ -14,7 +14,7 @@ use crate::layer::Packer;
 use crate::plan::BuildPlan;
 use crate::plan::op::{ExecOp, FileOp, GitOp, HttpOp, Op, VertexId};
 use crate::report::{Event, Kind, Problem};
-use crate::snapshot::{EmptyTree, Tee, Tree};
+use crate::snapshot::{self, EmptyTree, NewLayer, Tee, Tree};
 use crate::store::{KeyLock, SnapshotInfo, TempSnapshot};
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -210,7 +210,7 @@ impl Worker {
                 Output::Tree(tree) => Source { tree: tree.clone(), layers: None, chain: None },
                 Output::Root(chain) => {
                     let layers = roots::folders(&self.env, chain).await?;
-                    let view: Arc<dyn Tree> = Arc::new(self.env.snapshots.view(&layers).map_err(problem::snapshot)?);
+                    let view: Arc<dyn Tree> = Arc::new(snapshot::view(&layers).map_err(problem::snapshot)?);
                     Source { tree: ReadTree::Other(view), layers: Some(layers), chain: Some(chain.clone()) }
                 }
             });
@@ -349,7 +349,7 @@ impl Worker {
             return Err(Problem::new(Kind::Build, "not a mount"));
         };
         let folder = self.env.store.new_snapshot().map_err(problem::from)?;
-        let active = self.env.snapshots.prepare(folder.folder(), &[]).map_err(problem::snapshot)?;
+        let active = NewLayer::prepare(folder.folder(), &[]).map_err(problem::snapshot)?;
         let made = self.env.options.time();
         let mut writer = active.writer(made).map_err(problem::snapshot)?;
         let action = crate::plan::op::FileAction::Copy(copy);
@@ -370,7 +370,7 @@ impl Worker {
         keys: Keys,
     ) -> Result<Made> {
         let nothing: &dyn Tree = &EmptyTree;
-        let view = self.env.snapshots.view(base).map_err(problem::snapshot)?;
+        let view = snapshot::view(base).map_err(problem::snapshot)?;
         let inputs: Vec<file::Input<'_>> = trees
             .iter()
             .zip(selections)
@@ -409,7 +409,7 @@ impl Worker {
         write: &mut dyn FnMut(&mut crate::snapshot::FolderWriter) -> Result<usize>,
     ) -> Result<TempSnapshot> {
         let layer = self.env.store.new_snapshot().map_err(problem::from)?;
-        let active = self.env.snapshots.prepare(layer.folder(), base).map_err(problem::snapshot)?;
+        let active = NewLayer::prepare(layer.folder(), base).map_err(problem::snapshot)?;
         let mut writer = active.writer(self.env.options.time()).map_err(problem::snapshot)?;
         write(&mut writer)?;
         writer.finish().map_err(problem::snapshot)?;

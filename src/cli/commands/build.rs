@@ -2,6 +2,7 @@
 
 use super::{check, dockerfile, outputs, planning, secrets};
 use crate::cli::Env;
+use crate::cli::isolation::{self, Place};
 use crate::cli::request::{BuildRequest, CacheAt, Isolation, NamedContext, SourceRequest};
 use crate::cli::session::{Failure, Session, dockerfile_problem};
 use crate::dockerfile::ast::Dockerfile;
@@ -11,7 +12,6 @@ use crate::plan::op::Op;
 use crate::plan::{BuildArgs, BuildPlan, context_name};
 use crate::report::{Diagnostic, Event, Kind, Problem};
 use crate::sandbox;
-use crate::snapshot::Overlay;
 use crate::solve::cache::{CacheStore, Caches, Folder, Registry, export};
 use crate::solve::{self, Options};
 use crate::source::{DockerfileText, LocalTree, Puller, Remotes, ignore_rules};
@@ -87,10 +87,11 @@ impl Job<'_> {
     fn world(&self, pushing: &Arc<Pushing>, caches: Arc<Caches>) -> Result<solve::Env, Problem> {
         let Self { session, request, read, wanted, plan, env } = self;
         let on_layer = pushing.clone();
+        let place = place(plan, session, request.process.isolation, env)?;
         Ok(solve::Env {
             store: session.store.clone(),
-            snapshots: Arc::new(Overlay),
-            executor: executor(plan, session, request.process.isolation, env)?,
+            snapshots: place.snapshots,
+            executor: place.executor,
             puller: puller(session),
             remotes: remotes(session, env),
             contexts: contexts(session, &request.source, read, env)?,
@@ -158,14 +159,9 @@ fn build_args(request: &BuildRequest) -> BuildArgs {
 }
 
 /// What runs the plan's processes.
-fn executor(
-    plan: &BuildPlan,
-    session: &Session,
-    isolation: Isolation,
-    env: &Env,
-) -> Result<Arc<dyn sandbox::Executor>, Problem> {
+fn place(plan: &BuildPlan, session: &Session, wanted: Isolation, env: &Env) -> Result<Place, Problem> {
     let first = plan.vertices.iter().find(|v| matches!(v.op, Op::Exec(_)));
-    super::run::executor(session, isolation, first.is_some(), env).map_err(|problem| match first {
+    isolation::place(session, wanted, first.is_some(), env).map_err(|problem| match first {
         Some(vertex) => problem.at(vertex.span),
         None => problem,
     })
