@@ -18,6 +18,7 @@ mod key_tests;
 pub mod lookup;
 #[cfg(test)]
 mod lookup_tests;
+pub mod mounts;
 mod output;
 mod pack;
 mod problem;

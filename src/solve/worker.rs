@@ -331,7 +331,8 @@ impl Worker {
                 }
                 (None, None) => Vec::new(),
             };
-            mounts.push((number, layers));
+            let content = selection.as_ref().map(|s| selecting::content(s)).or_else(|| source.image_identity());
+            mounts.push((number, exec::MountTree { layers, content }));
         }
         let snapshot = exec::run(&self.env, id, op, base, &mounts)?;
         Ok(Made { identity: run_identity(keys.content)?, snapshot: Some(snapshot), stored: None })
