@@ -55,6 +55,7 @@ pub fn run(
         let tree = trees.iter().find(|(i, _)| *i == index).map(|(_, tree)| tree.clone()).unwrap_or_default();
         add_mount(env, step, mount, &tree, &mut spec, &mut held)?;
     }
+    keep_secrets_out_of_cores(env, op, &mut spec.limits);
     let exit = execute(env, step, &spec)?;
     if exit.success() { Ok(layer) } else { Err(problem::command_failed(&op.args, exit)) }
 }
@@ -76,6 +77,15 @@ fn execute(env: &Env, step: Step, spec: &Spec) -> Result<sandbox::Exit> {
     tell(false, out.finish());
     tell(true, err.finish());
     exit
+}
+
+/// A process that was given a secret leaves no core dump, which would be a file in its layer, unless a core's size was asked
+/// for.
+fn keep_secrets_out_of_cores(env: &Env, op: &ExecOp, limits: &mut sandbox::Limits) {
+    let given = |m: &Mount| matches!(&m.kind, MountSource::Secret { id, .. } if env.secrets.contains_key(id));
+    if op.mounts.iter().any(given) && !limits.ulimits.iter().any(|(name, _, _)| name == "core") {
+        limits.ulimits.push(("core".into(), 0, 0));
+    }
 }
 
 /// `SSH_AUTH_SOCK`, as BuildKit sets it: the first agent's socket, unless the Dockerfile says otherwise, even where the
@@ -112,15 +122,15 @@ pub fn limits(limits: &Limits) -> sandbox::Limits {
 fn add_mount(env: &Env, step: Step, mount: &Mount, tree: &MountTree, spec: &mut Spec, held: &mut Held) -> Result<()> {
     let layers = tree.layers.as_slice();
     let kind = match &mount.kind {
-        MountSource::Bind { source, readonly: true, .. } => {
+        MountSource::Bind { source, readonly: true, .. } if !layers.is_empty() => {
             MountKind::Layers { lowers: env.snapshots.files(layers), path: source.into() }
         }
-        MountSource::Bind { source, readonly: false, .. } => {
-            // Writes are allowed and forgotten.
+        MountSource::Bind { source, readonly, .. } => {
+            // Writes are allowed and forgotten, or there is nothing to be read.
             let scratch = env.store.new_snapshot().map_err(problem::from)?;
             let root = env.snapshots.prepare(scratch.folder(), layers).map_err(problem::snapshot)?.root_mount();
             held.discarded.push(scratch);
-            MountKind::Tree { root, path: source.into(), readonly: false }
+            MountKind::Tree { root, path: source.into(), readonly: *readonly }
         }
         MountSource::Cache { from, readonly, .. } => {
             let cache = cache_mount::open(env, step, &mount.kind, from.is_some().then_some(tree))?;
