@@ -2,6 +2,7 @@
 
 use super::cache::{Caches, Found};
 use super::chain::{Origin, StoredLayer};
+use super::mounts::CacheMounts;
 use crate::layer::{Compression, Timestamp};
 use crate::report::Reporter;
 use crate::sandbox::Executor;
@@ -26,6 +27,8 @@ pub struct Env {
     pub puller: Puller,
     /// Caches besides the store.
     pub caches: Arc<Caches>,
+    /// Where cache mounts come from and go to.
+    pub cache_mounts: Arc<CacheMounts>,
     /// Where repositories and files of web servers come from.
     pub remotes: Remotes,
     /// The contexts by the names that [`LocalOp`](crate::plan::op::LocalOp) uses.
