@@ -50,6 +50,8 @@ pub enum Command {
     Login(Login),
     /// Forget credentials of a registry.
     Logout(Logout),
+    /// Say why the steps of a build ran: which file, variable, command or base was new, and since which build.
+    Explain(Explain),
     /// Remove what nothing needs from the local store.
     Prune(Prune),
     /// Show what takes the space of the local store.
@@ -404,6 +406,23 @@ pub struct Logout {
     /// The registry's host [default: docker.io].
     #[arg(value_name = "REGISTRY")]
     pub registry: Option<String>,
+}
+
+/// `kiln explain`.
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// The number of the build [default: the last].
+    #[arg(value_name = "BUILD", conflicts_with = "list")]
+    pub build: Option<u64>,
+    /// List the builds that are remembered.
+    #[arg(short, long)]
+    pub list: bool,
+    /// Name every file that is new, not only the first ten.
+    #[arg(short, long)]
+    pub all: bool,
+    /// How: text or json.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub format: String,
 }
 
 /// `kiln prune`.

@@ -17,6 +17,7 @@ fn env() -> Env {
         rootless: super::Rootless::Untried,
         cores: 4,
         terminal: None,
+        output: None,
     }
 }
 

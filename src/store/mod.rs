@@ -10,6 +10,7 @@
 //!   records/<kind>/<key>.json          what a cache key gave; also pinned git and HTTP sources
 //!   names/<registry>/<repository>/:<tag>   the manifest that a tag means
 //!   stat/<hash of a folder's path>     what the files of a context hashed to (see `StatIndex`)
+//!   builds/<number>.json               what a build did, for `kiln explain`; builds/parts/<key> is what several speak of
 //!   caches/<id>/<n>/                   what cache mounts keep; `flock`ed while in use; its time is that of its last use
 //!   locks/<key>                        one for each key somebody works on now
 //!   tmp/<start>-<random>/              what one process is writing; goes when it ends
@@ -31,6 +32,7 @@
 //!   running session stays, so nothing vanishes under a build, and neither waits long for the other.
 
 mod blobs;
+mod builds;
 mod caches;
 mod error;
 mod files;
@@ -49,6 +51,7 @@ mod tree;
 mod tests;
 
 pub use blobs::{Blob, Ingest, RawIngest, Verified};
+pub use builds::BuildNumber;
 pub use caches::{CacheMount, Use};
 pub use error::{Error, Result};
 pub use gc::{Amount, Policy, Pruned, Sort, Usage};

@@ -2,19 +2,22 @@
 
 use super::{check, dockerfile, outputs, planning, secrets};
 use crate::cli::Env;
-use crate::cli::request::{BuildRequest, CacheAt, Isolation, NamedContext, SourceRequest};
+use crate::cli::request::{BuildRequest, CacheAt, Isolation, NamedContext, Place, SourceRequest};
 use crate::cli::session::{Failure, Session, dockerfile_problem};
 use crate::dockerfile::ast::Dockerfile;
 use crate::dockerfile::lint::Options as Checks;
 use crate::layer::Timestamp;
 use crate::plan::op::Op;
 use crate::plan::{BuildArgs, BuildPlan, context_name};
+use crate::registry::shown;
 use crate::report::{Diagnostic, Event, Kind, Problem};
 use crate::sandbox;
 use crate::snapshot::Overlay;
 use crate::solve::cache::{CacheStore, Caches, Folder, Registry, export};
+use crate::solve::journal::About;
 use crate::solve::{self, Options};
 use crate::source::{DockerfileText, LocalTree, Puller, Remotes, ignore_rules};
+use crate::store::Key;
 use outputs::{Outputs, Pushing};
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -98,6 +101,7 @@ impl Job<'_> {
             agents: request.agents.clone(),
             reporter: session.reporter.clone(),
             cancel: session.cancel.clone(),
+            about: about(&request.source, read),
             options: options(request, plan, wanted, env),
             on_layer: Box::new(move |layer| on_layer.layer(layer)),
             caches,
@@ -191,6 +195,20 @@ fn contexts(
         }
     }
     Ok(contexts)
+}
+
+/// What is built, as the build's account names it.
+fn about(source: &SourceRequest, read: &DockerfileText) -> About {
+    let (context, stays) = match &source.place {
+        Place::Path => (source.context.display().to_string(), true),
+        Place::Git(url) => (shown(&url.remote), false),
+        Place::Http(url) => (shown(url), false),
+        Place::Stdin => ("-".to_owned(), false),
+    };
+    let name = read.text.name.clone();
+    let path = read.path.as_ref().filter(|_| stays).map_or_else(|| name.clone(), |p| p.display().to_string());
+    let text = Key::of(read.text.text.as_bytes());
+    About { dockerfile: name, context, target: source.target.clone(), path, text }
 }
 
 fn options(request: &BuildRequest, plan: &BuildPlan, wanted: &Outputs, env: &Env) -> Options {
