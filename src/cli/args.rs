@@ -198,6 +198,10 @@ pub struct Build {
     /// What to do with the Dockerfile: build, check, outline or targets, with ,format=json.
     #[arg(long, value_name = "METHOD")]
     pub call: Option<String>,
+    /// What the store may take, as in 50g, before the longest unused goes; none for anything [default: $KILN_STORE_LIMIT,
+    /// else three quarters of its disk].
+    #[arg(long, value_name = "BYTES")]
+    pub store_limit: Option<String>,
     /// Flags whose work isn't done yet.
     #[command(flatten)]
     pub later: Later,

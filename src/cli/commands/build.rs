@@ -1,5 +1,6 @@
 //! `kiln build`: the Dockerfile to a plan, the plan to images, the images to where they are wanted.
 
+use super::table::size;
 use super::{check, dockerfile, outputs, planning, secrets};
 use crate::cli::Env;
 use crate::cli::request::{BuildRequest, CacheAt, Isolation, NamedContext, Place, SourceRequest};
@@ -17,7 +18,7 @@ use crate::solve::cache::{CacheStore, Caches, Folder, Registry, export};
 use crate::solve::journal::About;
 use crate::solve::{self, Options};
 use crate::source::{DockerfileText, LocalTree, Puller, Remotes, ignore_rules};
-use crate::store::Key;
+use crate::store::{Key, Limit, Shrunk};
 use outputs::{Outputs, Pushing};
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -34,11 +35,31 @@ pub fn run(request: &BuildRequest, store: &Path, env: &Env) -> Result<String, Fa
     let (file, found) = dockerfile::parse(&read.text)?;
     let wanted = Outputs::of(request)?;
     let session = Session::start(store, &request.registry, request.style, Some(read.text.clone()), env)?;
-    let built = session.run(async |session| build(session, request, &read, &file, found, wanted, env).await);
+    let built = session.run(async |session| {
+        let built = build(session, request, &read, &file, found, wanted, env).await;
+        keep_within(session, request.store_limit).await;
+        built
+    });
     built.map_err(|problem| {
         outputs::account_for_failure(request, &problem);
         Failure::of(problem, read.text.clone())
     })
+}
+
+/// Makes room where the store has grown too large. Whether that can be done is no concern of a build's.
+async fn keep_within(session: &Session, limit: Limit) {
+    let store = session.store.clone();
+    let shrinking = tokio::task::spawn_blocking(move || store.keep_within(limit));
+    let shrunk = session.stoppable(async { Ok(shrinking.await) }).await;
+    if let Ok(Ok(Ok(Some(Shrunk { was, limit, removed })))) = shrunk {
+        let text = format!(
+            "the store took {}, its limit is {}: {} of what wasn't used for longest were removed",
+            size(was),
+            size(limit),
+            size(removed.bytes)
+        );
+        session.reporter.send(Event::Note(text));
+    }
 }
 
 async fn build(
