@@ -2,6 +2,7 @@
 
 use super::cache::{Caches, Found};
 use super::chain::{Origin, StoredLayer};
+use super::journal::About;
 use super::mounts::CacheMounts;
 use crate::layer::{Compression, Timestamp};
 use crate::report::Reporter;
@@ -41,6 +42,8 @@ pub struct Env {
     pub reporter: Reporter,
     /// Stops everything.
     pub cancel: Cancel,
+    /// What is built, for the build's account.
+    pub about: About,
     /// What is wanted of the build.
     pub options: Options,
     /// Told of each layer of an image as soon as it is stored, perhaps more than once.

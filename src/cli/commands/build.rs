@@ -1,9 +1,10 @@
 //! `kiln build`: the Dockerfile to a plan, the plan to images, the images to where they are wanted.
 
+use super::table::size;
 use super::{check, dockerfile, outputs, planning, secrets};
 use crate::cli::Env;
-use crate::cli::isolation::{self, Place};
-use crate::cli::request::{BuildRequest, CacheAt, CacheMountsAt, Isolation, NamedContext, SourceRequest};
+use crate::cli::isolation;
+use crate::cli::request::{BuildRequest, CacheAt, CacheMountsAt, Isolation, NamedContext, Place, SourceRequest};
 use crate::cli::session::{Failure, Session, dockerfile_problem};
 use crate::dockerfile::ast::Dockerfile;
 use crate::dockerfile::lint::Options as Checks;
@@ -11,12 +12,15 @@ use crate::layer::Timestamp;
 use crate::oci::Reference;
 use crate::plan::op::Op;
 use crate::plan::{BuildArgs, BuildPlan, context_name};
+use crate::registry::shown;
 use crate::report::{Diagnostic, Event, Kind, Problem};
 use crate::sandbox;
 use crate::solve::cache::{CacheStore, Caches, Folder, Registry, export};
+use crate::solve::journal::About;
 use crate::solve::mounts::{self, CacheMounts};
 use crate::solve::{self, Options};
 use crate::source::{DockerfileText, LocalTree, Puller, Remotes, ignore_rules};
+use crate::store::{Key, Limit, Shrunk};
 use outputs::{Outputs, Pushing};
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -33,11 +37,31 @@ pub fn run(request: &BuildRequest, store: &Path, env: &Env) -> Result<String, Fa
     let (file, found) = dockerfile::parse(&read.text)?;
     let wanted = Outputs::of(request)?;
     let session = Session::start(store, &request.registry, request.style, Some(read.text.clone()), env)?;
-    let built = session.run(async |session| build(session, request, &read, &file, found, wanted, env).await);
+    let built = session.run(async |session| {
+        let built = build(session, request, &read, &file, found, wanted, env).await;
+        keep_within(session, request.store_limit).await;
+        built
+    });
     built.map_err(|problem| {
         outputs::account_for_failure(request, &problem);
         Failure::of(problem, read.text.clone())
     })
+}
+
+/// Makes room where the store has grown too large. Whether that can be done is no concern of a build's.
+async fn keep_within(session: &Session, limit: Limit) {
+    let store = session.store.clone();
+    let shrinking = tokio::task::spawn_blocking(move || store.keep_within(limit));
+    let shrunk = session.stoppable(async { Ok(shrinking.await) }).await;
+    if let Ok(Ok(Ok(Some(Shrunk { was, limit, removed })))) = shrunk {
+        let text = format!(
+            "the store took {}, its limit is {}: {} of what wasn't used for longest were removed",
+            size(was),
+            size(limit),
+            size(removed.bytes)
+        );
+        session.reporter.send(Event::Note(text));
+    }
 }
 
 async fn build(
@@ -108,6 +132,7 @@ impl Job<'_> {
             agents: request.agents.clone(),
             reporter: session.reporter.clone(),
             cancel: session.cancel.clone(),
+            about: about(&request.source, read),
             options: options(request, plan, wanted, env),
             on_layer: Box::new(move |layer| on_layer.layer(layer)),
             caches,
@@ -185,7 +210,7 @@ fn build_args(request: &BuildRequest) -> BuildArgs {
 }
 
 /// What runs the plan's processes.
-fn place(plan: &BuildPlan, session: &Session, wanted: Isolation, env: &Env) -> Result<Place, Problem> {
+fn place(plan: &BuildPlan, session: &Session, wanted: Isolation, env: &Env) -> Result<isolation::Place, Problem> {
     let first = plan.vertices.iter().find(|v| matches!(v.op, Op::Exec(_)));
     isolation::place(session, wanted, first.is_some(), env).map_err(|problem| match first {
         Some(vertex) => problem.at(vertex.span),
@@ -213,6 +238,20 @@ fn contexts(
         }
     }
     Ok(contexts)
+}
+
+/// What is built, as the build's account names it.
+fn about(source: &SourceRequest, read: &DockerfileText) -> About {
+    let (context, stays) = match &source.place {
+        Place::Path => (source.context.display().to_string(), true),
+        Place::Git(url) => (shown(&url.remote), false),
+        Place::Http(url) => (shown(url), false),
+        Place::Stdin => ("-".to_owned(), false),
+    };
+    let name = read.text.name.clone();
+    let path = read.path.as_ref().filter(|_| stays).map_or_else(|| name.clone(), |p| p.display().to_string());
+    let text = Key::of(read.text.text.as_bytes());
+    About { dockerfile: name, context, target: source.target.clone(), path, text }
 }
 
 fn options(request: &BuildRequest, plan: &BuildPlan, wanted: &Outputs, env: &Env) -> Options {

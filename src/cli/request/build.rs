@@ -12,6 +12,7 @@ use crate::oci::{Platform, Reference};
 use crate::plan::Entitlements;
 use crate::report::{Kind, Problem};
 use crate::solve::cache::Mode;
+use crate::store::Limit;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -103,6 +104,8 @@ pub struct BuildRequest {
     pub compression: Compression,
     /// What to do with the Dockerfile.
     pub call: Call,
+    /// What the store may take.
+    pub store_limit: Limit,
 }
 
 /// What to do with a Dockerfile.
@@ -161,6 +164,7 @@ pub(super) fn build(b: args::Build, env: &Env) -> Result<BuildRequest, Problem> 
         jobs: jobs(b.jobs, env)?,
         compression: compression(&b.compression)?,
         call: call(b.check, b.call.as_deref())?,
+        store_limit: store_limit(b.store_limit.as_deref(), env)?,
     })
 }
 
@@ -272,6 +276,19 @@ fn jobs(given: Option<usize>, env: &Env) -> Result<usize, Problem> {
 
 fn compression(text: &str) -> Result<Compression, Problem> {
     text.parse().map_err(|e: CompressionError| Problem::new(Kind::Usage, format!("--compression {e}")))
+}
+
+/// `--store-limit`, else the variable.
+fn store_limit(flag: Option<&str>, env: &Env) -> Result<Limit, Problem> {
+    let (from, text) = match (flag, env.set_var("KILN_STORE_LIMIT")) {
+        (Some(flag), _) => ("--store-limit", flag),
+        (None, Some(variable)) => ("$KILN_STORE_LIMIT", variable),
+        (None, None) => return Ok(Limit::Disk),
+    };
+    match text {
+        "none" => Ok(Limit::None),
+        text => values::bytes(text).map(Limit::Bytes).map_err(|why| wrong(from, text, &format!("{why}, or none"))),
+    }
 }
 
 /// `METHOD[,format=text|json][,ignorestatus=BOOL]`.
