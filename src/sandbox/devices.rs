@@ -88,7 +88,8 @@ pub(super) fn mount(builder: &mut Builder, spec: &Spec, devices: Vec<(&'static C
 /// Terminals, shared memory and message queues; gives the first.
 fn special(builder: &mut Builder, spec: &Spec, dir: Slot) -> Result<Slot, Error> {
     let quiet = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    let options = [("newinstance", None), ("ptmxmode", Some("0666")), ("mode", Some("0620")), ("gid", Some("5"))];
+    let gid = builder.terminals().to_string();
+    let options = [("newinstance", None), ("ptmxmode", Some("0666")), ("mode", Some("0620")), ("gid", Some(&*gid))];
     let pts = builder.file_system(c"devpts", &options, quiet)?;
     let size = spec.limits.shm_size.unwrap_or(SHM).to_string();
     let quiet = quiet | MountAttrFlags::MOUNT_ATTR_NODEV;

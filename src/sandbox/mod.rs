@@ -12,6 +12,7 @@
 //! | `program` | a spec to the steps of a child |
 //! | `command` | its program and arguments |
 //! | `overlay` | short paths for overlayfs |
+//! | `recorded` | a user namespace with a single number |
 //! | `devices` | `/dev` |
 //! | `kernel` | `/proc`, `/sys`, control groups, and what of them is hidden |
 //! | [`network_files`] | hosts and resolv.conf |
@@ -33,6 +34,7 @@ mod output;
 mod overlay;
 pub mod probe;
 mod program;
+mod recorded;
 pub mod root;
 pub mod seccomp;
 pub mod spec;

@@ -5,11 +5,12 @@ use super::cgroup::Shown;
 use super::error::Part;
 use super::overlay::{self, Way};
 use super::spec::clean;
-use super::{Error, Mount, MountKind, Spec, Stdio, User, command, devices, kernel, network_files};
+use super::{Error, Mount, MountKind, Spec, Stdio, User, command, devices, kernel, network_files, recorded};
 use crate::sys::RootMount;
 use crate::sys::child::step::{FileSystem, Identity, Stdio as Streams, Stream, Target, TargetKind};
 use crate::sys::child::{Program, Slot, Step};
 use rustix::mount::MountAttrFlags;
+use rustix::process::Resource;
 use rustix::thread::CapabilitySet;
 use std::ffi::{CStr, CString, OsStr};
 use std::ops::Range;
@@ -29,6 +30,8 @@ pub(super) struct Place<'a> {
     pub(super) permitted: CapabilitySet,
     /// The filter for a process that isn't `insecure`.
     pub(super) filter: &'a [libc::sock_filter],
+    /// The filter that tells of what a single number can't have, where there is but one.
+    pub(super) recorded: Option<&'a [libc::sock_filter]>,
     /// `cgroup.procs` of the group to join, if there is one; of several under version 1.
     pub(super) join: Vec<(OwnedFd, CString)>,
 }
@@ -40,6 +43,8 @@ pub(super) struct Prepared {
     pub(super) parts: Vec<(Range<usize>, Part)>,
     /// The caller's side of the terminal.
     pub(super) terminal: Option<Slot>,
+    /// The listener of [`Place::recorded`].
+    pub(super) listener: Option<Slot>,
     /// The programs that the command's name may mean, in the order they are tried.
     pub(super) candidates: Vec<CString>,
 }
@@ -65,7 +70,7 @@ pub(super) const CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
 /// # Errors
 /// What the kernel would not take: a path with a zero byte, an unknown limit, no command.
 pub(super) fn prepare(spec: &Spec, place: Place<'_>, streams: [Stream; 3]) -> Result<Prepared, Error> {
-    let mut builder = Builder::new(spec, place.way)?;
+    let mut builder = Builder::new(spec, place.way, place.recorded.is_some())?;
     builder.namespaces(spec, place.join)?;
     let root = builder.root(&spec.root)?;
     let devices = devices::prepare(&mut builder, spec)?;
@@ -92,13 +97,15 @@ pub(super) fn prepare(spec: &Spec, place: Place<'_>, streams: [Stream; 3]) -> Re
         None => streams,
     };
     let streams = Streams { streams, terminal: terminal.is_some() };
+    builder.working_directory(spec)?;
+    let listener = place.recorded.map(|filter| builder.recorded(filter));
     builder.process(spec, streams)?;
     builder.rights(spec, place.permitted, place.filter);
     let exec = command::exec(spec)?;
     let candidates = exec.candidates.clone();
     builder.push(Step::Exec(exec));
     let Builder { program, parts, .. } = builder;
-    Ok(Prepared { program, parts, terminal: terminal.map(|(main, _)| main), candidates })
+    Ok(Prepared { program, parts, terminal: terminal.map(|(main, _)| main), listener, candidates })
 }
 
 /// The files that every sandbox has in `/etc`.
@@ -133,23 +140,35 @@ pub(super) struct Builder {
     held: Option<(Slot, usize)>,
     /// What no mount that the process can write to has: devices that can be opened, unless it may do anything.
     guard: MountAttrFlags,
+    /// Whether there is a single number, for all users and groups.
+    single: bool,
     parts: Vec<(Range<usize>, Part)>,
 }
 
 impl Builder {
-    fn new(spec: &Spec, way: Way) -> Result<Self, Error> {
+    fn new(spec: &Spec, way: Way, single: bool) -> Result<Self, Error> {
         let scratch = match &spec.root {
             RootMount::Overlay { work, .. } => work,
             RootMount::Dir(dir) => dir,
         };
         let scratch = c_string(scratch)?;
         let guard = if spec.insecure { MountAttrFlags::empty() } else { MountAttrFlags::MOUNT_ATTR_NODEV };
-        Ok(Self { program: Program::default(), way, scratch, held: None, guard, parts: Vec::new() })
+        Ok(Self { program: Program::default(), way, scratch, held: None, guard, single, parts: Vec::new() })
     }
 
     /// Whether devices can't be made, nor file systems that belong to the host's namespaces.
     pub(super) fn is_in_user_namespace(&self) -> bool {
         self.way.user_attributes
+    }
+
+    /// The group of terminals: `tty`, where there are groups.
+    pub(super) fn terminals(&self) -> u32 {
+        self.given(5)
+    }
+
+    /// A number of the spec's, as files can be given it.
+    fn given(&self, id: u32) -> u32 {
+        if self.single { 0 } else { id }
     }
 
     /// Adds steps that belong to a part of the spec.
@@ -213,6 +232,7 @@ impl Builder {
         flags: MountAttrFlags,
     ) -> Result<Slot, Error> {
         let (dir, name) = self.held()?;
+        let (uid, gid) = (self.given(uid), self.given(gid));
         self.push(Step::File { dir, name: name.clone(), content, mode, uid, gid });
         Ok(self.shown(dir, name, flags))
     }
@@ -363,7 +383,7 @@ impl Builder {
     /// A terminal of the sandbox's own; its two sides. `/dev/console` is the second.
     fn terminal(&mut self, spec: &Spec, dev: &devices::Mounted) -> Result<(Slot, Slot), Error> {
         let (main, user) = (self.program.slot(), self.program.slot());
-        self.push(Step::OpenTerminal { pts: dev.pts, main, user, uid: spec.user.uid });
+        self.push(Step::OpenTerminal { pts: dev.pts, main, user, uid: self.given(spec.user.uid) });
         let console = self.program.slot();
         // The first terminal of a new devpts has the number 0.
         self.push(Step::CloneInside { root: dev.pts, path: c"0".to_owned(), out: console });
@@ -371,18 +391,34 @@ impl Builder {
         Ok((main, user))
     }
 
-    /// What the process starts with: its folder, its streams, its limits.
-    fn process(&mut self, spec: &Spec, streams: Streams) -> Result<(), Error> {
+    fn working_directory(&mut self, spec: &Spec) -> Result<(), Error> {
         let cwd = clean(&spec.cwd, "working directory")?;
-        let (path, uid, gid) = (c_string(&cwd)?, spec.user.uid, spec.user.gid);
+        let (path, uid, gid) = (c_string(&cwd)?, self.given(spec.user.uid), self.given(spec.user.gid));
         self.part(Part::WorkingDirectory(cwd), |b| {
             b.push(Step::WorkIn { path, uid, gid });
             Ok(())
-        })?;
+        })
+    }
+
+    /// Has calls told from here on, and marks the process for whoever answers them.
+    fn recorded(&mut self, filter: &[libc::sock_filter]) -> Slot {
+        let out = self.program.slot();
+        self.push(Step::Notify { filter: filter.to_vec(), out });
+        let (soft, hard) = (Some(recorded::FIRST), None);
+        self.push(Step::Limit { resource: Resource::Locks, name: c"locks".to_owned(), soft, hard });
+        out
+    }
+
+    /// What the process starts with: its streams and its limits.
+    fn process(&mut self, spec: &Spec, streams: Streams) -> Result<(), Error> {
         self.push(Step::Stdio(streams));
         for (name, soft, hard) in &spec.limits.ulimits {
             let finite = |n: u64| (n != u64::MAX).then_some(n);
             let resource = command::resource(name)?;
+            // No kernel limits it, and the mark stands there.
+            if resource == Resource::Locks && self.single {
+                continue;
+            }
             let step = Step::Limit { resource, name: c_string(name)?, soft: finite(*soft), hard: finite(*hard) };
             self.part(Part::Limit(format!("{name}={soft}:{hard}")), |b| {
                 b.push(step);
@@ -406,7 +442,7 @@ impl Builder {
             groups: groups.iter().map(|g| rustix::fs::Gid::from_raw(*g)).collect(),
             capabilities: wanted & permitted,
             ambient: spec.insecure,
-            keeps_ids: false,
+            keeps_ids: self.single,
         }));
         // A change of user has undone the first.
         self.push(Step::DieWithMaker);

@@ -13,9 +13,11 @@ use super::error::Part;
 use super::output::Pipes;
 use super::overlay::{Calls, Way};
 use super::program::{self, CAPABILITIES, Place, Prepared};
+use super::recorded::{Calls, Recorder};
 use super::{Error, Executor, Exit, Network, Spec, Stdio, Stream, seccomp, terminal};
 use crate::sys::child::step::Stream as Source;
 use crate::sys::child::{Child, Ended, Failure, Namespaces};
+use crate::sys::notify::Listener;
 use crate::sys::{Cancel, Said, userns};
 use libc::sock_filter;
 use rustix::fs::{CWD, Mode, OFlags};
@@ -33,6 +35,8 @@ pub struct RootExecutor {
     hierarchies: Vec<Hierarchy>,
     permitted: CapabilitySet,
     filter: Vec<sock_filter>,
+    /// Where there is a single number for all users: what of them is recorded instead.
+    recorded: Option<Calls>,
     groups: AtomicU64,
 }
 
@@ -51,6 +55,7 @@ impl RootExecutor {
             hierarchies,
             permitted,
             filter: seccomp::filter(CAPABILITIES & permitted),
+            recorded: userns::is_single()?.then(Calls::new),
             groups: AtomicU64::new(0),
         })
     }
@@ -61,6 +66,30 @@ impl RootExecutor {
         }
         let number = self.groups.fetch_add(1, Ordering::Relaxed);
         Group::new(&self.hierarchies, &spec.limits, number).map(Some)
+    }
+
+    /// Does something while the calls of a process are answered, if any are to be.
+    fn recording(
+        &self,
+        spec: &Spec,
+        listener: Option<OwnedFd>,
+        follow: impl FnOnce() -> Result<Ended, Error>,
+    ) -> Result<Ended, Error> {
+        let (Some(calls), Some(listener)) = (&self.recorded, listener) else { return follow() };
+        let (listener, recorder) = (Listener::new(listener)?, Recorder::new(calls, spec)?);
+        let stop = Cancel::new()?;
+        std::thread::scope(|scope| {
+            let answering = scope.spawn(|| recorder.serve(listener, &stop));
+            let ended = follow();
+            // It ends by itself with the process; where that couldn't be followed, it lives still.
+            if ended.is_err() {
+                stop.cancel();
+            }
+            match answering.join() {
+                Ok(done) => ended.and_then(|ended| done.map(|()| ended)),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        })
     }
 }
 
@@ -77,16 +106,19 @@ impl Executor for RootExecutor {
             cgroups: cgroup::shown(&self.hierarchies, group.as_ref()),
             permitted: self.permitted,
             filter: &self.filter,
+            recorded: self.recorded.as_ref().map(Calls::filter),
             join: group.as_ref().map(Group::procs).transpose()?.unwrap_or_default(),
         };
-        let Prepared { program, parts, terminal, candidates } = program::prepare(spec, place, streams)?;
+        let Prepared { program, parts, terminal, listener, candidates } = program::prepare(spec, place, streams)?;
         let namespaces = Namespaces { network: spec.network == Network::None };
         let mut child = program.spawn(namespaces).map_err(|f| explained(f, spec, &parts, &candidates))?;
         let control = Control { cancel, signals: spec.signals.as_ref() };
-        let ended = match terminal.and_then(|slot| child.take(slot)) {
+        let terminal = terminal.and_then(|slot| child.take(slot));
+        let listener = listener.and_then(|slot| child.take(slot));
+        let ended = self.recording(spec, listener, || match terminal {
             Some(main) => terminal::connect(&main, &mut child, control),
             None => pipes.follow(&mut child, output, control),
-        };
+        });
         finish(child, ended, group)
     }
 }

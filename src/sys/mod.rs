@@ -8,6 +8,7 @@
 //! | [`file`] | confined opening, nodes, owners, times, copying, locks |
 //! | [`xattr`] | extended attributes, never following a link |
 //! | [`userns`] | a user namespace that an ordinary user is root in |
+//! | [`recorded`] | what files are meant to be, where they can't be made so |
 //! | [`notify`] | calls of other processes, answered here |
 //! | [`child`] | a process in new namespaces, prepared as data and made by `clone` |
 //!
@@ -20,6 +21,7 @@ pub mod child;
 mod error;
 pub mod file;
 pub mod notify;
+pub mod recorded;
 mod root;
 mod signals;
 pub mod userns;

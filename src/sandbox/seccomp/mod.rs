@@ -42,6 +42,13 @@ fn filter_for(architectures: &[Architecture], capabilities: CapabilitySet) -> Ve
     bpf::filter(&numbered, bpf::REFUSED)
 }
 
+/// The number of a call on the machine's own architecture, which may not have it.
+pub fn number(name: &str) -> Option<libc::c_long> {
+    let own = if cfg!(target_arch = "aarch64") { AARCH64 } else { X86_64 };
+    let line = NUMBERS.lines().find(|line| line.split(' ').next() == Some(name))?;
+    line.split(' ').nth(own.column + 1)?.parse().ok()
+}
+
 /// When a filter's listener is told of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum When {
@@ -167,9 +174,7 @@ mod tests {
         let filter = notifier(&[("chown", When::Always), ("fchownat", When::Always), ("openat", When::With(2, 0o100))]);
         let own = if cfg!(target_arch = "aarch64") { AARCH64 } else { X86_64 };
         let answer = |name, value| {
-            let line = NUMBERS.lines().find(|l| l.split(' ').next() == Some(name)).unwrap();
-            let number = line.split(' ').nth(own.column + 1).unwrap().parse().unwrap();
-            bpf::answer(&filter, own.audit, number, value)
+            bpf::answer(&filter, own.audit, number(name).unwrap() as u32, value)
         };
         assert_eq!(answer("fchownat", 0), libc::SECCOMP_RET_USER_NOTIF);
         assert_eq!(answer("read", 0), ALLOW);
