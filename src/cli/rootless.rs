@@ -4,7 +4,7 @@
 use super::env::Env;
 use super::request::{Command, Isolation, Method, Request};
 use crate::sandbox::{self, Level};
-use crate::sys::userns::{self, Refused};
+use crate::sys::userns::{self, Map, Refused};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -14,8 +14,10 @@ pub enum Rootless {
     /// It is where it was: nothing asked for one.
     #[default]
     Untried,
-    /// It is root of one.
+    /// It is root of one with ranges of numbers.
     Entered,
+    /// It is root of one with its own number alone, for this reason.
+    Single(String),
     /// It would be, but for this.
     Refused(String),
 }
@@ -37,9 +39,22 @@ pub fn enter(env: &Env) -> Rootless {
     if env.uid == 0 {
         return Rootless::Untried;
     }
-    match try_to_enter(env) {
-        Ok(()) => Rootless::Entered,
-        Err(why) => Rootless::Refused(why),
+    let no_ranges = match enter_with_ranges(env) {
+        Ok(()) => return Rootless::Entered,
+        Err(why) => why,
+    };
+    let own = Map::Own { uid: env.uid, gid: rustix::process::getegid().as_raw() };
+    match userns::enter(own) {
+        Ok(()) => Rootless::Single(no_ranges),
+        Err(refused) => Rootless::Refused(why(&refused)),
+    }
+}
+
+/// How the level `rootless` works, where there is more to say than that it does.
+pub fn remark(rootless: &Rootless) -> Option<String> {
+    match rootless {
+        Rootless::Single(why) => Some(format!("with a single number, owners and devices being recorded: {why}")),
+        _ => None,
     }
 }
 
@@ -48,7 +63,7 @@ pub fn levels(store: &Path, env: &Env, rootless: &Rootless) -> Vec<Level> {
     let found = sandbox::probe(store);
     let named = |name, why_not: Option<String>| Level { name, works: why_not.is_none(), why_not };
     match rootless {
-        Rootless::Entered => {
+        Rootless::Entered | Rootless::Single(_) => {
             vec![named("root", Some(NOT_ROOT.into())), named("rootless", found.why_not)]
         }
         Rootless::Refused(why) => vec![found, named("rootless", Some(why.clone()))],
@@ -61,7 +76,7 @@ const NOT_ROOT: &str = "it needs root";
 /// Why root doesn't get the level.
 pub const FOR_USERS: &str = "it is for ordinary users; root has the level root";
 
-fn try_to_enter(env: &Env) -> Result<(), String> {
+fn enter_with_ranges(env: &Env) -> Result<(), String> {
     let gid = rustix::process::getegid().as_raw();
     let read = |path| std::fs::read_to_string(path).unwrap_or_default();
     let number = env.uid.to_string();
@@ -74,7 +89,8 @@ fn try_to_enter(env: &Env) -> Result<(), String> {
     };
     let (uids, gids) = (ranges("/etc/subuid", env.uid)?, ranges("/etc/subgid", gid)?);
     let (newuidmap, newgidmap) = (mapper("newuidmap", env)?, mapper("newgidmap", env)?);
-    userns::enter([&newuidmap, &newgidmap], &uids, &gids).map_err(|refused| why(&refused))
+    let map = Map::Ranges { programs: [&newuidmap, &newgidmap], uids: &uids, gids: &gids };
+    userns::enter(map).map_err(|refused| why(&refused))
 }
 
 fn user_name(passwd: &str, number: &str) -> Option<String> {

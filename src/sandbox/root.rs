@@ -13,7 +13,7 @@ use super::error::Part;
 use super::output::Pipes;
 use super::overlay::{Calls, Way};
 use super::program::{self, CAPABILITIES, Place, Prepared};
-use super::recorded::{Calls, Recorder};
+use super::recorded::{Recorder, Told};
 use super::{Error, Executor, Exit, Network, Spec, Stdio, Stream, seccomp, terminal};
 use crate::sys::child::step::Stream as Source;
 use crate::sys::child::{Child, Ended, Failure, Namespaces};
@@ -36,7 +36,7 @@ pub struct RootExecutor {
     permitted: CapabilitySet,
     filter: Vec<sock_filter>,
     /// Where there is a single number for all users: what of them is recorded instead.
-    recorded: Option<Calls>,
+    recorded: Option<Told>,
     groups: AtomicU64,
 }
 
@@ -55,7 +55,7 @@ impl RootExecutor {
             hierarchies,
             permitted,
             filter: seccomp::filter(CAPABILITIES & permitted),
-            recorded: userns::is_single()?.then(Calls::new),
+            recorded: userns::is_single()?.then(Told::new),
             groups: AtomicU64::new(0),
         })
     }
@@ -75,8 +75,8 @@ impl RootExecutor {
         listener: Option<OwnedFd>,
         follow: impl FnOnce() -> Result<Ended, Error>,
     ) -> Result<Ended, Error> {
-        let (Some(calls), Some(listener)) = (&self.recorded, listener) else { return follow() };
-        let (listener, recorder) = (Listener::new(listener)?, Recorder::new(calls, spec)?);
+        let (Some(told), Some(listener)) = (&self.recorded, listener) else { return follow() };
+        let (listener, recorder) = (Listener::new(listener)?, Recorder::new(told, spec)?);
         let stop = Cancel::new()?;
         std::thread::scope(|scope| {
             let answering = scope.spawn(|| recorder.serve(listener, &stop));
@@ -106,7 +106,7 @@ impl Executor for RootExecutor {
             cgroups: cgroup::shown(&self.hierarchies, group.as_ref()),
             permitted: self.permitted,
             filter: &self.filter,
-            recorded: self.recorded.as_ref().map(Calls::filter),
+            recorded: self.recorded.as_ref().map(Told::filter),
             join: group.as_ref().map(Group::procs).transpose()?.unwrap_or_default(),
         };
         let Prepared { program, parts, terminal, listener, candidates } = program::prepare(spec, place, streams)?;
