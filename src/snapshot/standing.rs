@@ -58,9 +58,7 @@ impl Standing {
     pub fn fill(place: &Path, layers: &[PathBuf], threads: NonZeroUsize) -> Result<Self, Error> {
         std::fs::create_dir(place).map_err(|e| Error::host("mkdir", place, e))?;
         let mut standing = Self { place: place.into(), layers: LayerId::all(layers)?, index: Index::default(), threads };
-        let mut writer = FolderWriter::plain(place)?;
-        Copy { from: &view(layers)?, to: &mut writer, names: HashMap::new() }.tree()?;
-        writer.finish()?;
+        copy(layers, place)?;
         let root = at::open_root(place)?;
         standing.index = Index::of(root.as_fd(), &HashSet::new(), threads)?;
         Ok(standing)
@@ -87,7 +85,7 @@ impl Standing {
         let mut touched = HashSet::new();
         for layer in layers.iter().take(missing).rev() {
             let layer = StackTree::open(&[files(layer)])?;
-            let mut writer = FolderWriter::plain(&self.place)?;
+            let mut writer = FolderWriter::plain(&self.place, Timestamp::default())?;
             let copy = Copy { from: &layer, to: &mut writer, names: HashMap::new() };
             touched.extend(copy.layer()?);
             writer.finish()?;
@@ -156,6 +154,13 @@ impl Drop for Standing {
     }
 }
 
+/// Puts the files of layers (topmost first) into an empty folder.
+pub(super) fn copy(layers: &[PathBuf], folder: &Path) -> Result<(), Error> {
+    let mut writer = FolderWriter::plain(folder, Timestamp::default())?;
+    Copy { from: &view(layers)?, to: &mut writer, names: HashMap::new() }.tree()?;
+    writer.finish()
+}
+
 /// The root directory's own mode, owner and attributes.
 fn write_root(tree: &StackTree, writer: &mut FolderWriter) -> Result<(), Error> {
     let path = EntryPath::root();
@@ -201,7 +206,7 @@ impl Copy<'_> {
         }
         let mut todo = vec![root];
         while let Some(dir) = todo.pop() {
-            if self.from.hides(&dir)? {
+            if self.from.hides(0, &dir)? {
                 self.to.empty(&dir)?;
             }
             for (name, meta) in self.from.all_in(&dir)? {
