@@ -55,6 +55,11 @@ impl NewLayer {
         FolderWriter::new(&self.files(), view(&self.parents)?, made)
     }
 
+    /// The folder that it is in.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// The layer's files.
     pub fn files(&self) -> PathBuf {
         files(&self.folder)

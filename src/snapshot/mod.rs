@@ -16,19 +16,24 @@
 //! |---|---|
 //! | [`NewLayer`] | a layer that is being made, [`view`] and [`diff`] of those that are there |
 //! | [`Snapshotter`] | what a process gets of them: [`Overlay`] |
+//! | [`Standing`] | the files of all layers in one folder, where nothing can be mounted; [`Roots`] are those of a build |
+//! | `index` | what stands in a folder, to find what changed |
 //! | [`Tree`] | a file tree to read, confined: [`FolderTree`], [`StackTree`], [`EmptyTree`] |
 //! | [`FolderWriter`] | entries of a layer to a folder |
 //! | [`users`] | names and numbers of users, by an image's own files |
 
 mod at;
+mod content;
 mod diff;
 mod error;
 mod flatten;
 mod folder;
+mod index;
 mod layer;
 mod notes;
 mod overlay;
 mod stack;
+mod standing;
 mod tee;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -46,6 +51,7 @@ pub use folder::{FolderTree, Ignore, Verdict, walked};
 pub use layer::{NewLayer, diff, files, view};
 pub use overlay::Overlay;
 pub use stack::StackTree;
+pub use standing::{Roots, Standing};
 pub use tee::Tee;
 pub use tree::{EmptyTree, Fingerprint, Found, Tree, bare_entry, entry, fingerprint, follow, xattrs_of};
 pub use write::FolderWriter;

@@ -34,6 +34,11 @@ impl StackTree {
         Ok(Self { layers, notes, merged: Mutex::default() })
     }
 
+    /// A folder that is no layer: what stands in it is all there is.
+    pub(super) fn plain(folder: &Path) -> Result<Self, Error> {
+        Ok(Self { layers: vec![at::open_root(folder)?], notes: vec![Notes::default()], merged: Mutex::default() })
+    }
+
     /// Whether there is no layer at all.
     pub fn is_empty(&self) -> bool {
         self.layers.is_empty()
@@ -119,12 +124,10 @@ impl StackTree {
     }
 }
 
-impl Tree for StackTree {
-    fn stat(&self, path: &EntryPath) -> Result<Option<Meta>, Error> {
-        Ok(self.find(path)?.map(|(_, meta)| meta))
-    }
-
-    fn read_dir(&self, path: &EntryPath) -> Result<Vec<(Vec<u8>, Meta)>, Error> {
+/// What a layer says of the layers below it; for a view of one layer.
+impl StackTree {
+    /// Like [`read_dir`](Tree::read_dir), with its whiteouts.
+    pub(super) fn all_in(&self, path: &EntryPath) -> Result<Vec<(Vec<u8>, Meta)>, Error> {
         let fail = |call| move |e| Error::inside(call, path, e);
         let mut entries = BTreeMap::new();
         for index in self.merged(path)?.iter().copied() {
@@ -138,7 +141,25 @@ impl Tree for StackTree {
                 }
             }
         }
-        Ok(entries.into_iter().filter(|(_, meta)| !meta.is_whiteout()).collect())
+        Ok(entries.into_iter().collect())
+    }
+
+    /// Whether the directory at `path` hides what lower layers have in it.
+    pub(super) fn hides(&self, path: &EntryPath) -> Result<bool, Error> {
+        let dir = self.fd(0, path, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        at::is_opaque(dir.as_fd()).map_err(|e| Error::inside("fgetxattr", path, e))
+    }
+}
+
+impl Tree for StackTree {
+    fn stat(&self, path: &EntryPath) -> Result<Option<Meta>, Error> {
+        Ok(self.find(path)?.map(|(_, meta)| meta))
+    }
+
+    fn read_dir(&self, path: &EntryPath) -> Result<Vec<(Vec<u8>, Meta)>, Error> {
+        let mut entries = self.all_in(path)?;
+        entries.retain(|(_, meta)| !meta.is_whiteout());
+        Ok(entries)
     }
 
     fn read_link(&self, path: &EntryPath) -> Result<Vec<u8>, Error> {

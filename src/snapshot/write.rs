@@ -1,17 +1,17 @@
 //! Entries of a layer to a folder in overlayfs's form, on top of lower layers.
 
 use super::at::{self, Kind, Meta};
+use super::content::{copy_exactly, copy_file};
 use super::notes::{Notes, can_be_set, open_mode};
 use super::tree::{MOST_LINKS, entry, missing, steps};
 use super::{Error, StackTree, Tree};
 use crate::layer::{self, Device, Entry, EntryKind, EntryPath, EntrySink, Timestamp};
-use crate::sys;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Timestamps};
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -64,6 +64,44 @@ impl FolderWriter {
             writer.notes = Some((folder.to_owned(), writer.notes_of_root()?));
         }
         Ok(writer)
+    }
+
+    /// Writes into a folder that isn't to lie upon anything: whatever is gone is removed from it.
+    pub(super) fn plain(folder: &Path) -> Result<Self, Error> {
+        let root = Step { path: EntryPath::root(), fd: at::open_root(folder)?, lower: false };
+        let (lower, made) = (StackTree::open::<&Path>(&[])?, Timestamp::default());
+        Ok(Self { lower, notes: None, way: vec![root], times: HashMap::new(), made })
+    }
+
+    /// Gives the root directory what an entry says of it.
+    pub(super) fn set_root(&mut self, entry: &Entry) -> Result<(), Error> {
+        self.way.truncate(1);
+        let root = self.here()?.fd.try_clone().map_err(|e| Error::inside("dup", &entry.path, e))?;
+        self.set_meta(root.as_fd(), &entry.path, entry)
+    }
+
+    /// Makes a socket that nobody listens at, which only a folder that is never packed has.
+    pub(super) fn add_socket(&mut self, entry: &Entry) -> Result<(), Error> {
+        let name = self.go_to(&entry.path)?;
+        self.clear(&name, false)?;
+        self.mknod(&name, &entry.path, FileType::Socket, Device::default())?;
+        self.set_meta_at(&name, entry)
+    }
+
+    /// Removes whatever is at `path` from the folder.
+    pub(super) fn delete(&mut self, path: &EntryPath) -> Result<(), Error> {
+        let name = self.go_to(path)?;
+        self.clear(&name, false).map(drop)
+    }
+
+    /// Removes whatever is in the directory at `path` from the folder.
+    pub(super) fn empty(&mut self, path: &EntryPath) -> Result<(), Error> {
+        self.descend(path)?;
+        let fd = self.here()?.fd.as_fd();
+        for name in at::names(fd).map_err(|e| Error::inside("getdents", path, e))? {
+            at::remove(fd, &name).map_err(|e| Error::inside("unlink", path, e))?;
+        }
+        Ok(())
     }
 
     /// Notes that say of the root that it is like the one below.
@@ -437,35 +475,4 @@ fn owner(entry: &Entry) -> (Option<Uid>, Option<Gid>) {
 fn both(time: Timestamp) -> Timestamps {
     let time = rustix::fs::Timespec { tv_sec: time.secs, tv_nsec: i64::from(time.nanos) };
     Timestamps { last_access: time, last_modification: time }
-}
-
-/// Copies exactly as many bytes as the entry promised.
-fn copy_exactly(from: &mut dyn Read, to: &mut impl Write, size: u64, path: &EntryPath) -> Result<(), Error> {
-    let changed = |found| Error::Layer(layer::Error::Changed { path: path.clone(), expected: size, found });
-    let copied = io::copy(&mut from.take(size), to).map_err(|e| Error::inside("write", path, e))?;
-    if copied < size {
-        return Err(changed("fewer"));
-    }
-    match from.read(&mut [0]) {
-        Ok(0) => Ok(()),
-        Ok(_) => Err(changed("more")),
-        Err(e) => Err(Error::inside("read", path, e)),
-    }
-}
-
-/// Files below this size are quicker read and written than asked about what the file system could share.
-const WORTH_SHARING: u64 = 1 << 20;
-
-/// Copies exactly as many bytes as the entry promised, without them passing through here where that is possible.
-fn copy_file(mut from: &File, mut to: &File, size: u64, path: &EntryPath) -> Result<(), Error> {
-    if size < WORTH_SHARING {
-        return copy_exactly(&mut from, &mut to, size, path);
-    }
-    let copied = sys::file::copy(from, to).map_err(|e| Error::inside("write", path, e.errno))?;
-    let found = if copied < size { "fewer" } else { "more" };
-    if copied == size {
-        Ok(())
-    } else {
-        Err(layer::Error::Changed { path: path.clone(), expected: size, found }.into())
-    }
 }

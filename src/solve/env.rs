@@ -6,14 +6,13 @@ use crate::layer::{Compression, Timestamp};
 use crate::report::Reporter;
 use crate::sandbox::Executor;
 use crate::snapshot::Snapshotter;
-use crate::source::{LocalTree, Puller, Remotes};
+use crate::source::{LocalTree, Puller, Remotes, stopped};
 use crate::store::{Key, Store};
 use crate::sys::Cancel;
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// What a build has at hand.
 pub struct Env {
@@ -48,14 +47,9 @@ pub struct Env {
 impl Env {
     /// Asks the caches, unless the build is stopped before they answer.
     pub async fn ask(&self, keys: &[Key], found: &mut Found) {
-        let stopped = async {
-            while !self.cancel.is_cancelled() {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
         tokio::select! {
             () = self.caches.ask(keys, found, &self.reporter) => {}
-            () = stopped => {}
+            () = stopped(&self.cancel) => {}
         }
     }
 }

@@ -12,12 +12,14 @@ pub mod file;
 mod found;
 #[cfg(test)]
 mod found_tests;
+mod inputs;
 pub mod key;
 #[cfg(test)]
 mod key_tests;
 pub mod lookup;
 #[cfg(test)]
 mod lookup_tests;
+mod making;
 mod output;
 mod pack;
 mod problem;

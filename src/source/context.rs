@@ -5,7 +5,7 @@
 //! that leads out ([`Fetched::file`]).
 
 use super::error::{At as _, Error, Result};
-use super::{Remotes, http, layers};
+use super::{Remotes, http, stopped};
 use crate::layer::{self, Decoder, EntryKind, EntrySink as _, Format, TarReader, Timestamp};
 use crate::plan::{GitKey, GitUrl, HttpKey};
 use crate::registry::shown;
@@ -81,7 +81,7 @@ impl Remotes {
         let key = HttpKey { url: url.to_owned(), checksum: None };
         let found = tokio::select! {
             found = http::resolve(&self.store, &self.client, &key) => found?,
-            () = layers::cancelled(&self.cancel) => return Err(Error::Cancelled),
+            () = stopped(&self.cancel) => return Err(Error::Cancelled),
         };
         let gone = || Error::Http { url: shown(url), why: "it has been pruned from the store meanwhile".into() };
         let blob = self.store.blob(&found.content, None)?.ok_or_else(gone)?;
