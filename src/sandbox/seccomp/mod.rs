@@ -5,10 +5,12 @@
 //! | `profile` | which calls, under which conditions |
 //! | `numbers.txt` | their numbers, by architecture |
 //! | `bpf` | decisions to a filter |
+//! | [`oci`] | decisions to the form that an OCI runtime takes |
 //!
 //! 32-bit programs (i386 on x86_64, arm on aarch64) run under the same profile; x32 ones don't run.
 
 mod bpf;
+pub mod oci;
 mod profile;
 
 use bpf::Decision;
