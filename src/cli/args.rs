@@ -121,9 +121,12 @@ pub struct Process {
     /// How many cores, as in 1.5.
     #[arg(long, value_name = "N")]
     pub cpus: Option<String>,
-    /// How processes are isolated: auto, root or rootless.
+    /// How processes are isolated: auto, root, rootless, chroot or oci.
     #[arg(long, value_name = "LEVEL", default_value = "auto")]
     pub isolation: String,
+    /// The runtime of the level oci: crun or runc, by name or path; the first of them in $PATH without it.
+    #[arg(long, value_name = "PROGRAM", env = "KILN_OCI_RUNTIME")]
+    pub oci_runtime: Option<String>,
 }
 
 /// `kiln build`.

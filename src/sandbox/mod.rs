@@ -9,7 +9,11 @@
 //! | [`spec`] | what is to run |
 //! | [`Executor`] | who runs it; the contract of every isolation level |
 //! | [`root`] | the level `root`: namespaces made by root |
+//! | [`chroot`] | the level `chroot`: as `root`, without `pivot_root` |
+//! | [`oci`] | the level `oci`: by an installed runtime |
+//! | `host` | what a place gives to every process |
 //! | `program` | a spec to the steps of a child |
+//! | `begin` | its last steps, but for those of a runtime |
 //! | `command` | its program and arguments |
 //! | `overlay` | short paths for overlayfs |
 //! | `recorded` | a user namespace with a single number |
@@ -23,13 +27,17 @@
 //! | [`terminal`] | a person's terminal connected to the sandbox's |
 //! | [`probe`] | which levels work here |
 
+mod begin;
 pub mod cgroup;
+pub mod chroot;
 mod command;
 mod control;
 mod devices;
 mod error;
+mod host;
 mod kernel;
 pub mod network_files;
+pub mod oci;
 mod output;
 mod overlay;
 pub mod probe;
@@ -40,7 +48,9 @@ pub mod seccomp;
 pub mod spec;
 pub mod terminal;
 
+pub use chroot::ChrootExecutor;
 pub use error::{Error, Part};
+pub use oci::OciExecutor;
 pub use probe::{Level, probe};
 pub use root::RootExecutor;
 pub use spec::{Limits, Mount, MountKind, Network, Spec, Stdio, User};

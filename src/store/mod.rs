@@ -37,6 +37,7 @@ mod builds;
 mod caches;
 mod error;
 mod files;
+mod form;
 mod gc;
 mod key;
 mod limit;
@@ -56,6 +57,7 @@ pub use blobs::{Blob, Ingest, RawIngest, Verified};
 pub use builds::BuildNumber;
 pub use caches::{CacheMount, Use};
 pub use error::{Error, Result};
+pub use form::Form;
 pub use gc::{Amount, Policy, Pruned, Sort, Usage};
 pub use key::Key;
 pub use limit::{Limit, Shrunk};
@@ -95,6 +97,7 @@ struct Inner {
     /// Held while the session is made, so that it is made once.
     beginning: Mutex<()>,
     boot: OnceLock<String>,
+    form: OnceLock<Form>,
     /// Snapshots that this process used and no sync has covered.
     unsettled: Mutex<Vec<PathBuf>>,
     /// Whether anything was written since the last sync.
@@ -130,6 +133,7 @@ impl Store {
                 session: OnceLock::new(),
                 beginning: Mutex::new(()),
                 boot: OnceLock::new(),
+                form: OnceLock::new(),
                 unsettled: Mutex::default(),
                 dirty: AtomicBool::new(false),
                 written: AtomicU64::new(0),

@@ -7,7 +7,7 @@
 //! another file's the moment after.
 
 use super::{Error, Result, Said, xattr};
-use rustix::fs::{AtFlags, FileType, StatxFlags, statx};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, StatxFlags, Uid, chownat, openat, statx};
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -148,7 +148,11 @@ impl Records {
             return Ok(None);
         }
         let (identity, _) = identity(file)?;
-        Ok(self.put.get(&identity).or_else(|| self.read.get(&identity)).map(|(uid, gid)| Recorded { uid: *uid, gid: *gid, device: None }))
+        Ok(self.put.get(&identity).or_else(|| self.read.get(&identity)).map(|(uid, gid)| Recorded {
+            uid: *uid,
+            gid: *gid,
+            device: None,
+        }))
     }
 
     /// Records something of an open file.
@@ -178,6 +182,25 @@ impl Records {
     }
 }
 
+/// Gives a file or folder an owner and a group (the largest number leaves either), or records that it is meant to have them
+/// where there is a single number. Of links, pipes and sockets nothing is recorded.
+///
+/// # Errors
+/// If it can't be opened, given or recorded.
+pub fn give(path: &Path, uid: u32, gid: u32) -> Result<()> {
+    let given = |id: u32| (id != u32::MAX).then_some(id);
+    if !super::userns::is_single()? {
+        let (uid, gid) = (given(uid).map(Uid::from_raw), given(gid).map(Gid::from_raw));
+        return chownat(CWD, path, uid, gid, AtFlags::SYMLINK_NOFOLLOW).said("chown", path);
+    }
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = openat(CWD, path, flags, Mode::empty()).said("open", path)?;
+    let mut records = Records::default();
+    let before = records.get(&file).said("getxattr", path)?.unwrap_or_default();
+    let (uid, gid) = (given(uid).unwrap_or(before.uid), given(gid).unwrap_or(before.gid));
+    records.put(&file, Recorded { uid, gid, ..before }).said("setxattr", path)
+}
+
 fn place(files: &Path) -> PathBuf {
     files.with_file_name("owners")
 }
@@ -200,7 +223,6 @@ fn identity(file: impl AsFd) -> std::result::Result<(Identity, FileType), Errno>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::fs::{CWD, Mode, OFlags, openat};
     use std::os::fd::OwnedFd;
 
     fn path_only(path: &Path) -> OwnedFd {

@@ -123,11 +123,9 @@ fn last(call: &'static str) -> Error {
 /// Maps the user's own numbers to 0. Who gives up changing groups may map one.
 fn map_own(pid: Pid, uid: u32, gid: u32) -> Result<()> {
     let pid = pid.as_raw_pid();
-    for (file, text) in [
-        ("setgroups", "deny".to_owned()),
-        ("uid_map", format!("0 {uid} 1\n")),
-        ("gid_map", format!("0 {gid} 1\n")),
-    ] {
+    for (file, text) in
+        [("setgroups", "deny".to_owned()), ("uid_map", format!("0 {uid} 1\n")), ("gid_map", format!("0 {gid} 1\n"))]
+    {
         let path = format!("/proc/{pid}/{file}");
         std::fs::write(&path, text).said("write", &path)?;
     }

@@ -16,6 +16,8 @@ pub struct ProcessRequest {
     pub limits: Limits,
     /// How it is kept apart.
     pub isolation: Isolation,
+    /// The runtime of the level `oci`, a path or a name, where one is named.
+    pub oci_runtime: Option<String>,
 }
 
 /// How processes are kept apart from the machine.
@@ -28,10 +30,14 @@ pub enum Isolation {
     Root,
     /// Namespaces, one of users among them, as an ordinary user.
     Rootless,
+    /// Namespaces, as root, where `pivot_root` or overlays are forbidden.
+    Chroot,
+    /// An installed runtime.
+    Oci,
 }
 
 /// Levels that the design names and kiln doesn't have yet.
-const LATER: &[&str] = &["chroot", "in-place", "oci"];
+const LATER: &[&str] = &["in-place"];
 
 pub(super) fn process(p: &args::Process) -> Result<ProcessRequest, Problem> {
     let networks = [("default", Network::Default), ("none", Network::None), ("host", Network::Host)];
@@ -41,6 +47,7 @@ pub(super) fn process(p: &args::Process) -> Result<ProcessRequest, Problem> {
         extra_hosts: each("--add-host", &p.add_host, values::host)?,
         limits: limits(p)?,
         isolation: isolation(&p.isolation)?,
+        oci_runtime: p.oci_runtime.clone().filter(|name| !name.is_empty()),
     })
 }
 
@@ -51,7 +58,13 @@ fn isolation(text: &str) -> Result<Isolation, Problem> {
     word(
         "--isolation",
         text,
-        &[("auto", Isolation::Auto), ("root", Isolation::Root), ("rootless", Isolation::Rootless)],
+        &[
+            ("auto", Isolation::Auto),
+            ("root", Isolation::Root),
+            ("rootless", Isolation::Rootless),
+            ("chroot", Isolation::Chroot),
+            ("oci", Isolation::Oci),
+        ],
     )
 }
 

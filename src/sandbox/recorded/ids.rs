@@ -143,11 +143,7 @@ impl Ids {
     }
 
     /// What a change of a file's owner or group (`None` leaves it) comes to, from what they are.
-    pub(super) fn may_give(
-        &self,
-        from: (u32, u32),
-        to: (Option<u32>, Option<u32>),
-    ) -> Result<(u32, u32), Errno> {
+    pub(super) fn may_give(&self, from: (u32, u32), to: (Option<u32>, Option<u32>)) -> Result<(u32, u32), Errno> {
         let new = (to.0.unwrap_or(from.0), to.1.unwrap_or(from.1));
         let owns = self.user.files == from.0;
         let user_allowed = to.0.is_none() || (owns && new.0 == from.0);

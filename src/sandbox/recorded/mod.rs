@@ -67,7 +67,8 @@ enum Asked {
 /// The calls.
 static CALLS: [(&str, When, Asked); 34] = {
     use Asked::{
-        Change as Set, ChangeOfFiles, Folder, Groups, Link, Node, Open, Owner, Status, Statusx, Tell, TellGroups, TellThree,
+        Change as Set, ChangeOfFiles, Folder, Groups, Link, Node, Open, Owner, Status, Statusx, Tell, TellGroups,
+        TellThree,
     };
     use When::Always;
     const MAKING: u32 = (libc::O_CREAT | (libc::O_TMPFILE & !libc::O_DIRECTORY)) as u32;

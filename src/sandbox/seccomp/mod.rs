@@ -5,10 +5,12 @@
 //! | `profile` | which calls, under which conditions |
 //! | `numbers.txt` | their numbers, by architecture |
 //! | `bpf` | decisions to a filter |
+//! | [`oci`] | decisions to the form that an OCI runtime takes |
 //!
 //! 32-bit programs (i386 on x86_64, arm on aarch64) run under the same profile; x32 ones don't run.
 
 mod bpf;
+pub mod oci;
 mod profile;
 
 use bpf::Decision;
@@ -173,9 +175,7 @@ mod tests {
     fn a_listener_is_told_of_what_is_named() {
         let filter = notifier(&[("chown", When::Always), ("fchownat", When::Always), ("openat", When::With(2, 0o100))]);
         let own = if cfg!(target_arch = "aarch64") { AARCH64 } else { X86_64 };
-        let answer = |name, value| {
-            bpf::answer(&filter, own.audit, number(name).unwrap() as u32, value)
-        };
+        let answer = |name, value| bpf::answer(&filter, own.audit, number(name).unwrap() as u32, value);
         assert_eq!(answer("fchownat", 0), libc::SECCOMP_RET_USER_NOTIF);
         assert_eq!(answer("read", 0), ALLOW);
         assert_eq!(bpf::answer(&filter, I386.audit, 182, 0), ALLOW, "chown of a 32-bit program");

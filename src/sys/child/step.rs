@@ -12,7 +12,8 @@ use std::path::PathBuf;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Slot(pub(super) usize);
 
-/// One thing that a child does. Steps before [`Step::EnterRoot`] see the host's files, those after it only the new root's.
+/// One thing that a child does. Steps before [`Step::EnterRoot`] (or what stands in its place: [`Step::CoverRoot`],
+/// [`Step::LookFrom`]) see the host's files, those after it only the new root's.
 #[derive(Debug)]
 pub enum Step {
     /// Dies when its maker dies, even if that has happened already. Again after [`Step::Identity`], which undoes it.
@@ -83,6 +84,11 @@ pub enum Step {
     },
     /// Makes a mount, already mounted, the root, and drops the old one.
     EnterRoot(Slot),
+    /// Makes a mount, already mounted, the root where `pivot_root` is forbidden: it is moved over the old root, so that also who
+    /// finds a way out of a changed root (`chroot` to a folder below the own one) comes to it again.
+    CoverRoot(Slot),
+    /// Goes to a mount, already mounted, which somebody else makes the root; steps after it see its files alone.
+    LookFrom(Slot),
     /// Finds what is to be mounted on, in the new root, or makes it.
     Target(Target),
     /// Mounts on what a [`Step::Target`] found.
@@ -257,6 +263,8 @@ pub struct FileSystem {
     pub options: Vec<(CString, Option<CString>)>,
     /// The mount's flags.
     pub flags: MountAttrFlags,
+    /// A folder of the host that is bound, with all that is mounted below it, where the kernel refuses a new one.
+    pub otherwise: Option<CString>,
     /// The mount.
     pub out: Slot,
 }
@@ -391,6 +399,8 @@ impl Step {
             | Self::PrivateMounts
             | Self::SetFlags { .. }
             | Self::EnterRoot(_)
+            | Self::CoverRoot(_)
+            | Self::LookFrom(_)
             | Self::CopyMode { .. }
             | Self::OpenTerminal { .. }
             | Self::Stdio(_)
