@@ -59,10 +59,10 @@ impl Builder<'_> {
 
     /// Has calls told from here on, and marks the process for whoever answers them.
     fn recorded(&mut self, filter: &[libc::sock_filter]) -> Slot {
-        let out = self.program.slot();
-        self.push(Step::Notify { filter: filter.to_vec(), out });
         let (soft, hard) = (Some(recorded::FIRST), None);
         self.push(Step::Limit { resource: Resource::Locks, name: c"locks".to_owned(), soft, hard });
+        let out = self.program.slot();
+        self.push(Step::Notify { filter: filter.to_vec(), out });
         out
     }
 

@@ -172,6 +172,11 @@ impl Notes {
         };
         let capability = entry.xattrs.get(CAPABILITY).cloned();
         let Entry { mode, uid, gid, .. } = *entry;
+        // The rest is as the file says.
+        if self.form.is_recorded() && (uid, gid, device) == (0, 0, None) {
+            self.files.remove(&path);
+            return;
+        }
         self.files.insert(path, Note { mode, uid, gid, device, capability });
     }
 

@@ -140,6 +140,30 @@ impl Recorder<'_> {
         self.record(&birth)
     }
 
+    /// Keeps what is recorded of a link or a pipe, which overlayfs is about to bring up: there it is another file. The call
+    /// itself is the kernel's.
+    pub(super) fn bring_up(&mut self, call: &Call<'_>, path: Path) -> Answer {
+        let find = || call.find(start(call, path), &call.string(call.argument(path.1))?, false);
+        if let Ok(file) = find()
+            && self.brought_up(&file).is_err()
+        {
+            return Answer::Errno(Errno::IO);
+        }
+        Answer::Continue
+    }
+
+    fn brought_up(&mut self, file: &OwnedFd) -> Result<(), Errno> {
+        let kind = FileType::from_raw_mode(rustix::fs::fstat(file)?.st_mode);
+        if matches!(kind, FileType::RegularFile | FileType::Directory) {
+            return Ok(());
+        }
+        if let Some(recorded) = self.records.get(file)? {
+            rustix::fs::chownat(file, "", None, None, AtFlags::EMPTY_PATH)?;
+            self.records.put(file, recorded)?;
+        }
+        Ok(())
+    }
+
     /// Records what was made just now.
     fn record(&mut self, birth: &Birth) -> Result<Answer, Errno> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;

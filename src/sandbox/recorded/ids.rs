@@ -78,6 +78,8 @@ pub(super) struct Ids {
     pub(super) groups: Vec<u32>,
     /// The program (device and inode) that had these numbers last, so that a set-id program's bits count once.
     pub(super) program: Option<(u64, u64)>,
+    /// Whether that program keeps the right to change them (`PR_SET_KEEPCAPS`).
+    pub(super) keeps_rights: bool,
 }
 
 /// A change that a process asks for.
@@ -97,12 +99,12 @@ pub(super) enum Change {
 impl Ids {
     /// A user's, as a container's process begins with.
     pub(super) fn of(uid: u32, gid: u32, groups: Vec<u32>) -> Self {
-        Self { user: Four::all(uid), group: Four::all(gid), groups, program: None }
+        Self { user: Four::all(uid), group: Four::all(gid), groups, ..Self::default() }
     }
 
     /// Whether it may do what root may.
     pub(super) fn is_privileged(&self) -> bool {
-        self.user.effective == 0
+        self.user.effective == 0 || self.keeps_rights
     }
 
     /// Whether a group is one of its own.
@@ -139,7 +141,7 @@ impl Ids {
             Four { effective, saved: effective, files: effective, ..four }
         };
         let (user, group) = (change(self.user, owner), change(self.group, group));
-        Self { user, group, groups: self.groups.clone(), program: Some(program) }
+        Self { user, group, groups: self.groups.clone(), program: Some(program), keeps_rights: false }
     }
 
     /// What a change of a file's owner or group (`None` leaves it) comes to, from what they are.

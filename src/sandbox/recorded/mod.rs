@@ -56,6 +56,12 @@ enum Asked {
     Folder(Option<usize>, usize),
     Node(Option<usize>, usize),
     Link(Option<usize>, usize),
+    /// Something that makes overlayfs bring a file up, to another name or time.
+    Move(Option<usize>, usize),
+    /// The limit that the mark stands in: the old value's argument, if there is one.
+    Limit(Option<usize>),
+    /// Whether capabilities are kept when the user changes.
+    KeepRights,
     Change(fn(&Call<'_>) -> Change),
     ChangeOfFiles(fn(&Call<'_>) -> Change, fn(&Ids) -> u32),
     Groups,
@@ -65,12 +71,13 @@ enum Asked {
 }
 
 /// The calls.
-static CALLS: [(&str, When, Asked); 34] = {
+static CALLS: [(&str, When, Asked); 44] = {
     use Asked::{
-        Change as Set, ChangeOfFiles, Folder, Groups, Link, Node, Open, Owner, Status, Statusx, Tell, TellGroups,
+        Change as Set, ChangeOfFiles, Folder, Groups, KeepRights, Limit, Link, Move, Node, Open, Owner, Status, Statusx, Tell, TellGroups,
         TellThree,
     };
     use When::Always;
+    const LOCKS: u32 = libc::RLIMIT_LOCKS as u32;
     const MAKING: u32 = (libc::O_CREAT | (libc::O_TMPFILE & !libc::O_DIRECTORY)) as u32;
     [
         ("chown", Always, Owner(Named::Path(true), 1)),
@@ -91,6 +98,17 @@ static CALLS: [(&str, When, Asked); 34] = {
         ("mknodat", Always, Node(Some(0), 1)),
         ("symlink", Always, Link(None, 1)),
         ("symlinkat", Always, Link(Some(1), 2)),
+        ("rename", Always, Move(None, 0)),
+        ("renameat", Always, Move(Some(0), 1)),
+        ("renameat2", Always, Move(Some(0), 1)),
+        ("link", Always, Move(None, 0)),
+        ("linkat", Always, Move(Some(0), 1)),
+        ("utimensat", Always, Move(Some(0), 1)),
+        // pam_limits gives all limits what those of pid 1 are.
+        ("getrlimit", When::Is(0, LOCKS), Limit(Some(1))),
+        ("setrlimit", When::Is(0, LOCKS), Limit(None)),
+        ("prlimit64", When::Is(1, LOCKS), Limit(Some(3))),
+        ("prctl", When::Is(0, libc::PR_SET_KEEPCAPS.cast_unsigned()), KeepRights),
         ("setuid", Always, Set(|c| Change::User(id(c, 0)))),
         ("setgid", Always, Set(|c| Change::Group(id(c, 0)))),
         ("setreuid", Always, Set(|c| Change::RealUser(id(c, 0), id(c, 1)))),
@@ -186,6 +204,18 @@ impl<'a> Recorder<'a> {
             Asked::Folder(from, path) => self.folder(call, (from, path)),
             Asked::Node(from, path) => self.node(call, (from, path)),
             Asked::Link(from, path) => self.link(call, (from, path)),
+            Asked::Move(from, path) => Ok(self.bring_up(call, (from, path))),
+            Asked::Limit(old) => {
+                if let Some(address) = old.map(|index| call.argument(index)).filter(|address| *address != 0) {
+                    call.write(address, &[0xff; size_of::<libc::rlimit>()])?;
+                }
+                Ok(Answer::Value(0))
+            }
+            Asked::KeepRights => {
+                let ids = Ids { keeps_rights: call.argument(1) != 0, ..self.ids(call)? };
+                self.become_with(call, ids)?;
+                Ok(Answer::Continue)
+            }
             Asked::Change(change) => self.change(call, change(call)).map(|()| Answer::Value(0)),
             Asked::ChangeOfFiles(change, was) => {
                 let before = was(&self.ids(call)?);
@@ -206,14 +236,18 @@ impl<'a> Recorder<'a> {
 
     /// Who the process is. A program with the set-id bits counts from its first call on: nothing before is told.
     fn ids(&mut self, call: &Call<'_>) -> Result<Ids, Errno> {
-        let ids = self.table.get(call.mark()?);
-        if ids.is_privileged() {
+        let mut ids = self.table.get(call.mark()?);
+        if ids.user.effective == 0 {
             return Ok(ids);
         }
         let file = call.program()?;
         let stat = rustix::fs::fstat(&file)?;
         let program = (stat.st_dev, stat.st_ino);
-        if ids.program == Some(program) || stat.st_mode & (libc::S_ISUID | libc::S_ISGID) == 0 {
+        if ids.program == Some(program) {
+            return Ok(ids);
+        }
+        ids.keeps_rights = false;
+        if stat.st_mode & (libc::S_ISUID | libc::S_ISGID) == 0 {
             return Ok(ids);
         }
         let owner = self.records.get(&file)?.unwrap_or_default();
@@ -225,12 +259,16 @@ impl<'a> Recorder<'a> {
     }
 
     fn change(&mut self, call: &Call<'_>, change: Change) -> Result<(), Errno> {
-        let mut new = self.ids(call)?.after(change)?;
-        if !new.is_privileged() {
+        let new = self.ids(call)?.after(change)?;
+        self.become_with(call, new)
+    }
+
+    fn become_with(&mut self, call: &Call<'_>, mut ids: Ids) -> Result<(), Errno> {
+        if ids.user.effective != 0 || ids.keeps_rights {
             let stat = rustix::fs::fstat(call.program()?)?;
-            new.program = Some((stat.st_dev, stat.st_ino));
+            ids.program = Some((stat.st_dev, stat.st_ino));
         }
-        call.set_mark(self.table.mark(new)?)
+        call.set_mark(self.table.mark(ids)?)
     }
 
     fn groups(&mut self, call: &Call<'_>) -> Result<Answer, Errno> {

@@ -58,6 +58,8 @@ pub enum When {
     Always,
     /// If the lower half of this argument (the first is 0) has any of these bits.
     With(u8, u32),
+    /// If the lower half of this argument is this value.
+    Is(u8, u32),
 }
 
 /// A filter that tells its listener of these calls, by name, and lets everything else through; names that the architecture
@@ -68,6 +70,7 @@ pub fn notifier(calls: &[(&'static str, When)]) -> Vec<sock_filter> {
     let decisions = calls.iter().map(|(name, when)| match *when {
         When::Always => (*name, Decision::Notify),
         When::With(argument, bits) => (*name, Decision::NotifyWith { argument, bits }),
+        When::Is(argument, value) => (*name, Decision::NotifyIf { argument, value }),
     });
     let own = if cfg!(target_arch = "aarch64") { AARCH64 } else { X86_64 };
     bpf::filter(&[(own.audit, numbered(&decisions.collect(), own))], bpf::ALLOWED)
