@@ -76,7 +76,7 @@ impl Recorded {
 
 /// What tells a file from all others of a file system, those before and after it included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-struct Identity {
+pub struct Identity {
     inode: u64,
     /// Seconds and nanoseconds; 0 where the file system doesn't know.
     born: (i64, u32),
@@ -210,7 +210,11 @@ fn by_number(file: &impl AsFd) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", file.as_fd().as_raw_fd()))
 }
 
-fn identity(file: impl AsFd) -> std::result::Result<(Identity, FileType), Errno> {
+/// What tells an open file from others, and its kind.
+///
+/// # Errors
+/// As `statx(2)`.
+pub fn identity(file: impl AsFd) -> std::result::Result<(Identity, FileType), Errno> {
     let wanted = StatxFlags::TYPE | StatxFlags::INO | StatxFlags::BTIME;
     let stat = statx(file, "", AtFlags::EMPTY_PATH, wanted)?;
     let born = match stat.stx_mask & StatxFlags::BTIME.bits() {

@@ -3,8 +3,8 @@
 use super::ids::Ids;
 use super::{Named, Recorder, id};
 use crate::sys::notify::{Answer, Call};
-use crate::sys::recorded::{Device, Recorded};
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
+use crate::sys::recorded::{Device, Recorded, identity};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
@@ -30,7 +30,12 @@ impl Recorder<'_> {
         let (uid, gid) = ids.may_give((before.uid, before.gid), to)?;
         // The kernel takes set-id bits and capabilities away, and overlayfs brings the file up.
         let own = (to.0.map(|_| Uid::ROOT), to.1.map(|_| Gid::ROOT));
-        rustix::fs::chownat(&file, "", own.0, own.1, AtFlags::EMPTY_PATH)?;
+        let path = match named {
+            Named::Path(_) => Some((None, 0)),
+            Named::From(_) => Some((Some(0), 1)),
+            Named::Descriptor => None,
+        };
+        let file = raise(call, path, file, own)?;
         self.records.put(&file, Recorded { uid, gid, ..before })?;
         Ok(Answer::Value(0))
     }
@@ -144,24 +149,21 @@ impl Recorder<'_> {
     /// itself is the kernel's.
     pub(super) fn bring_up(&mut self, call: &Call<'_>, path: Path) -> Answer {
         let find = || call.find(start(call, path), &call.string(call.argument(path.1))?, false);
-        if let Ok(file) = find()
-            && self.brought_up(&file).is_err()
-        {
-            return Answer::Errno(Errno::IO);
-        }
-        Answer::Continue
+        let Ok(file) = find() else { return Answer::Continue };
+        let done = match self.of_link(&file) {
+            Ok(Some(recorded)) => raise(call, Some(path), file, (None, None)).and_then(|up| self.records.put(&up, recorded)),
+            Ok(None) => Ok(()),
+            Err(errno) => Err(errno),
+        };
+        done.map_or_else(Answer::Errno, |()| Answer::Continue)
     }
 
-    fn brought_up(&mut self, file: &OwnedFd) -> Result<(), Errno> {
-        let kind = FileType::from_raw_mode(rustix::fs::fstat(file)?.st_mode);
-        if matches!(kind, FileType::RegularFile | FileType::Directory) {
-            return Ok(());
+    /// What is recorded of a file that can't have an attribute.
+    fn of_link(&self, file: &OwnedFd) -> Result<Option<Recorded>, Errno> {
+        match identity(file)?.1 {
+            FileType::RegularFile | FileType::Directory => Ok(None),
+            _ => self.records.get(file),
         }
-        if let Some(recorded) = self.records.get(file)? {
-            rustix::fs::chownat(file, "", None, None, AtFlags::EMPTY_PATH)?;
-            self.records.put(file, recorded)?;
-        }
-        Ok(())
     }
 
     /// Records what was made just now.
@@ -202,6 +204,51 @@ impl Birth {
     fn exists(&self) -> bool {
         rustix::fs::statat(&self.folder, &self.name, AtFlags::SYMLINK_NOFOLLOW).is_ok()
     }
+}
+
+/// Gives a file to the one user, which has overlayfs bring it up; the file that it is then.
+///
+/// Overlayfs shows a link or a pipe that it brought up under the number of the one below, as long as it is mounted. So that
+/// it can be known by its number afterwards, another one is made in its place.
+fn raise(
+    call: &Call<'_>,
+    path: Option<Path>,
+    file: OwnedFd,
+    (uid, gid): (Option<Uid>, Option<Gid>),
+) -> Result<OwnedFd, Errno> {
+    let (before, kind) = identity(&file)?;
+    rustix::fs::chownat(&file, "", uid, gid, AtFlags::EMPTY_PATH)?;
+    let is_link = matches!(kind, FileType::Symlink | FileType::Fifo);
+    match path {
+        Some(path) if is_link && identity(&file)?.0 != before => renew(call, path, &file, kind),
+        _ => Ok(file),
+    }
+}
+
+/// Makes a link or a pipe like one that stands at a path, and puts it there.
+fn renew(call: &Call<'_>, path: Path, file: &OwnedFd, kind: FileType) -> Result<OwnedFd, Errno> {
+    let (folder, name) = call.parent(start(call, path), &call.string(call.argument(path.1))?)?;
+    let stat = rustix::fs::fstat(file)?;
+    let there = rustix::fs::statat(&folder, &name, AtFlags::SYMLINK_NOFOLLOW)?;
+    if (there.st_dev, there.st_ino) != (stat.st_dev, stat.st_ino) {
+        // A link leads to it, or somebody was quicker.
+        return rustix::io::dup(file);
+    }
+    let beside = format!(".kiln-{}-{}", call.thread(), stat.st_ino);
+    match kind {
+        FileType::Symlink => {
+            rustix::fs::symlinkat(rustix::fs::readlinkat(file, "", Vec::new())?, &folder, &*beside)?;
+        }
+        kind => rustix::fs::mknodat(&folder, &*beside, kind, Mode::from_raw_mode(stat.st_mode & 0o7777), 0)?,
+    }
+    let time = |tv_sec, nanos| Timespec { tv_sec, tv_nsec: nanos as i64 };
+    let times = Timestamps {
+        last_access: time(stat.st_atime, stat.st_atime_nsec),
+        last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
+    };
+    rustix::fs::utimensat(&folder, &*beside, &times, AtFlags::SYMLINK_NOFOLLOW)?;
+    rustix::fs::renameat(&folder, &*beside, &folder, &name)?;
+    rustix::fs::openat(&folder, &name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
 }
 
 fn start(call: &Call<'_>, (from, _): Path) -> i32 {
