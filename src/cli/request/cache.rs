@@ -2,9 +2,9 @@
 
 use super::{not_yet, values::Why};
 use crate::cli::Env;
-use crate::dockerfile::csv;
 use crate::oci::Reference;
 use crate::report::Problem;
+use crate::report::csv;
 use crate::solve::cache::Mode;
 use std::path::PathBuf;
 
