@@ -301,7 +301,7 @@ mod tests {
             ("type=image,name=A", "not an image reference"),
             ("type=image,annotation-odd.k=v", "none of manifest"),
             ("type=image,oci-mediatypes=false,annotation.k=v", "no annotations"),
-            ("type=oci,\"dest=x", "quotes"),
+            ("type=oci,\"dest=x", "extraneous or missing"),
         ] {
             let error = text.parse::<Spec>().expect_err(text).to_string();
             assert!(error.contains(why), "{text}: {error}");
