@@ -153,6 +153,12 @@ pub struct Build {
     /// Put the steps' results there: type=registry,ref=NAME or type=local,dest=FOLDER, with mode=min|max.
     #[arg(long, value_name = "SPEC")]
     pub cache_to: Vec<String>,
+    /// Begin cache mounts with what is there: type=registry,ref=NAME or type=local,src=FOLDER, with ids=A|B.
+    #[arg(long, value_name = "SPEC")]
+    pub cache_mounts_from: Vec<String>,
+    /// Put the content of cache mounts there: type=registry,ref=NAME or type=local,dest=FOLDER, with ids=A|B,max-size=BYTES.
+    #[arg(long, value_name = "SPEC")]
+    pub cache_mounts_to: Vec<String>,
     /// Look nothing up in the cache.
     #[arg(long)]
     pub no_cache: bool,

@@ -9,7 +9,7 @@ use super::selecting::{self, ReadTree};
 use super::worker::Worker;
 use super::{lookup, reads, roots};
 use crate::plan::op::{Op, VertexId};
-use crate::snapshot::Tree;
+use crate::snapshot::{self, Tree};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -39,6 +39,11 @@ impl Source {
     fn image_identity(&self) -> Option<Key> {
         let chain = self.chain.as_ref()?;
         matches!(chain.layers().last()?.origin, Origin::Base { .. }).then(|| chain.identity()).flatten()
+    }
+
+    /// What the files are that are taken, whichever folders they are in.
+    pub fn content(&self) -> Option<Key> {
+        self.selection.as_ref().map(|s| selecting::content(s)).or_else(|| self.image_identity())
     }
 
     fn key(&self) -> ReadKey {
@@ -90,7 +95,7 @@ impl Worker {
             Output::Tree(tree) => Ok(Source { tree, layers: None, chain: None, selection: None }),
             Output::Root(chain) => {
                 let layers = roots::folders(&self.env, &chain).await?;
-                let view: Arc<dyn Tree> = Arc::new(self.env.snapshots.view(&layers).map_err(problem::snapshot)?);
+                let view: Arc<dyn Tree> = Arc::new(snapshot::view(&layers).map_err(problem::snapshot)?);
                 Ok(Source { tree: ReadTree::Other(view), layers: Some(layers), chain: Some(chain), selection: None })
             }
         }

@@ -11,7 +11,7 @@ use super::{Read, ReadKind, exec, lookup, pack, reads, selecting};
 use crate::layer::{EntrySink, Packer};
 use crate::plan::op::{ExecOp, FileAction, FileOp, Op, VertexId};
 use crate::report::{Kind, Problem};
-use crate::snapshot::{EmptyTree, FolderWriter, Tee, Tree};
+use crate::snapshot::{self, EmptyTree, FolderWriter, NewLayer, Tee, Tree};
 use crate::store::{SnapshotInfo, TempSnapshot};
 use std::path::PathBuf;
 use tokio::sync::OnceCell;
@@ -71,7 +71,7 @@ impl Worker {
                     None => Vec::new(),
                 },
             };
-            mounts.push((number, layers));
+            mounts.push((number, exec::MountTree { layers, content: source.content() }));
         }
         let snapshot = exec::run(&self.env, id, op, base, &mounts)?;
         Ok(Made { identity: run_identity(keys.content)?, snapshot: Some(snapshot), stored: None })
@@ -95,7 +95,7 @@ impl Worker {
     }
 
     fn file(&self, id: VertexId, op: &FileOp, base: &[PathBuf], sources: &[Source], keys: Keys) -> Result<Made> {
-        let view = self.env.snapshots.view(base).map_err(problem::snapshot)?;
+        let view = snapshot::view(base).map_err(problem::snapshot)?;
         let inputs: Vec<file::Input<'_>> = sources
             .iter()
             .filter_map(|source| {
@@ -133,7 +133,7 @@ impl Worker {
         write: &mut dyn FnMut(&mut FolderWriter) -> Result<usize>,
     ) -> Result<TempSnapshot> {
         let layer = self.env.store.new_snapshot().map_err(problem::from)?;
-        let active = self.env.snapshots.prepare(layer.folder(), base).map_err(problem::snapshot)?;
+        let active = NewLayer::prepare(layer.folder(), base).map_err(problem::snapshot)?;
         let mut writer = active.writer(self.env.options.time()).map_err(problem::snapshot)?;
         write(&mut writer)?;
         writer.finish().map_err(problem::snapshot)?;

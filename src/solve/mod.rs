@@ -22,6 +22,7 @@ pub mod lookup;
 #[cfg(test)]
 mod lookup_tests;
 mod making;
+pub mod mounts;
 mod output;
 mod pack;
 mod problem;

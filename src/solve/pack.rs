@@ -9,6 +9,7 @@ use super::worker::{Worker, is_linked};
 use crate::layer::{Entry, EntrySink, Error, Packer, Timestamp};
 use crate::plan::op::VertexId;
 use crate::report::{Kind, Problem};
+use crate::snapshot;
 use crate::store::RawIngest;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -78,7 +79,7 @@ impl Worker {
 /// Packs what the snapshot in `folder` changes in `parents` (topmost first).
 fn pack(env: &Env, folder: &Path, parents: &[PathBuf]) -> Result<StoredLayer> {
     let mut packer = packer(env)?;
-    env.snapshots.diff(folder, parents, &mut packer).map_err(problem::snapshot)?;
+    snapshot::diff(folder, parents, &mut packer).map_err(problem::snapshot)?;
     finish(packer)
 }
 

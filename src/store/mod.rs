@@ -143,6 +143,17 @@ impl Store {
     }
 }
 
+/// Asks the file system to put what is in each folder below this one where there is room, not near the others'
+/// (`chattr +T`); snapshots begin there. Only a hint, which few take: ext4 without a journal passes over the inodes that
+/// were freed in the last minutes one by one, so that 20,000 files written where others were just removed take ten times
+/// as long.
+fn spread(folder: &Path) {
+    let Ok(folder) = File::open(folder) else { return };
+    if let Ok(flags) = rustix::fs::ioctl_getflags(&folder) {
+        let _ = rustix::fs::ioctl_setflags(&folder, flags | rustix::fs::IFlags::TOPDIR);
+    }
+}
+
 /// Makes the folders of a store, then the file that says that they are one. Two processes may do so at once.
 fn create(root: &Path) -> Result<()> {
     let mut private = DirBuilder::new();
@@ -151,6 +162,7 @@ fn create(root: &Path) -> Result<()> {
         let path = root.join(folder);
         private.create(&path).at("make the folder", &path)?;
     }
+    spread(&root.join("tmp"));
     let mark = root.join(MARK);
     let beside = root.join(format!("{MARK}.{}", session::random_name()));
     std::fs::write(&beside, FORMAT).at("write", &beside)?;

@@ -3,19 +3,21 @@
 use super::table::size;
 use super::{check, dockerfile, outputs, planning, secrets};
 use crate::cli::Env;
-use crate::cli::request::{BuildRequest, CacheAt, Isolation, NamedContext, Place, SourceRequest};
+use crate::cli::isolation;
+use crate::cli::request::{BuildRequest, CacheAt, CacheMountsAt, Isolation, NamedContext, Place, SourceRequest};
 use crate::cli::session::{Failure, Session, dockerfile_problem};
 use crate::dockerfile::ast::Dockerfile;
 use crate::dockerfile::lint::Options as Checks;
 use crate::layer::Timestamp;
+use crate::oci::Reference;
 use crate::plan::op::Op;
 use crate::plan::{BuildArgs, BuildPlan, context_name};
 use crate::registry::shown;
 use crate::report::{Diagnostic, Event, Kind, Problem};
 use crate::sandbox;
-use crate::snapshot::Overlay;
 use crate::solve::cache::{CacheStore, Caches, Folder, Registry, export};
 use crate::solve::journal::About;
+use crate::solve::mounts::{self, CacheMounts};
 use crate::solve::{self, Options};
 use crate::source::{DockerfileText, LocalTree, Puller, Remotes, ignore_rules};
 use crate::store::{Key, Limit, Shrunk};
@@ -100,21 +102,29 @@ impl Job<'_> {
     async fn run(&self, caches: Arc<Caches>) -> Result<String, Problem> {
         let Self { session, request, wanted, plan, .. } = self;
         let pushing = wanted.start(session);
-        let env = Arc::new(self.world(&pushing, caches.clone())?);
+        let cache_mounts = Arc::new(cache_mounts(self));
+        let env = Arc::new(self.world(&pushing, caches.clone(), cache_mounts.clone())?);
         let built = solve::run(plan.clone(), env).await?;
         let text = outputs::write(session, request, plan, built.images, wanted, pushing).await?;
         // After the push, so that it isn't delayed, and its layers needn't be sent again.
         export(&caches, &built.exported, &session.store, &session.reporter).await;
+        cache_mounts.export(&session.store, &session.reporter, &session.cancel, threads(self.env)).await;
         Ok(text)
     }
 
-    fn world(&self, pushing: &Arc<Pushing>, caches: Arc<Caches>) -> Result<solve::Env, Problem> {
+    fn world(
+        &self,
+        pushing: &Arc<Pushing>,
+        caches: Arc<Caches>,
+        cache_mounts: Arc<CacheMounts>,
+    ) -> Result<solve::Env, Problem> {
         let Self { session, request, read, wanted, plan, env } = self;
         let on_layer = pushing.clone();
+        let place = place(plan, session, request.process.isolation, env)?;
         Ok(solve::Env {
             store: session.store.clone(),
-            snapshots: Arc::new(Overlay),
-            executor: executor(plan, session, request.process.isolation, env)?,
+            snapshots: place.snapshots,
+            executor: place.executor,
             puller: puller(session),
             remotes: remotes(session, env),
             contexts: contexts(session, &request.source, read, env)?,
@@ -126,21 +136,38 @@ impl Job<'_> {
             options: options(request, plan, wanted, env),
             on_layer: Box::new(move |layer| on_layer.layer(layer)),
             caches,
+            cache_mounts,
         })
     }
 }
 
 /// The caches that were named; asked only if they are to be believed.
 fn caches(job: &Job<'_>, asked: bool) -> Caches {
-    let (session, puller, images) = (job.session, puller(job.session), job.wanted.pushed());
-    let open = |at: &CacheAt| -> Arc<dyn CacheStore> {
-        match at {
-            CacheAt::Registry(name) => Arc::new(Registry::new(name, images.clone(), &session.registry, &puller)),
-            CacheAt::Local(folder) => Arc::new(Folder::new(folder.clone(), session.store.clone())),
-        }
-    };
+    let images = job.wanted.pushed();
+    let open = |at: &CacheAt| cache_store(job.session, at, &images);
     let from = job.request.cache_from.iter().filter(|_| asked).map(open).collect();
     Caches::new(from, job.request.cache_to.iter().map(|(at, mode)| (open(at), *mode)).collect())
+}
+
+/// A place of caches; `images` are names that the build pushes to, which may share blobs with it.
+fn cache_store(session: &Session, at: &CacheAt, images: &[Reference]) -> Arc<dyn CacheStore> {
+    match at {
+        CacheAt::Registry(name) => Arc::new(Registry::new(name, images.to_vec(), &session.registry, &puller(session))),
+        CacheAt::Local(folder) => Arc::new(Folder::new(folder.clone(), session.store.clone())),
+    }
+}
+
+/// Where cache mounts come from and go to.
+fn cache_mounts(job: &Job<'_>) -> CacheMounts {
+    let open = |given: &CacheMountsAt| mounts::Place {
+        store: cache_store(job.session, &given.at, &[]),
+        ids: given.ids.clone(),
+        max_size: given.max_size,
+        compression: given.compression,
+    };
+    let request = job.request;
+    let from = request.cache_mounts_from.iter().map(open).collect();
+    CacheMounts::new(from, request.cache_mounts_to.iter().map(open).collect())
 }
 
 /// Tells what was found in the Dockerfile, but for what it wants left out; fails where it wants that.
@@ -183,14 +210,9 @@ fn build_args(request: &BuildRequest) -> BuildArgs {
 }
 
 /// What runs the plan's processes.
-fn executor(
-    plan: &BuildPlan,
-    session: &Session,
-    isolation: Isolation,
-    env: &Env,
-) -> Result<Arc<dyn sandbox::Executor>, Problem> {
+fn place(plan: &BuildPlan, session: &Session, wanted: Isolation, env: &Env) -> Result<isolation::Place, Problem> {
     let first = plan.vertices.iter().find(|v| matches!(v.op, Op::Exec(_)));
-    super::run::executor(session, isolation, first.is_some(), env).map_err(|problem| match first {
+    isolation::place(session, wanted, first.is_some(), env).map_err(|problem| match first {
         Some(vertex) => problem.at(vertex.span),
         None => problem,
     })

@@ -2,8 +2,8 @@
 
 use super::contexts::{self, NamedContext, Place};
 use super::{
-    CacheAt, CheckFormat, CheckRequest, ProcessRequest, RegistryRequest, Secret, cache, each, mounts, not_yet, process,
-    registry, style, values, word, wrong,
+    CacheAt, CacheMountsAt, CheckFormat, CheckRequest, ProcessRequest, RegistryRequest, Secret, cache, cache_mounts,
+    each, mounts, not_yet, process, registry, style, values, word, wrong,
 };
 use crate::cli::progress::Style;
 use crate::cli::{Env, args};
@@ -72,6 +72,10 @@ pub struct BuildRequest {
     pub cache_from: Vec<CacheAt>,
     /// Caches that get the results, and which of them.
     pub cache_to: Vec<(CacheAt, Mode)>,
+    /// Places that have cache mounts of other machines.
+    pub cache_mounts_from: Vec<CacheMountsAt>,
+    /// Places that get the cache mounts.
+    pub cache_mounts_to: Vec<CacheMountsAt>,
     /// Look nothing up in the cache.
     pub no_cache: bool,
     /// Nor anything of these stages.
@@ -144,6 +148,8 @@ pub(super) fn build(b: args::Build, env: &Env) -> Result<BuildRequest, Problem> 
         outputs: b.output,
         cache_from: cache::from(&b.cache_from, env)?,
         cache_to: cache::to(&b.cache_to, env)?,
+        cache_mounts_from: cache_mounts::from(&b.cache_mounts_from, env)?,
+        cache_mounts_to: cache_mounts::to(&b.cache_mounts_to, env)?,
         no_cache: b.no_cache,
         no_cache_filter: b.no_cache_filter,
         pull: b.pull,

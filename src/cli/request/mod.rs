@@ -2,6 +2,7 @@
 
 mod build;
 mod cache;
+mod cache_mounts;
 mod contexts;
 mod mounts;
 mod process;
@@ -10,6 +11,7 @@ mod values;
 
 pub use build::{BuildRequest, Call, DockerfileAt, Method, SourceRequest};
 pub use cache::CacheAt;
+pub use cache_mounts::CacheMountsAt;
 pub use contexts::{NamedContext, Place};
 pub use mounts::{Secret, SecretFrom};
 pub use process::{Isolation, ProcessRequest};
