@@ -122,9 +122,12 @@ fn what_is_pruned_is_what_was_asked_for() {
     assert!(bytes(&full, "cache_mounts") >= 300_000 && bytes(&full, "blobs") >= 200_000, "{full}");
     assert!(bytes(&full, "snapshots") >= 200_000 && full["sorts"]["records"]["count"].as_u64().unwrap() > 2, "{full}");
     let table = world.kiln(["du"]).ok().stdout;
-    for word in ["TYPE", "blobs", "of images", "snapshots", "cache mounts", "records", "Total: "] {
+    for word in ["TYPE", "blobs", "of images", "snapshots", "cache mounts", "records", "Total: ", "Reclaimable: "] {
         assert!(table.contains(word), "{word}: {table}");
     }
+    let each = world.kiln(["du", "--verbose"]).ok().stdout;
+    let made = each.lines().filter(|l| l.ends_with("] RUN head -c 200000 /dev/urandom > /big")).count();
+    assert!(made == 2 && each.lines().any(|l| l.starts_with("cache mount ") && l.contains("/0 ")), "{each}");
     world.kiln(["prune", "--filter", "until=1h"]).ok().prints("Total reclaimed space: 0B\n");
     world.kiln(["prune", "--filter", "type=cachemount", "--filter", "until=1h"]).ok();
     assert_eq!(usage()["total_bytes"], full["total_bytes"]);
