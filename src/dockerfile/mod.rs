@@ -14,7 +14,7 @@ pub mod ast;
 pub mod csv;
 mod directives;
 mod dump;
-mod duration;
+pub mod duration;
 pub mod expand;
 mod flags;
 pub mod glob;

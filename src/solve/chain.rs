@@ -58,6 +58,8 @@ pub struct Layer {
     pub name: String,
     /// When it was made, RFC 3339; a base image's layers don't say.
     pub created: Option<String>,
+    /// When it was made by the clock, seconds since 1970; a base image's layers don't say.
+    pub made: Option<i64>,
     /// Its blob, once there is one.
     pub stored: OnceCell<StoredLayer>,
     /// Its folder, once it is known to be unpacked; a base image has those of its layers together.
@@ -83,6 +85,7 @@ impl Chain {
                 keys: Vec::new(),
                 name: String::new(),
                 created: None,
+                made: None,
                 stored: OnceCell::new_with(Some(stored)),
                 folder: OnceCell::new(),
             })

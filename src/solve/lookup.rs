@@ -84,6 +84,7 @@ pub fn hit(op: &Op, below: &Chain, record: Record, keys: Vec<Key>, origin: Origi
         keys,
         name: record.name,
         created: Some(record.created),
+        made: record.made,
         stored: OnceCell::new_with(record.stored),
         folder: OnceCell::new(),
     })

@@ -83,6 +83,7 @@ impl Cache {
                     created: "2026-01-01T00:00:00Z".into(),
                     stored: None,
                     name: n,
+                    made: None,
                 };
                 records.insert(key, record);
             }

@@ -1,6 +1,6 @@
 //! From a plan to images: the whole of a build but what goes in and what comes out.
 
-use super::cache::{Bundle, Exported, Mode};
+use super::cache::{Bundle, Exported, Mode, inline};
 use super::chain::{Chain, Origin, StoredLayer, image_identity};
 use super::env::{Env, Listed};
 use super::lookup::{self, Known};
@@ -9,7 +9,7 @@ use super::problem::{self, Result, blocking};
 use super::record::usable;
 use super::selecting;
 use super::worker::{Forms, Worker};
-use super::{found, key::Key, roots, scheduler};
+use super::{found, key::Key, require, roots, scheduler};
 use crate::oci::{Digest, History, ImageConfig};
 use crate::plan::BuildPlan;
 use crate::plan::op::{FileOp, HistoryEntry, Op, Target, VertexId};
@@ -17,7 +17,7 @@ use crate::report::{Event, Kind, Problem};
 use crate::source;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use tokio::sync::Semaphore;
 
 /// How many layers are packed at once: each is packed on all cores.
@@ -50,6 +50,7 @@ pub struct Solved {
 /// # Errors
 /// The first step that failed, with the others that did; those that were only stopped because of it aren't told.
 pub async fn run(plan: Arc<BuildPlan>, env: Arc<Env>) -> Result<Built> {
+    require::check(&plan, &env.options.required)?;
     let worker = Arc::new(prepare(plan.clone(), env.clone()).await?);
     let wanted = lookup::wanted(&plan, &worker.known);
     announce(&worker, &wanted);
@@ -117,7 +118,8 @@ async fn prepare(plan: Arc<BuildPlan>, env: Arc<Env>) -> Result<Worker> {
         let wanted = lookup::wanted(&plan, &known);
         let forms = forms(&plan, &env, &wanted);
         let jobs = Semaphore::new(env.options.jobs.get());
-        Ok(Worker { selections, known, forms, jobs, packing: Semaphore::new(PACKING), plan, env })
+        let (packing, ran) = (Semaphore::new(PACKING), Mutex::default());
+        Ok(Worker { selections, known, forms, jobs, packing, ran, plan, env })
     })
     .await
 }
@@ -204,6 +206,8 @@ async fn finish(worker: &Arc<Worker>, target: &Target, done: &BTreeMap<VertexId,
         folders = roots::folders(&worker.env, &chain).await?;
     }
     let mut config = target.config.clone();
+    let options = &worker.env.options;
+    inline::carry(&mut config, options.inline.then_some(&chain), options.epoch.is_some());
     config.created = worker.env.options.epoch.map(|_| super::time::rfc3339(worker.env.options.time()));
     Ok(Solved { config, history: history(target, &chain), layers, folders })
 }

@@ -9,16 +9,16 @@ use super::output::Output;
 use super::problem::{self, Result, blocking};
 use super::record::{Record, remember, usable};
 use super::selecting::{self, ReadTree};
-use super::{cache, exec, found, pack, reads, roots};
+use super::{cache, exec, found, pack, reads, require, roots};
 use crate::layer::Packer;
 use crate::plan::BuildPlan;
 use crate::plan::op::{ExecOp, FileOp, GitOp, HttpOp, Op, VertexId};
 use crate::report::{Event, Kind, Problem};
 use crate::snapshot::{EmptyTree, Tee, Tree};
 use crate::store::{KeyLock, SnapshotInfo, TempSnapshot};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 use tokio::sync::{OnceCell, Semaphore};
 
@@ -38,6 +38,8 @@ pub struct Worker {
     pub jobs: Semaphore,
     /// How many layers may be packed at once.
     pub packing: Semaphore,
+    /// The steps that ran.
+    pub ran: Mutex<BTreeSet<VertexId>>,
 }
 
 /// In which form a layer is wanted.
@@ -114,6 +116,7 @@ impl Worker {
             self.clone().after(id, &chain, true);
             return Ok((Output::Root(chain), true));
         }
+        self.may_run(id)?;
         let base = if is_linked(op) { Vec::new() } else { roots::folders(&self.env, &inputs.base).await? };
         let permit = self.jobs.acquire().await;
         let worker = self.clone();
@@ -122,6 +125,14 @@ impl Worker {
         drop((permit, lock));
         self.clone().after(id, &made, true);
         Ok((Output::Root(made), false))
+    }
+
+    /// Notes that a step runs, unless it may not.
+    fn may_run(&self, id: VertexId) -> Result<()> {
+        let mut ran = self.ran.lock().unwrap_or_else(PoisonError::into_inner);
+        require::refuse(&self.plan, id, &self.env.options.required, &ran)?;
+        ran.insert(id);
+        Ok(())
     }
 
     /// The record of a step whose inputs are there: the store's, or else a cache's where they are what is new, since the
@@ -180,7 +191,10 @@ impl Worker {
                 self.env.puller.fetch(image.step, &image.op, *index).await.map_err(problem::from)
             }
             Origin::Cached { cache, step } if self.env.options.complete => match layer.stored.get() {
-                Some(stored) => cache.fetch(*step, &stored.descriptor).await.map_err(roots::cached),
+                Some(stored) => {
+                    cache.fetch_layer(*step, stored, &self.env.store).await.map_err(roots::cached)?;
+                    remember(&self.env, layer)
+                }
                 None => Ok(()),
             },
             _ => Ok(()),
@@ -301,6 +315,7 @@ impl Worker {
             keys: keys.all().collect(),
             name: self.plan.vertices[id].name.clone(),
             created: Some(super::time::rfc3339(self.env.options.time())),
+            made: Some(self.env.options.now.secs),
             stored: OnceCell::new_with(made.stored),
             folder: OnceCell::new_with(folder),
         };

@@ -2,7 +2,7 @@
 
 use super::{check, dockerfile, outputs, planning, secrets};
 use crate::cli::Env;
-use crate::cli::request::{BuildRequest, CacheAt, Isolation, NamedContext, SourceRequest};
+use crate::cli::request::{BuildRequest, CacheAt, CacheTo, Isolation, NamedContext, SourceRequest};
 use crate::cli::session::{Failure, Session, dockerfile_problem};
 use crate::dockerfile::ast::Dockerfile;
 use crate::dockerfile::lint::Options as Checks;
@@ -12,7 +12,7 @@ use crate::plan::{BuildArgs, BuildPlan, context_name};
 use crate::report::{Diagnostic, Event, Kind, Problem};
 use crate::sandbox;
 use crate::snapshot::Overlay;
-use crate::solve::cache::{CacheStore, Caches, Folder, Registry, export};
+use crate::solve::cache::{Actions, CacheStore, Caches, Folder, Registry, Target, export};
 use crate::solve::{self, Options};
 use crate::source::{DockerfileText, LocalTree, Puller, Remotes, ignore_rules};
 use outputs::{Outputs, Pushing};
@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Builds; the text is what standard output gets.
 ///
@@ -77,10 +77,11 @@ impl Job<'_> {
         let Self { session, request, wanted, plan, .. } = self;
         let pushing = wanted.start(session);
         let env = Arc::new(self.world(&pushing, caches.clone())?);
+        let oldest = env.options.oldest;
         let built = solve::run(plan.clone(), env).await?;
         let text = outputs::write(session, request, plan, built.images, wanted, pushing).await?;
         // After the push, so that it isn't delayed, and its layers needn't be sent again.
-        export(&caches, &built.exported, &session.store, &session.reporter).await;
+        export(&caches, &built.exported, oldest, &session.store, &session.reporter).await?;
         Ok(text)
     }
 
@@ -108,14 +109,26 @@ impl Job<'_> {
 /// The caches that were named; asked only if they are to be believed.
 fn caches(job: &Job<'_>, asked: bool) -> Caches {
     let (session, puller, images) = (job.session, puller(job.session), job.wanted.pushed());
-    let open = |at: &CacheAt| -> Arc<dyn CacheStore> {
-        match at {
-            CacheAt::Registry(name) => Arc::new(Registry::new(name, images.clone(), &session.registry, &puller)),
-            CacheAt::Local(folder) => Arc::new(Folder::new(folder.clone(), session.store.clone())),
-        }
+    let (client, store, reporter) = (&session.registry, &session.store, &session.reporter);
+    let platforms = &job.request.source.platforms;
+    let open = |at: &CacheAt| -> Option<Arc<dyn CacheStore>> {
+        let why = match at {
+            CacheAt::Registry(name) => {
+                return Some(Arc::new(Registry::new(name, images.clone(), platforms.clone(), client, &puller)));
+            }
+            CacheAt::Local(folder) => return Some(Arc::new(Folder::new(folder.clone(), store.clone()))),
+            CacheAt::Actions(at) => match Actions::new(at, client, store.clone(), reporter.clone()) {
+                Ok(actions) => return Some(Arc::new(actions)),
+                Err(e) => format!("the cache type=gha isn't used: {e}"),
+            },
+            CacheAt::Missing(why) => why.clone(),
+        };
+        reporter.send(Event::Note(format!("warning: {why}")));
+        None
     };
-    let from = job.request.cache_from.iter().filter(|_| asked).map(open).collect();
-    Caches::new(from, job.request.cache_to.iter().map(|(at, mode)| (open(at), *mode)).collect())
+    let from = job.request.cache_from.iter().filter(|_| asked).filter_map(open).collect();
+    let target = |to: &CacheTo| Some(Target { store: open(to.at.as_ref()?)?, mode: to.mode, required: to.required });
+    Caches::new(from, job.request.cache_to.iter().filter_map(target).collect())
 }
 
 /// Tells what was found in the Dockerfile, but for what it wants left out; fails where it wants that.
@@ -203,9 +216,16 @@ fn options(request: &BuildRequest, plan: &BuildPlan, wanted: &Outputs, env: &Env
         complete: wanted.complete(),
         trees: wanted.trees(),
         epoch: plan.source_date_epoch,
-        now: Timestamp { secs: i64::try_from(now.as_secs()).unwrap_or(0), nanos: now.subsec_nanos() },
+        oldest: request.cache_ttl.map(|ttl| seconds(now.saturating_sub(ttl))),
+        required: request.require_cache.clone(),
+        inline: request.cache_to.iter().any(|c| c.at.is_none()),
+        now: Timestamp { secs: seconds(now), nanos: now.subsec_nanos() },
         hostname: sandbox::spec::HOSTNAME.to_owned(),
     }
+}
+
+fn seconds(time: Duration) -> i64 {
+    i64::try_from(time.as_secs()).unwrap_or(0)
 }
 
 fn threads(env: &Env) -> NonZeroUsize {

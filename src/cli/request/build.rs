@@ -2,8 +2,8 @@
 
 use super::contexts::{self, NamedContext, Place};
 use super::{
-    CacheAt, CheckFormat, CheckRequest, ProcessRequest, RegistryRequest, Secret, cache, each, mounts, not_yet, process,
-    registry, style, values, word, wrong,
+    CacheAt, CacheTo, CheckFormat, CheckRequest, ProcessRequest, RegistryRequest, Secret, cache, each, mounts, not_yet,
+    process, registry, style, values, word, wrong,
 };
 use crate::cli::progress::Style;
 use crate::cli::{Env, args};
@@ -11,9 +11,10 @@ use crate::layer::{Compression, CompressionError};
 use crate::oci::{Platform, Reference};
 use crate::plan::Entitlements;
 use crate::report::{Kind, Problem};
-use crate::solve::cache::Mode;
+use crate::solve::Required;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// What is built from.
 #[derive(Debug, Clone, PartialEq)]
@@ -69,8 +70,12 @@ pub struct BuildRequest {
     pub outputs: Vec<String>,
     /// Caches to ask besides the store.
     pub cache_from: Vec<CacheAt>,
-    /// Caches that get the results, and which of them.
-    pub cache_to: Vec<(CacheAt, Mode)>,
+    /// Caches that get the results.
+    pub cache_to: Vec<CacheTo>,
+    /// No result older than this is used.
+    pub cache_ttl: Option<Duration>,
+    /// Steps that may not run.
+    pub require_cache: Vec<Required>,
     /// Look nothing up in the cache.
     pub no_cache: bool,
     /// Nor anything of these stages.
@@ -139,8 +144,10 @@ pub(super) fn build(b: args::Build, env: &Env) -> Result<BuildRequest, Problem> 
         tags,
         push: b.push,
         outputs: b.output,
-        cache_from: cache::from(&b.cache_from, env)?,
-        cache_to: cache::to(&b.cache_to, env)?,
+        cache_from: cache::from(&b.cache_from, b.cache_repo.as_deref(), env)?,
+        cache_to: cache::to(&b.cache_to, b.cache_repo.as_deref(), env)?,
+        cache_ttl: b.cache_ttl.as_deref().map(cache::ttl).transpose()?,
+        require_cache: b.require_cache.iter().map(|text| Required::new(text)).collect(),
         no_cache: b.no_cache,
         no_cache_filter: b.no_cache_filter,
         pull: b.pull,

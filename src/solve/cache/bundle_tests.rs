@@ -16,6 +16,7 @@ fn entry(n: &str) -> Entry {
         created: "2026-01-01T00:00:00Z".into(),
         name: n.to_owned(),
         diff_id: diff_id.clone(),
+        made: Some(7),
     };
     let stored = StoredLayer { descriptor: describe(MediaType::ImageLayerGzip, n.as_bytes()), diff_id };
     Entry { step, stored, origin: Origin::Step }

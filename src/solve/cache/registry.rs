@@ -1,13 +1,21 @@
-//! A repository as a cache: `REPOSITORY:TAG-KEY` for each key, so that nobody writes over another one's results.
+//! A repository as a cache: `REPOSITORY:TAG-KEY` for each key, so that nobody writes over another one's results; and what
+//! the image `REPOSITORY:TAG` carries, where there is one.
 
-use super::bundle::{CONFIG, CONFIG_TYPE};
-use super::{Answer, CacheStore};
-use crate::oci::{Descriptor, MediaType, Reference, describe};
+use super::bundle::{CONFIG, CONFIG_TYPE, Entry};
+use super::{Answer, CacheStore, inline};
+use crate::oci::{Descriptor, MediaType, Platform, Reference, describe};
 use crate::registry::{Client, Content, Error, Manifest, Upload};
 use crate::report::Step;
+use crate::solve::chain::Origin;
 use crate::source::Puller;
 use crate::store::Key;
 use bytes::Bytes;
+use std::time::Duration;
+
+/// How long a silent registry is waited for by somebody who asks, and by somebody who writes.
+const PATIENCE: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(20)];
+/// How often what is written is tried.
+const ATTEMPTS: u32 = 2;
 
 /// What tags begin with where the cache's name has none.
 const PREFIX: &str = "kiln";
@@ -17,9 +25,14 @@ const PREFIX: &str = "kiln";
 pub struct Registry {
     repository: Reference,
     prefix: String,
-    client: Client,
+    /// What the name means if it is an image's.
+    image: Reference,
+    /// The platforms whose images may carry records.
+    platforms: Vec<Platform>,
+    /// For what is written.
+    writer: Client,
     /// Asks once: a cache isn't worth waiting for.
-    impatient: Client,
+    asker: Client,
     puller: Puller,
     /// Where the image of the build goes: its blobs needn't be sent again.
     images: Vec<Reference>,
@@ -27,13 +40,22 @@ pub struct Registry {
 
 impl Registry {
     /// The cache that `name` stands for: its tag, where it has one, begins the tags of all keys. `images` are names that
-    /// the build pushes to.
-    pub fn new(name: &Reference, images: Vec<Reference>, client: &Client, puller: &Puller) -> Self {
+    /// the build pushes to, `platforms` those that it builds for.
+    pub fn new(
+        name: &Reference,
+        images: Vec<Reference>,
+        platforms: Vec<Platform>,
+        client: &Client,
+        puller: &Puller,
+    ) -> Self {
+        let [asking, writing] = PATIENCE;
         Self {
+            image: name.clone(),
+            platforms,
             repository: Reference { tag: None, digest: None, ..name.clone() },
             prefix: name.tag.clone().unwrap_or_else(|| PREFIX.to_owned()),
-            client: client.clone(),
-            impatient: client.impatient(),
+            writer: client.hurried(ATTEMPTS, writing),
+            asker: client.hurried(1, asking),
             puller: puller.clone(),
             images,
         }
@@ -47,7 +69,7 @@ impl Registry {
         let near = self.images.iter().find(|i| i.registry == self.repository.registry);
         let mount_from = near.map(|i| i.repository.clone());
         let upload = Upload { descriptor, content, mount_from, likely_there: true, progress: None };
-        self.client.push_blob(&self.repository, &upload).await.map(drop)
+        self.writer.push_blob(&self.repository, &upload).await.map(drop)
     }
 }
 
@@ -58,11 +80,26 @@ impl CacheStore for Registry {
 
     fn get(&self, key: Key) -> Answer<'_, Option<Vec<u8>>> {
         Box::pin(async move {
-            match self.impatient.manifest(&self.tag(key)).await {
+            match self.asker.manifest(&self.tag(key)).await {
                 Ok(manifest) => Ok(Some(manifest.bytes.to_vec())),
                 Err(Error::NotFound { .. }) => Ok(None),
                 Err(e) => Err(e.into()),
             }
+        })
+    }
+
+    fn carried<'a>(&'a self, origin: &'a Origin) -> Answer<'a, Vec<Entry>> {
+        Box::pin(async move {
+            let mut carried = Vec::new();
+            for platform in &self.platforms {
+                match self.asker.image(&self.image, platform).await {
+                    Ok(image) => carried.extend(inline::carried(&image, origin).map_err(super::Error::Refused)?),
+                    // The name is that of a cache alone, or of something else.
+                    Err(Error::NotFound { .. } | Error::Platform { .. } | Error::Content { .. }) => {}
+                    Err(e) => return Err(e.into()),
+                }
+            }
+            Ok(carried)
         })
     }
 
@@ -80,7 +117,7 @@ impl CacheStore for Registry {
             self.upload(config, Content::Bytes(Bytes::from_static(CONFIG))).await?;
             let descriptor = describe(MediaType::ImageManifest, manifest);
             let manifest = Manifest { descriptor, bytes: Bytes::copy_from_slice(manifest) };
-            Ok(self.client.push_manifest(&self.tag(key), &manifest).await?)
+            Ok(self.writer.push_manifest(&self.tag(key), &manifest).await?)
         })
     }
 
