@@ -54,6 +54,8 @@ pub struct Layer {
     pub origin: Origin,
     /// The keys of the step that made it; none for a base image's.
     pub keys: Vec<Key>,
+    /// Those, and others that its record says lead to it: they are given on as hearsay, and never used here.
+    pub claimed: Vec<Key>,
     /// That step as it was shown.
     pub name: String,
     /// When it was made, RFC 3339; a base image's layers don't say.
@@ -83,6 +85,7 @@ impl Chain {
                 own: identity,
                 origin: Origin::Base { image: image.clone(), index },
                 keys: Vec::new(),
+                claimed: Vec::new(),
                 name: String::new(),
                 created: None,
                 made: None,

@@ -77,7 +77,10 @@ fn chain(
 
 /// A record's layer on top of `below`, found under one of `keys`.
 pub fn hit(op: &Op, below: &Chain, record: Record, keys: Vec<Key>, origin: Origin) -> Chain {
+    let mut claimed = record.keys;
+    claimed.extend(keys.iter().filter(|k| !claimed.contains(k)).copied().collect::<Vec<_>>());
     below.push(Layer {
+        claimed,
         identity: identity_on(op, below, record.identity),
         own: record.identity,
         origin,

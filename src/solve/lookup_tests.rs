@@ -84,6 +84,7 @@ impl Cache {
                     stored: None,
                     name: n,
                     made: None,
+                    keys: vec![],
                 };
                 records.insert(key, record);
             }

@@ -27,6 +27,9 @@ pub struct Record {
     /// When it ran by the clock, whatever `created` was told to say: seconds since 1970. Unknown of old records.
     #[serde(default)]
     pub made: Option<i64>,
+    /// All keys that lead to it, for those whom it is given on to.
+    #[serde(default)]
+    pub keys: Vec<Key>,
 }
 
 /// Whether something made at this time may be used where nothing made before `oldest` may. What doesn't say when it was
@@ -68,6 +71,7 @@ pub fn remember(env: &Env, layer: &Layer) -> Result<()> {
             stored: layer.stored.get().cloned(),
             name: layer.name.clone(),
             made: layer.made,
+            keys: layer.claimed.clone(),
         };
         env.store.put_record(RECORDS, key, &record).map_err(problem::from)?;
     }

@@ -313,6 +313,7 @@ impl Worker {
             own: made.identity,
             origin: Origin::Step,
             keys: keys.all().collect(),
+            claimed: keys.all().collect(),
             name: self.plan.vertices[id].name.clone(),
             created: Some(super::time::rfc3339(self.env.options.time())),
             made: Some(self.env.options.now.secs),

@@ -12,7 +12,7 @@ use crate::plan::{BuildArgs, BuildPlan, context_name};
 use crate::report::{Diagnostic, Event, Kind, Problem};
 use crate::sandbox;
 use crate::snapshot::Overlay;
-use crate::solve::cache::{Actions, CacheStore, Caches, Folder, Registry, Target, export};
+use crate::solve::cache::{self, Actions, CacheStore, Caches, Folder, Registry, Target, export};
 use crate::solve::{self, Options};
 use crate::source::{DockerfileText, LocalTree, Puller, Remotes, ignore_rules};
 use outputs::{Outputs, Pushing};
@@ -108,8 +108,9 @@ impl Job<'_> {
 
 /// The caches that were named; asked only if they are to be believed.
 fn caches(job: &Job<'_>, asked: bool) -> Caches {
-    let (session, puller, images) = (job.session, puller(job.session), job.wanted.pushed());
-    let (client, store, reporter) = (&session.registry, &session.store, &session.reporter);
+    let Session { store, reporter, cancel, .. } = job.session;
+    let (client, images) = (&cache::client(&job.session.registry), job.wanted.pushed());
+    let puller = Puller::new(store.clone(), client.clone(), reporter.clone(), cancel.clone());
     let platforms = &job.request.source.platforms;
     let open = |at: &CacheAt| -> Option<Arc<dyn CacheStore>> {
         let why = match at {

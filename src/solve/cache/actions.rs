@@ -5,7 +5,7 @@
 //! one. Calls are Twirp's: JSON posted to `/twirp/github.actions.results.api.v1.CacheService/METHOD`. They name signed
 //! addresses of Azure's blob store, from which files are read, and to which they are written as block blobs.
 
-use super::{Answer, CacheStore, Error, MAX_MANIFEST};
+use super::{ATTEMPTS, Answer, CacheStore, Error, MAX_MANIFEST};
 use crate::oci::{Descriptor, Digest, Reference};
 use crate::registry::{self, Client, Content, Part, Secret, Service, Signed};
 use crate::report::{Event, Reporter, Step};
@@ -69,7 +69,7 @@ impl Actions {
     /// # Errors
     /// Where the address or the token can't be one.
     pub fn new(at: &ActionsAt, client: &Client, store: Store, reporter: Reporter) -> Result<Self, Error> {
-        let service = Service::new(client.hurried(2, PATIENCE), &at.address, &at.token)?;
+        let service = Service::new(client.hurried(ATTEMPTS, PATIENCE), &at.address, &at.token)?;
         let (scope, timeout) = (at.scope.clone(), at.timeout);
         Ok(Self { service, scope, timeout, store, reporter, newest: Mutex::default() })
     }

@@ -67,7 +67,7 @@ impl Step {
             return None;
         }
         Some(Self {
-            keys: layer.keys.clone(),
+            keys: layer.claimed.clone(),
             identity: layer.own,
             created: layer.created.clone().unwrap_or_default(),
             name: layer.name.clone(),
@@ -130,6 +130,9 @@ impl Bundle {
     /// Why it isn't one, or not that of this key.
     pub fn parse(bytes: &[u8], key: Key, origin: &Origin) -> Result<Self, String> {
         let manifest: ImageManifest = serde_json::from_slice(bytes).map_err(|e| format!("no manifest: {e}"))?;
+        if manifest.media_type().as_ref().is_some_and(|t| *t != MediaType::ImageManifest) {
+            return Err("it is no image manifest".into());
+        }
         let named = manifest.annotations().as_ref().and_then(|a| a.get(KEY));
         if named.is_none_or(|n| *n != key.to_string()) {
             return Err(format!("it is the record of another key than {key}"));
@@ -180,6 +183,7 @@ impl Entry {
             stored: Some(self.stored.clone()),
             name: self.step.name.clone(),
             made: self.step.made,
+            keys: self.step.keys.clone(),
         }
     }
 }

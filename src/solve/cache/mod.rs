@@ -25,7 +25,7 @@ use super::chain::{Origin, StoredLayer};
 use super::record::{Record, is_fresh};
 use crate::layer::LayerReader;
 use crate::oci::{Descriptor, Digest, Reference};
-use crate::registry::Content;
+use crate::registry::{Client, Content};
 use crate::report::{Event, Reporter, Step};
 use crate::store::{Key, Store};
 use bundle::Entry;
@@ -44,6 +44,15 @@ const PATIENCE: Duration = Duration::from_secs(15);
 const AT_ONCE: usize = 32;
 /// The largest manifest that is read, in bytes.
 const MAX_MANIFEST: u64 = 4 << 20;
+
+/// How long a silent server is waited for by whoever writes or fetches layers, and how often they try.
+const SILENCE: Duration = Duration::from_secs(20);
+const ATTEMPTS: u32 = 2;
+
+/// A client for what can be done without: it soon gives up.
+pub fn client(registry: &Client) -> Client {
+    registry.hurried(ATTEMPTS, SILENCE)
+}
 
 /// What a cache couldn't do. It is told and passed over.
 #[derive(Debug, thiserror::Error)]

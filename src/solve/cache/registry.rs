@@ -11,11 +11,10 @@ use crate::source::Puller;
 use crate::store::Key;
 use bytes::Bytes;
 use std::time::Duration;
+use tokio::sync::OnceCell;
 
-/// How long a silent registry is waited for by somebody who asks, and by somebody who writes.
-const PATIENCE: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(20)];
-/// How often what is written is tried.
-const ATTEMPTS: u32 = 2;
+/// How long a silent registry is waited for by somebody who asks.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What tags begin with where the cache's name has none.
 const PREFIX: &str = "kiln";
@@ -29,11 +28,12 @@ pub struct Registry {
     image: Reference,
     /// The platforms whose images may carry records.
     platforms: Vec<Platform>,
-    /// For what is written.
-    writer: Client,
+    client: Client,
     /// Asks once: a cache isn't worth waiting for.
     asker: Client,
     puller: Puller,
+    /// The records' configuration, once it is there.
+    config: OnceCell<()>,
     /// Where the image of the build goes: its blobs needn't be sent again.
     images: Vec<Reference>,
 }
@@ -48,16 +48,16 @@ impl Registry {
         client: &Client,
         puller: &Puller,
     ) -> Self {
-        let [asking, writing] = PATIENCE;
         Self {
             image: name.clone(),
             platforms,
             repository: Reference { tag: None, digest: None, ..name.clone() },
             prefix: name.tag.clone().unwrap_or_else(|| PREFIX.to_owned()),
-            writer: client.hurried(ATTEMPTS, writing),
-            asker: client.hurried(1, asking),
+            client: client.clone(),
+            asker: client.hurried(1, PATIENCE),
             puller: puller.clone(),
             images,
+            config: OnceCell::new(),
         }
     }
 
@@ -69,7 +69,7 @@ impl Registry {
         let near = self.images.iter().find(|i| i.registry == self.repository.registry);
         let mount_from = near.map(|i| i.repository.clone());
         let upload = Upload { descriptor, content, mount_from, likely_there: true, progress: None };
-        self.writer.push_blob(&self.repository, &upload).await.map(drop)
+        self.client.push_blob(&self.repository, &upload).await.map(drop)
     }
 }
 
@@ -114,10 +114,10 @@ impl CacheStore for Registry {
     fn put<'a>(&'a self, key: Key, manifest: &'a [u8]) -> Answer<'a, ()> {
         Box::pin(async move {
             let config = describe(MediaType::from(CONFIG_TYPE), CONFIG);
-            self.upload(config, Content::Bytes(Bytes::from_static(CONFIG))).await?;
+            self.config.get_or_try_init(|| self.upload(config, Content::Bytes(Bytes::from_static(CONFIG)))).await?;
             let descriptor = describe(MediaType::ImageManifest, manifest);
             let manifest = Manifest { descriptor, bytes: Bytes::copy_from_slice(manifest) };
-            Ok(self.writer.push_manifest(&self.tag(key), &manifest).await?)
+            Ok(self.client.push_manifest(&self.tag(key), &manifest).await?)
         })
     }
 
