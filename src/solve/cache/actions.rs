@@ -5,7 +5,7 @@
 //! one. Calls are Twirp's: JSON posted to `/twirp/github.actions.results.api.v1.CacheService/METHOD`. They name signed
 //! addresses of Azure's blob store, from which files are read, and to which they are written as block blobs.
 
-use super::{ATTEMPTS, Answer, CacheStore, Error, MAX_MANIFEST};
+use super::{Answer, CacheStore, Error, MAX_MANIFEST};
 use crate::oci::{Descriptor, Digest, Reference};
 use crate::registry::{self, Client, Content, Part, Secret, Service, Signed};
 use crate::report::{Event, Reporter, Step};
@@ -28,8 +28,8 @@ const PIECE: u64 = 32 << 20;
 const AT_ONCE: usize = 4;
 /// How often a download that breaks is gone on with.
 const BREAKS: u32 = 3;
-/// How long a silent service is waited for.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a silent service is waited for by somebody who asks for a record.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Where a cache of the service is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +48,8 @@ pub struct ActionsAt {
 #[derive(Debug)]
 pub struct Actions {
     service: Service,
+    /// Asks once: a cache isn't worth waiting for.
+    asker: Service,
     scope: String,
     timeout: Duration,
     store: Store,
@@ -69,50 +71,28 @@ impl Actions {
     /// # Errors
     /// Where the address or the token can't be one.
     pub fn new(at: &ActionsAt, client: &Client, store: Store, reporter: Reporter) -> Result<Self, Error> {
-        let service = Service::new(client.hurried(ATTEMPTS, PATIENCE), &at.address, &at.token)?;
+        let service = |client| Service::new(client, &at.address, &at.token);
+        let (service, asker) = (service(client.clone())?, service(client.hurried(1, PATIENCE))?);
         let (scope, timeout) = (at.scope.clone(), at.timeout);
-        Ok(Self { service, scope, timeout, store, reporter, newest: Mutex::default() })
+        Ok(Self { service, asker, scope, timeout, store, reporter, newest: Mutex::default() })
     }
 
     fn prefix(&self, key: Key) -> String {
         format!("kiln-{}-{key}#", self.scope)
     }
 
-    async fn call(&self, method: &str, mut request: Value) -> Result<Value, registry::Error> {
-        request["version"] = Digest::of(VERSION).hex().into();
-        self.service.call(&format!("{method} of the cache service"), &format!("{SERVICE}/{method}"), &request).await
+    async fn call(&self, method: &str, request: Value) -> Result<Value, registry::Error> {
+        call(&self.service, method, request).await
     }
 
-    /// The newest file whose key begins with `key`, or is it.
-    async fn locate(&self, key: &str, as_prefix: bool) -> Result<Option<Located>, Error> {
-        let restore: &[&str] = if as_prefix { &[key] } else { &[] };
-        let found = match self.call("GetCacheEntryDownloadURL", json!({ "key": key, "restore_keys": restore })).await {
-            Err(e) if e.is_not_found() => return Ok(None),
-            other => other?,
-        };
-        if found["ok"] != true {
-            return Ok(None);
+    /// What a key leads to, for somebody who can do without.
+    async fn ask(&self, key: Key) -> Result<Option<Vec<u8>>, Error> {
+        let prefix = self.prefix(key);
+        let Some(found) = locate(&self.asker, &prefix, true).await? else { return Ok(None) };
+        if let Some(number) = found.key.strip_prefix(&prefix).and_then(|n| n.parse().ok()) {
+            self.newest.lock().unwrap_or_else(PoisonError::into_inner).insert(key, number);
         }
-        let matched = found["matched_key"].as_str().unwrap_or(key);
-        if !(matched == key || as_prefix && matched.starts_with(key)) {
-            return Err(Error::Refused(format!("the cache service has something else under {key}")));
-        }
-        let address = found["signed_download_url"].as_str().unwrap_or_default();
-        let from = self.service.signed("an address of the cache service", address)?;
-        Ok(Some(Located { key: matched.to_owned(), from }))
-    }
-
-    /// The whole of a small file.
-    async fn read(&self, found: &Located) -> Result<Vec<u8>, Error> {
-        let mut file = self.service.get("download from the cache service", &found.from, 0).await?;
-        let mut whole = Vec::new();
-        while let Some(chunk) = file.chunk().await? {
-            if (whole.len() + chunk.len()) as u64 > MAX_MANIFEST {
-                return Err(Error::Refused(format!("a record larger than {MAX_MANIFEST} bytes")));
-            }
-            whole.extend_from_slice(&chunk);
-        }
-        Ok(whole)
+        read(&self.asker, &found).await.map(Some)
     }
 
     /// Keeps a file; says whether it was this call that did, since no file is ever changed.
@@ -158,7 +138,7 @@ impl Actions {
 
     /// Downloads a blob into the store; a connection that breaks is made anew for the rest.
     async fn download(&self, step: Step, blob: &Descriptor, digest: &Digest) -> Result<(), Error> {
-        let found = self.locate(&blob_key(digest), false).await?;
+        let found = locate(&self.service, &blob_key(digest), false).await?;
         let found = found.ok_or_else(|| Error::Refused(format!("the cache service has no {digest}")))?;
         let mut ingest = self.store.ingest_expecting(digest)?;
         let mut breaks = 0;
@@ -204,6 +184,44 @@ impl Actions {
     }
 }
 
+async fn call(service: &Service, method: &str, mut request: Value) -> Result<Value, registry::Error> {
+    request["version"] = Digest::of(VERSION).hex().into();
+    service.call(&format!("{method} of the cache service"), &format!("{SERVICE}/{method}"), &request).await
+}
+
+/// The newest file whose key begins with `key`, or is it.
+async fn locate(service: &Service, key: &str, as_prefix: bool) -> Result<Option<Located>, Error> {
+    let restore: &[&str] = if as_prefix { &[key] } else { &[] };
+    let request = json!({ "key": key, "restore_keys": restore });
+    let found = match call(service, "GetCacheEntryDownloadURL", request).await {
+        Err(e) if e.is_not_found() => return Ok(None),
+        other => other?,
+    };
+    if found["ok"] != true {
+        return Ok(None);
+    }
+    let matched = found["matched_key"].as_str().unwrap_or(key);
+    if !(matched == key || as_prefix && matched.starts_with(key)) {
+        return Err(Error::Refused(format!("the cache service has something else under {key}")));
+    }
+    let address = found["signed_download_url"].as_str().unwrap_or_default();
+    let from = service.signed("an address of the cache service", address)?;
+    Ok(Some(Located { key: matched.to_owned(), from }))
+}
+
+/// The whole of a small file.
+async fn read(service: &Service, found: &Located) -> Result<Vec<u8>, Error> {
+    let mut file = service.get("download from the cache service", &found.from, 0).await?;
+    let mut whole = Vec::new();
+    while let Some(chunk) = file.chunk().await? {
+        if (whole.len() + chunk.len()) as u64 > MAX_MANIFEST {
+            return Err(Error::Refused(format!("a record larger than {MAX_MANIFEST} bytes")));
+        }
+        whole.extend_from_slice(&chunk);
+    }
+    Ok(whole)
+}
+
 /// What a blob is kept under, whatever the scope: its digest says what it is.
 fn blob_key(digest: &Digest) -> String {
     format!("kiln-blob-{digest}")
@@ -224,14 +242,7 @@ impl CacheStore for Actions {
     }
 
     fn get(&self, key: Key) -> Answer<'_, Option<Vec<u8>>> {
-        Box::pin(async move {
-            let prefix = self.prefix(key);
-            let Some(found) = self.locate(&prefix, true).await? else { return Ok(None) };
-            if let Some(number) = found.key.strip_prefix(&prefix).and_then(|n| n.parse().ok()) {
-                self.newest.lock().unwrap_or_else(PoisonError::into_inner).insert(key, number);
-            }
-            self.read(&found).await.map(Some)
-        })
+        Box::pin(self.ask(key))
     }
 
     fn fetch<'a>(&'a self, step: Step, blob: &'a Descriptor) -> Answer<'a, ()> {
@@ -249,10 +260,12 @@ impl CacheStore for Actions {
             let digest = Digest::try_from(blob.digest()).map_err(|e| Error::Refused(e.to_string()))?;
             let key = blob_key(&digest);
             // Another branch's files can be read, and needn't be kept again.
-            if self.locate(&key, false).await?.is_some() || self.timed(self.save(&key, blob.size(), &content)).await? {
+            if locate(&self.service, &key, false).await?.is_some()
+                || self.timed(self.save(&key, blob.size(), &content)).await?
+            {
                 return Ok(());
             }
-            match self.locate(&key, false).await? {
+            match locate(&self.service, &key, false).await? {
                 Some(_) => Ok(()),
                 None => Err(Error::Refused(format!("another job is writing {digest}, or broke off while it did"))),
             }
