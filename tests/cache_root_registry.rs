@@ -236,8 +236,11 @@ fn a_cache_that_never_answers_is_a_warning() {
     // Connections are taken by the kernel; nobody ever reads them.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let cache = format!("type=registry,ref={}/silent", silent.local_addr().unwrap());
-    let built = build(&world, &bases, &["-t", "a", "--cache-from", &cache]).ok();
-    built.says("isn't asked any more");
+    let service = format!("type=gha,token=t,url_v2=http://{}/", silent.local_addr().unwrap());
+    for cache in [cache, service] {
+        build(&world, &bases, &["-t", "a", "--cache-from", &cache]).ok().says("isn't asked any more");
+        empty_disk(&world);
+    }
 }
 
 /// The requests that send something, or fetch a layer.
@@ -567,4 +570,130 @@ fn a_cache_that_was_silent_is_not_waited_for_again() {
     // Where a cache must be written, the build says so in the end.
     let cache = format!("type=registry,ref={},ignore-error=false", "127.0.0.1:1/closed");
     build(&world, &bases, &["-t", "a", "--cache-to", &cache]).fails(3).says("can't be written");
+}
+
+/// A mounted stage, a copy, a variable of the environment, and one that nothing uses.
+const KEYED: &str = "FROM busybox AS tool\nRUN echo tool > /tool\nFROM busybox\nCOPY in /in\n\
+    RUN --mount=type=bind,from=tool,source=/tool,target=/tool cat /in /tool > /out\nARG USED\nRUN echo $USED\nARG UNUSED\n";
+
+/// Parts of it that change together.
+const TOOL: &str = "AS tool\nRUN echo tool > /tool\nFROM busybox\nCOPY in /in\nRUN --mount=type=bind,from=tool,";
+const FROM_TOOL_TO_CAT: &str = "/in\nRUN --mount=type=bind,from=tool,source=/tool,target=/tool cat /in ";
+
+/// What is changed: a text of the Dockerfile for another, flags, a file.
+struct Change {
+    what: &'static str,
+    text: (&'static str, &'static str),
+    flags: &'static [&'static str],
+    file: fn(&World),
+    /// How many of the three steps that the image lists are found nevertheless.
+    hits: usize,
+}
+
+const fn change(what: &'static str, hits: usize) -> Change {
+    Change { what, text: ("", ""), flags: &[], file: |_| (), hits }
+}
+
+impl Change {
+    const fn text(self, from: &'static str, to: &'static str) -> Self {
+        Self { text: (from, to), ..self }
+    }
+
+    const fn flags(self, flags: &'static [&'static str]) -> Self {
+        Self { flags, ..self }
+    }
+
+    const fn file(self, file: fn(&World)) -> Self {
+        Self { file, ..self }
+    }
+}
+
+fn chmod(world: &World, mode: u32) {
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+    fs::set_permissions(world.path("context/in"), mode).unwrap();
+}
+
+fn touch(world: &World) {
+    let file = fs::File::options().append(true).open(world.path("context/in")).unwrap();
+    file.set_modified(std::time::UNIX_EPOCH).unwrap();
+}
+
+const CHANGES: &[Change] = &[
+    change("nothing", 3),
+    change("a file touched, but not changed", 3).file(touch),
+    change("a file beside those that are copied", 3).file(|w| _ = w.file("context/other", "x")),
+    change("the same file written anew", 3).file(|w| _ = w.file("context/in", "in\n")),
+    change("a comment and blanks", 3).text("COPY in /in", "# in\nCOPY   in   /in"),
+    change("the stage's name", 3)
+        .text(TOOL, "AS axe\nRUN echo tool > /tool\nFROM busybox\nCOPY in /in\nRUN --mount=type=bind,from=axe,"),
+    change("an ARG that nothing uses", 3).flags(&["--build-arg=UNUSED=2"]),
+    change("a proxy", 3).flags(&["--build-arg=HTTP_PROXY=http://127.0.0.1:1"]),
+    change("memory and processors", 3).flags(&["--memory=1g", "--cpu-shares=512"]),
+    change("how the mounted stage was made, with the same files", 3).text("RUN echo tool", "RUN true && echo tool"),
+    change("where the same file comes from", 3).text(
+        "FROM busybox\nCOPY in /in",
+        "FROM scratch AS from\nCOPY in /x/in\nFROM busybox\nCOPY --from=from /x/in /in",
+    ),
+    change("a file's content", 0).file(|w| _ = w.file("context/in", "other\n")),
+    change("a file's mode", 0).file(|w| chmod(w, 0o755)),
+    change("an owner", 0).text("COPY in", "COPY --chown=1 in"),
+    change("a mode", 0).text("COPY in", "COPY --chmod=600 in"),
+    change("where a file goes", 0)
+        .text(FROM_TOOL_TO_CAT, "/in2\nRUN --mount=type=bind,from=tool,source=/tool,target=/tool cat /in2 "),
+    change("a link", 0).text("COPY in", "COPY --link in"),
+    change("the mounted stage's files", 1).text("echo tool", "echo axe"),
+    change("a mount's target", 1).text("target=/tool cat /in /tool", "target=/axe cat /in /axe"),
+    change("a mount's mode", 1).text("target=/tool", "target=/tool,rw"),
+    change("a command", 1).text("cat /in /tool", "cat /tool /in"),
+    change("an ARG that only the environment has", 2).flags(&["--build-arg=USED=2"]),
+    change("a variable", 2).text("ARG USED", "ARG USED\nENV A=1"),
+    change("a user", 2).text("ARG USED", "ARG USED\nUSER 1000"),
+    change("a shell", 2).text("ARG USED", "ARG USED\nSHELL [\"/bin/sh\", \"-ec\"]"),
+    change("the network", 1).flags(&["--network=none"]),
+    change("one step's network", 2).text("RUN echo $", "RUN --network=none echo $"),
+    change("security", 2).text("RUN echo $", "RUN --security=insecure echo $").flags(&["--allow=security.insecure"]),
+    change("a host's address", 1).flags(&["--add-host=h:10.0.0.1"]),
+    change("/dev/shm", 1).flags(&["--shm-size=1m"]),
+    change("a limit", 1).flags(&["--ulimit=nofile=100:100"]),
+    change("everything, by request", 0).flags(&["--no-cache"]),
+];
+
+#[test]
+fn what_must_hit_does_and_what_must_not_does_not() {
+    let Some((world, bases)) = stages() else { return };
+    let reset = |text: (&str, &str)| {
+        chmod(world.file("context/in", "in\n"), 0o644);
+        assert!(KEYED.contains(text.0), "{text:?}");
+        world.dockerfile(&if text.0.is_empty() { KEYED.to_owned() } else { KEYED.replace(text.0, text.1) });
+    };
+    let cache = format!("type=registry,ref={}", bases.fresh("c"));
+    reset(("", ""));
+    build(&world, &bases, &["-t", "a", "--cache-to", &cache]).ok();
+    for change in CHANGES {
+        // Another machine, to which the cache's records are all there is.
+        empty_disk(&world);
+        reset(change.text);
+        (change.file)(&world);
+        let run = build(&world, &bases, &[change.flags, &["-t", "a", "--cache-from", &cache]].concat()).ok();
+        assert_eq!(cached(&run), change.hits, "{}: {}", change.what, run.stderr);
+        // And on this one, whose store knows what was just made.
+        let again = build(&world, &bases, &[change.flags, &["-t", "a"]].concat()).ok();
+        let all = if change.flags == ["--no-cache"] { 0 } else { 3 };
+        assert!(cached(&again) >= all, "{}: {}", change.what, again.stderr);
+    }
+    // A base's new digest.
+    let base = bases.fresh("base");
+    world.dockerfile("FROM busybox\nRUN echo new > /new\n");
+    build(&world, &bases, &["-t", &base, "--push"]).ok();
+    empty_disk(&world);
+    reset(("", ""));
+    let named = format!("--build-context=busybox=docker-image://{base}");
+    let run = build(&world, &bases, &["-t", "a", "--cache-from", &cache, &named]).ok();
+    assert_eq!(cached(&run), 0, "{}", run.stderr);
+    // Another checkout, at another time.
+    empty_disk(&world);
+    fs::rename(world.path("context"), world.path("elsewhere")).unwrap();
+    let mirror = bases.mirror();
+    let args = ["build", "--progress=plain", &mirror, "-t", "a", "--cache-from", &cache, "elsewhere"];
+    assert_eq!(cached(&world.kiln(args).ok()), 3);
 }
