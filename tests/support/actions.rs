@@ -147,7 +147,7 @@ impl State {
             }
             "FinalizeCacheEntryUpload" => {
                 let entry = self.entries.get_mut(&key).unwrap();
-                let fits = request["size_bytes"] == entry.bytes.len().to_string();
+                let fits = request["size_bytes"].as_str() == Some(&entry.bytes.len().to_string());
                 entry.finished = fits;
                 json_answer(&json!({ "ok": fits, "entry_id": "1" }))
             }
