@@ -80,7 +80,8 @@ pub fn check(plan: &BuildPlan, required: &[Required]) -> Result<(), Problem> {
 pub fn refuse(plan: &BuildPlan, id: VertexId, required: &[Required], ran: &BTreeSet<VertexId>) -> Result<(), Problem> {
     let Some(vertex) = plan.vertices.get(id).filter(|v| required.iter().any(|r| r.names(v))) else { return Ok(()) };
     let text = format!("the cache doesn't know {:?}, and --require-cache forbids to run it", instruction(&vertex.name));
-    Err(Problem::new(Kind::Build, text).cause(reason(plan, vertex, ran)).at(vertex.span))
+    let problem = Problem::new(Kind::Build, text).cause(reason(plan, vertex, ran)).at(vertex.span);
+    Err(problem.hint("`kiln explain` says which part of its key is new, where this machine has built it before"))
 }
 
 /// What is new about a step, as far as that is easily known.

@@ -1,20 +1,28 @@
 //! `kiln build`: the Dockerfile to a plan, the plan to images, the images to where they are wanted.
 
+use super::table::size;
 use super::{check, dockerfile, outputs, planning, secrets};
 use crate::cli::Env;
-use crate::cli::request::{BuildRequest, CacheAt, CacheTo, Isolation, NamedContext, SourceRequest};
+use crate::cli::isolation;
+use crate::cli::request::{
+    BuildRequest, CacheAt, CacheMountsAt, CacheTo, Isolation, NamedContext, Place, SourceRequest,
+};
 use crate::cli::session::{Failure, Session, dockerfile_problem};
 use crate::dockerfile::ast::Dockerfile;
 use crate::dockerfile::lint::Options as Checks;
 use crate::layer::Timestamp;
+use crate::oci::Reference;
 use crate::plan::op::Op;
 use crate::plan::{BuildArgs, BuildPlan, context_name};
+use crate::registry::shown;
 use crate::report::{Diagnostic, Event, Kind, Problem};
 use crate::sandbox;
-use crate::snapshot::Overlay;
 use crate::solve::cache::{self, Actions, CacheStore, Caches, Folder, Registry, Target, export};
+use crate::solve::journal::About;
+use crate::solve::mounts::{self, CacheMounts};
 use crate::solve::{self, Options};
 use crate::source::{DockerfileText, LocalTree, Puller, Remotes, ignore_rules};
+use crate::store::{Key, Limit, Shrunk};
 use outputs::{Outputs, Pushing};
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -31,11 +39,31 @@ pub fn run(request: &BuildRequest, store: &Path, env: &Env) -> Result<String, Fa
     let (file, found) = dockerfile::parse(&read.text)?;
     let wanted = Outputs::of(request)?;
     let session = Session::start(store, &request.registry, request.style, Some(read.text.clone()), env)?;
-    let built = session.run(async |session| build(session, request, &read, &file, found, wanted, env).await);
+    let built = session.run(async |session| {
+        let built = build(session, request, &read, &file, found, wanted, env).await;
+        keep_within(session, request.store_limit).await;
+        built
+    });
     built.map_err(|problem| {
         outputs::account_for_failure(request, &problem);
         Failure::of(problem, read.text.clone())
     })
+}
+
+/// Makes room where the store has grown too large. Whether that can be done is no concern of a build's.
+async fn keep_within(session: &Session, limit: Limit) {
+    let store = session.store.clone();
+    let shrinking = tokio::task::spawn_blocking(move || store.keep_within(limit));
+    let shrunk = session.stoppable(async { Ok(shrinking.await) }).await;
+    if let Ok(Ok(Ok(Some(Shrunk { was, limit, removed })))) = shrunk {
+        let text = format!(
+            "the store took {}, its limit is {}: {} of what wasn't used for longest were removed",
+            size(was),
+            size(limit),
+            size(removed.bytes)
+        );
+        session.reporter.send(Event::Note(text));
+    }
 }
 
 async fn build(
@@ -76,22 +104,30 @@ impl Job<'_> {
     async fn run(&self, caches: Arc<Caches>) -> Result<String, Problem> {
         let Self { session, request, wanted, plan, .. } = self;
         let pushing = wanted.start(session);
-        let env = Arc::new(self.world(&pushing, caches.clone())?);
+        let cache_mounts = Arc::new(cache_mounts(self));
+        let env = Arc::new(self.world(&pushing, caches.clone(), cache_mounts.clone())?);
         let oldest = env.options.oldest;
         let built = solve::run(plan.clone(), env).await?;
         let text = outputs::write(session, request, plan, built.images, wanted, pushing).await?;
         // After the push, so that it isn't delayed, and its layers needn't be sent again.
-        export(&caches, &built.exported, oldest, &session.store, &session.reporter).await?;
-        Ok(text)
+        let exported = export(&caches, &built.exported, oldest, &session.store, &session.reporter).await;
+        cache_mounts.export(&session.store, &session.reporter, &session.cancel, threads(self.env)).await;
+        exported.map(|()| text)
     }
 
-    fn world(&self, pushing: &Arc<Pushing>, caches: Arc<Caches>) -> Result<solve::Env, Problem> {
+    fn world(
+        &self,
+        pushing: &Arc<Pushing>,
+        caches: Arc<Caches>,
+        cache_mounts: Arc<CacheMounts>,
+    ) -> Result<solve::Env, Problem> {
         let Self { session, request, read, wanted, plan, env } = self;
         let on_layer = pushing.clone();
+        let place = place(plan, session, request.process.isolation, env)?;
         Ok(solve::Env {
             store: session.store.clone(),
-            snapshots: Arc::new(Overlay),
-            executor: executor(plan, session, request.process.isolation, env)?,
+            snapshots: place.snapshots,
+            executor: place.executor,
             puller: puller(session),
             remotes: remotes(session, env),
             contexts: contexts(session, &request.source, read, env)?,
@@ -99,37 +135,56 @@ impl Job<'_> {
             agents: request.agents.clone(),
             reporter: session.reporter.clone(),
             cancel: session.cancel.clone(),
+            about: about(&request.source, read),
             options: options(request, plan, wanted, env),
             on_layer: Box::new(move |layer| on_layer.layer(layer)),
             caches,
+            cache_mounts,
         })
     }
 }
 
 /// The caches that were named; asked only if they are to be believed.
 fn caches(job: &Job<'_>, asked: bool) -> Caches {
-    let Session { store, reporter, cancel, .. } = job.session;
-    let (client, images) = (&cache::client(&job.session.registry), job.wanted.pushed());
-    let puller = Puller::new(store.clone(), client.clone(), reporter.clone(), cancel.clone());
-    let platforms = &job.request.source.platforms;
-    let open = |at: &CacheAt| -> Option<Arc<dyn CacheStore>> {
-        let why = match at {
-            CacheAt::Registry(name) => {
-                return Some(Arc::new(Registry::new(name, images.clone(), platforms.clone(), client, &puller)));
-            }
-            CacheAt::Local(folder) => return Some(Arc::new(Folder::new(folder.clone(), store.clone()))),
-            CacheAt::Actions(at) => match Actions::new(at, client, store.clone(), reporter.clone()) {
-                Ok(actions) => return Some(Arc::new(actions)),
-                Err(e) => format!("the cache type=gha isn't used: {e}"),
-            },
-            CacheAt::Missing(why) => why.clone(),
-        };
-        reporter.send(Event::Note(format!("warning: {why}")));
-        None
-    };
+    let images = job.wanted.pushed();
+    let open = |at: &CacheAt| cache_store(job, at, &images);
     let from = job.request.cache_from.iter().filter(|_| asked).filter_map(open).collect();
     let target = |to: &CacheTo| Some(Target { store: open(to.at.as_ref()?)?, mode: to.mode, required: to.required });
     Caches::new(from, job.request.cache_to.iter().filter_map(target).collect())
+}
+
+/// A place of caches, unless it isn't there, which is told; `images` are names that the build pushes to, which may share
+/// blobs with it.
+fn cache_store(job: &Job<'_>, at: &CacheAt, images: &[Reference]) -> Option<Arc<dyn CacheStore>> {
+    let Session { store, reporter, cancel, .. } = job.session;
+    let client = cache::client(&job.session.registry);
+    let why = match at {
+        CacheAt::Registry(name) => {
+            let puller = Puller::new(store.clone(), client.clone(), reporter.clone(), cancel.clone());
+            let platforms = job.request.source.platforms.clone();
+            return Some(Arc::new(Registry::new(name, images.to_vec(), platforms, &client, &puller)));
+        }
+        CacheAt::Local(folder) => return Some(Arc::new(Folder::new(folder.clone(), store.clone()))),
+        CacheAt::Actions(at) => match Actions::new(at, &client, store.clone(), reporter.clone()) {
+            Ok(actions) => return Some(Arc::new(actions)),
+            Err(e) => format!("the cache type=gha isn't used: {e}"),
+        },
+        CacheAt::Missing(why) => why.clone(),
+    };
+    reporter.send(Event::Note(format!("warning: {why}")));
+    None
+}
+
+/// Where cache mounts come from and go to.
+fn cache_mounts(job: &Job<'_>) -> CacheMounts {
+    let open = |given: &CacheMountsAt| {
+        let store = cache_store(job, &given.at, &[])?;
+        let (ids, max_size, compression) = (given.ids.clone(), given.max_size, given.compression);
+        Some(mounts::Place { store, ids, max_size, compression })
+    };
+    let request = job.request;
+    let from = request.cache_mounts_from.iter().filter_map(open).collect();
+    CacheMounts::new(from, request.cache_mounts_to.iter().filter_map(open).collect())
 }
 
 /// Tells what was found in the Dockerfile, but for what it wants left out; fails where it wants that.
@@ -172,14 +227,9 @@ fn build_args(request: &BuildRequest) -> BuildArgs {
 }
 
 /// What runs the plan's processes.
-fn executor(
-    plan: &BuildPlan,
-    session: &Session,
-    isolation: Isolation,
-    env: &Env,
-) -> Result<Arc<dyn sandbox::Executor>, Problem> {
+fn place(plan: &BuildPlan, session: &Session, wanted: Isolation, env: &Env) -> Result<isolation::Place, Problem> {
     let first = plan.vertices.iter().find(|v| matches!(v.op, Op::Exec(_)));
-    super::run::executor(session, isolation, first.is_some(), env).map_err(|problem| match first {
+    isolation::place(session, wanted, first.is_some(), env).map_err(|problem| match first {
         Some(vertex) => problem.at(vertex.span),
         None => problem,
     })
@@ -205,6 +255,20 @@ fn contexts(
         }
     }
     Ok(contexts)
+}
+
+/// What is built, as the build's account names it.
+fn about(source: &SourceRequest, read: &DockerfileText) -> About {
+    let (context, stays) = match &source.place {
+        Place::Path => (source.context.display().to_string(), true),
+        Place::Git(url) => (shown(&url.remote), false),
+        Place::Http(url) => (shown(url), false),
+        Place::Stdin => ("-".to_owned(), false),
+    };
+    let name = read.text.name.clone();
+    let path = read.path.as_ref().filter(|_| stays).map_or_else(|| name.clone(), |p| p.display().to_string());
+    let text = Key::of(read.text.text.as_bytes());
+    About { dockerfile: name, context, target: source.target.clone(), path, text }
 }
 
 fn options(request: &BuildRequest, plan: &BuildPlan, wanted: &Outputs, env: &Env) -> Options {

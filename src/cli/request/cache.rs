@@ -128,10 +128,10 @@ fn target(kind: &str, mut fields: Fields, env: &Env) -> Result<CacheTo, Why> {
 }
 
 /// The fields of a specification, each taken out once.
-struct Fields(Vec<(String, String)>);
+pub(super) struct Fields(Vec<(String, String)>);
 
 impl Fields {
-    fn parse(text: &str) -> Result<Self, Why> {
+    pub(super) fn parse(text: &str) -> Result<Self, Why> {
         let fields = csv::fields(text)?;
         if let [one] = fields.as_slice()
             && !one.text.contains('=')
@@ -145,10 +145,16 @@ impl Fields {
         fields.iter().map(pair).collect::<Result<_, Why>>().map(Self)
     }
 
-    fn take(&mut self, name: &str) -> Option<String> {
+    /// The value of a field, unless it is empty.
+    pub(super) fn take(&mut self, name: &str) -> Option<String> {
         let found = self.0.iter().rev().find(|(n, _)| n == name).map(|(_, v)| v.clone());
         self.0.retain(|(n, _)| n != name);
         found.filter(|value| !value.is_empty())
+    }
+
+    /// The name of a field that nobody has taken.
+    pub(super) fn first(&self) -> Option<&str> {
+        self.0.first().map(|(name, _)| name.as_str())
     }
 
     fn take_bool(&mut self, name: &str) -> Result<Option<bool>, Why> {
@@ -169,7 +175,8 @@ impl Fields {
     }
 }
 
-fn at(kind: &str, fields: &mut Fields, place: &str, env: &Env) -> Result<CacheAt, Why> {
+/// The place that the fields name; a folder in the field `place`.
+pub(super) fn at(kind: &str, fields: &mut Fields, place: &str, env: &Env) -> Result<CacheAt, Why> {
     match kind {
         "registry" => named(&fields.take("ref").ok_or("ref= is missing")?),
         "local" => {

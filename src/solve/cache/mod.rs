@@ -5,6 +5,14 @@
 //! is checked ([`Bundle::parse`], the digests of blobs), and what isn't right is told and passed over. A hit is believed
 //! before its blob was seen; where the blob then can't be had, or isn't what the record said, [`Caches::gave_way`] says so and
 //! the build has to be done again without.
+//!
+//! **What a cache is trusted with.** Whoever may write a cache decides what files a step gave: a key says what was asked for,
+//! and nothing can prove that these files are the answer, short of running the step. All the rest is checked: that a record
+//! is of its key, that each blob has its digest, and, wherever a layer's bytes pass through kiln (unpacked, kept, or sent to a
+//! registry that lacks it), that they are the tar whose diff id the record names ([`Source::fetch_layer`]). A layer of which
+//! no byte is moved, since the registry has it or mounts it, isn't downloaded to be checked: a record that lies there gives
+//! an image that no runtime unpacks, which is less than the same writer can do with a right diff id. Keys that a record
+//! claims besides the one that was asked for are passed on with it, but no record is kept under them.
 
 mod actions;
 pub mod bundle;
