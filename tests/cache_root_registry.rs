@@ -428,6 +428,15 @@ fn githubs_cache_takes_large_layers_in_blocks_and_nothing_twice() {
     world.kiln(args).ok().says("warning: the cache type=gha isn't used").says("$ACTIONS_CACHE_SERVICE_V2");
 }
 
+/// Lets each record in a file be of the year 1970; the time stands behind `field`.
+fn age(file: &Path, field: &str) {
+    let text = fs::read_to_string(file).unwrap();
+    let mut parts = text.split(field);
+    let first = parts.next().unwrap().to_owned();
+    let aged = parts.map(|p| format!("{field}1000{}", p.trim_start_matches(|c: char| c.is_ascii_digit())));
+    fs::write(file, first + &aged.collect::<String>()).unwrap();
+}
+
 #[test]
 fn kanikos_habits() {
     let Some((world, bases)) = stages() else { return };
@@ -440,18 +449,19 @@ fn kanikos_habits() {
     empty_disk(&world);
     let folder = ["-t", "a", "--cache-from=type=local,src=cache", "--cache-to=type=local,dest=cache"];
     build(&world, &bases, &folder).ok();
-    for file in manifests(&world) {
-        let text = fs::read_to_string(&file).unwrap();
-        let (before, after) = text.split_once("\\\"made\\\":").unwrap();
-        let digits = after.find(|c: char| !c.is_ascii_digit()).unwrap();
-        fs::write(&file, format!("{before}\\\"made\\\":1000{}", &after[digits..])).unwrap();
-    }
+    manifests(&world).iter().for_each(|file| age(file, "\\\"made\\\":"));
     let with_ttl = [&folder[..], &["--cache-ttl=336h"]].concat();
     for (args, hits) in [(&folder[..], 3), (&with_ttl, 0), (&with_ttl, 3)] {
         empty_disk(&world);
         let run = build(&world, &bases, args).ok();
         assert_eq!(cached(&run), hits, "{args:?}: {}", run.stderr);
     }
+    let records: Vec<PathBuf> =
+        fs::read_dir(world.path("store/records/steps")).unwrap().map(|e| e.unwrap().path()).collect();
+    records.iter().for_each(|file| age(file, "\"made\":"));
+    assert_eq!(cached(&build(&world, &bases, &["-t", "a"]).ok()), 3);
+    assert_eq!(cached(&build(&world, &bases, &["-t", "a", "--cache-ttl=336h"]).ok()), 0);
+    assert_eq!(cached(&build(&world, &bases, &["-t", "a", "--cache-ttl=336h"]).ok()), 3);
     build(&world, &bases, &["-t", "a", "--cache-ttl=soon"]).fails(2);
 }
 
@@ -524,6 +534,14 @@ fn a_hostile_cache_is_a_warning_and_a_miss() {
         let run = plain(&["--cache-from", &spec, "--cache-to", &spec]).says("warning");
         assert_eq!(cached(&run), 0, "{what}: {}", run.stderr);
     }
+    // A repository that isn't there yet is to some registries one that nobody may read.
+    let (_runtime, spec) = hostile(|asked| match asked.method.as_str() {
+        "POST" => Answer::new(202).header("Location", "/upload"),
+        "PUT" => Answer::new(201),
+        "HEAD" => Answer::new(404),
+        _ => Answer::new(401),
+    });
+    plain(&["--cache-from", &spec, "--cache-to", &spec]).says("isn't asked any more").says("exported 1 records");
     // A record that is right, of a layer that is not there or is something else.
     for layer in [Answer::new(404), Answer::new(500), Answer::new(200).body("something else"), Answer::hang_up()] {
         let record = record.clone();
@@ -566,7 +584,7 @@ fn a_cache_that_was_silent_is_not_waited_for_again() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let cache = format!("type=registry,ref={}/silent", silent.local_addr().unwrap());
     let run = build(&world, &bases, &["-t", "a", "--cache-from", &cache, "--cache-to", &cache]).ok();
-    run.says("isn't asked any more").says("couldn't be asked before");
+    run.says("isn't asked any more").says("nobody answered before");
     // Where a cache must be written, the build says so in the end.
     let cache = format!("type=registry,ref={},ignore-error=false", "127.0.0.1:1/closed");
     build(&world, &bases, &["-t", "a", "--cache-to", &cache]).fails(3).says("can't be written");

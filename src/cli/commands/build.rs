@@ -165,7 +165,7 @@ fn cache_store(job: &Job<'_>, at: &CacheAt, images: &[Reference]) -> Option<Arc<
             return Some(Arc::new(Registry::new(name, images.to_vec(), platforms, &client, &puller)));
         }
         CacheAt::Local(folder) => return Some(Arc::new(Folder::new(folder.clone(), store.clone()))),
-        CacheAt::Actions(at) => match Actions::new(at, &client, store.clone(), reporter.clone()) {
+        CacheAt::Actions(at) => match Actions::new(at, &client, store.clone(), reporter.clone(), cancel.clone()) {
             Ok(actions) => return Some(Arc::new(actions)),
             Err(e) => format!("the cache type=gha isn't used: {e}"),
         },

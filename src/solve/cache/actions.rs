@@ -9,7 +9,9 @@ use super::{Answer, CacheStore, Error, MAX_MANIFEST};
 use crate::oci::{Descriptor, Digest, Reference};
 use crate::registry::{self, Client, Content, Part, Secret, Service, Signed};
 use crate::report::{Event, Reporter, Step};
+use crate::source::stopped;
 use crate::store::{Key, Store};
+use crate::sys::Cancel;
 use bytes::Bytes;
 use futures_util::stream::{StreamExt as _, TryStreamExt as _, iter};
 use serde_json::{Value, json};
@@ -54,6 +56,7 @@ pub struct Actions {
     timeout: Duration,
     store: Store,
     reporter: Reporter,
+    cancel: Cancel,
     /// The numbers of the newest manifests, of keys that were asked for.
     newest: Mutex<HashMap<Key, u64>>,
 }
@@ -66,15 +69,21 @@ struct Located {
 }
 
 impl Actions {
-    /// The cache at a place; what it gives goes into `store`.
+    /// The cache at a place; what it gives goes into `store`, unless `cancel` stops it.
     ///
     /// # Errors
     /// Where the address or the token can't be one.
-    pub fn new(at: &ActionsAt, client: &Client, store: Store, reporter: Reporter) -> Result<Self, Error> {
+    pub fn new(
+        at: &ActionsAt,
+        client: &Client,
+        store: Store,
+        reporter: Reporter,
+        cancel: Cancel,
+    ) -> Result<Self, Error> {
         let service = |client| Service::new(client, &at.address, &at.token);
         let (service, asker) = (service(client.clone())?, service(client.hurried(1, PATIENCE))?);
         let (scope, timeout) = (at.scope.clone(), at.timeout);
-        Ok(Self { service, asker, scope, timeout, store, reporter, newest: Mutex::default() })
+        Ok(Self { service, asker, scope, timeout, store, reporter, cancel, newest: Mutex::default() })
     }
 
     fn prefix(&self, key: Key) -> String {
@@ -180,7 +189,10 @@ impl Actions {
 
     async fn timed<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         let late = |_| Error::Refused(format!("not done after {} seconds", self.timeout.as_secs()));
-        tokio::time::timeout(self.timeout, work).await.map_err(late)?
+        tokio::select! {
+            done = tokio::time::timeout(self.timeout, work) => done.map_err(late)?,
+            () = stopped(&self.cancel) => Err(Error::Refused("stopped".into())),
+        }
     }
 }
 

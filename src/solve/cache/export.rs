@@ -3,7 +3,7 @@
 use super::bundle::Entry;
 use super::{Bundle, CacheStore, Caches, Error, Mode};
 use crate::oci::Digest;
-use crate::registry::Content;
+use crate::registry::{self, Content};
 use crate::report::{Event, Kind, Problem, Reporter};
 use crate::solve::chain::Origin;
 use crate::store::Store;
@@ -39,8 +39,8 @@ pub async fn export(
     for target in &caches.to {
         let name = target.store.name();
         let wanted = made.iter().filter(|e| e.listed || target.mode == Mode::Max).map(|e| &e.bundle).collect();
-        let written = if caches.is_silent(&name) {
-            Err(Error::Refused("it couldn't be asked before".into()))
+        let written = if caches.is_absent(&name) {
+            Err(Error::Refused("nobody answered before".into()))
         } else {
             to(&*target.store, wanted, oldest, store).await
         };
@@ -77,10 +77,11 @@ async fn to(cache: &dyn CacheStore, bundles: Vec<&Bundle>, oldest: Option<i64>, 
     Ok(missing.len())
 }
 
-/// Whether a cache has a bundle already. What is there may be damaged, or too old; then it is written over.
+/// Whether a cache has a bundle already. What is there may be damaged, or too old; then it is written over. A repository that
+/// isn't there yet may be one that nobody may read, until something is written.
 async fn is_known(cache: &dyn CacheStore, bundle: &Bundle, oldest: Option<i64>) -> Result<bool, Error> {
     let bytes = match cache.get(bundle.key).await {
-        Err(Error::Refused(_)) => return Ok(false),
+        Err(Error::Refused(_) | Error::Registry(registry::Error::Unauthorized { .. })) => return Ok(false),
         other => other?,
     };
     let known = bytes.and_then(|b| Bundle::parse(&b, bundle.key, &Origin::Step).ok());

@@ -89,6 +89,14 @@ pub enum Error {
     Refused(String),
 }
 
+impl Error {
+    /// Whether nobody answered, or not as a server does: asking again will hardly help.
+    fn is_absence(&self) -> bool {
+        use crate::registry::Error as E;
+        matches!(self, Self::Registry(E::Unreachable { .. } | E::Timeout { .. } | E::Tls { .. } | E::Broken { .. }))
+    }
+}
+
 /// An answer that may take its time.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
 
@@ -118,6 +126,8 @@ pub struct Source {
     store: Arc<dyn CacheStore>,
     /// It failed once and isn't asked again.
     silent: AtomicBool,
+    /// It failed because nobody answered.
+    absent: AtomicBool,
     /// It had no blob for one of its records.
     gave_way: AtomicBool,
     /// It gave all that comes without asking for keys.
@@ -226,7 +236,7 @@ impl Caches {
     /// Asks `from` and exports to `to`.
     pub fn new(from: Vec<Arc<dyn CacheStore>>, to: Vec<Target>) -> Self {
         let no = || AtomicBool::new(false);
-        let source = |store| Arc::new(Source { store, silent: no(), gave_way: no(), carried: no() });
+        let source = |store| Arc::new(Source { store, silent: no(), absent: no(), gave_way: no(), carried: no() });
         Self { from: from.into_iter().map(source).collect(), to }
     }
 
@@ -246,9 +256,9 @@ impl Caches {
         (!self.to.is_empty()).then_some(if max { Mode::Max } else { Mode::Min })
     }
 
-    /// Whether a cache of this name was asked and failed.
-    fn is_silent(&self, name: &str) -> bool {
-        self.from.iter().any(|s| s.silent.load(Ordering::Acquire) && s.store.name() == name)
+    /// Whether a cache of this name was asked and nobody answered.
+    fn is_absent(&self, name: &str) -> bool {
+        self.from.iter().any(|s| s.absent.load(Ordering::Acquire) && s.store.name() == name)
     }
 
     /// Asks all caches for all keys at once and adds what they know, but for what was made before `oldest`. Earlier keys and
@@ -259,11 +269,12 @@ impl Caches {
             let asked = tokio::time::timeout(PATIENCE, all(source, keys, &mut answers, reporter)).await;
             let failed = match asked {
                 Ok(Ok(())) => None,
-                Ok(Err(e)) => Some(e.to_string()),
-                Err(_) => Some(format!("no answer within {} seconds", PATIENCE.as_secs())),
+                Ok(Err(e)) => Some((e.is_absence(), e.to_string())),
+                Err(_) => Some((true, format!("no answer within {} seconds", PATIENCE.as_secs()))),
             };
-            if let Some(why) = failed {
+            if let Some((absent, why)) = failed {
                 source.silent.store(true, Ordering::Release);
+                source.absent.store(absent, Ordering::Release);
                 let name = source.store.name();
                 reporter.send(Event::Note(format!("warning: the cache {name} isn't asked any more: {why}")));
             }
