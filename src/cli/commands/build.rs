@@ -1,6 +1,6 @@
 //! `kiln build`: the Dockerfile to a plan, the plan to images, the images to where they are wanted.
 
-use super::{check, dockerfile, outputs, planning, secrets};
+use super::{check, context, dockerfile, outputs, planning, secrets};
 use crate::cli::Env;
 use crate::cli::request::{BuildRequest, CacheAt, Isolation, NamedContext, SourceRequest};
 use crate::cli::session::{Failure, Session, dockerfile_problem};
@@ -14,7 +14,7 @@ use crate::sandbox;
 use crate::snapshot::Overlay;
 use crate::solve::cache::{CacheStore, Caches, Folder, Registry, export};
 use crate::solve::{self, Options};
-use crate::source::{DockerfileText, LocalTree, Puller, Remotes, ignore_rules};
+use crate::source::{DockerfileText, Fetched, LocalTree, Puller, Remotes, ignore_rules};
 use outputs::{Outputs, Pushing};
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -76,7 +76,8 @@ impl Job<'_> {
     async fn run(&self, caches: Arc<Caches>) -> Result<String, Problem> {
         let Self { session, request, wanted, plan, .. } = self;
         let pushing = wanted.start(session);
-        let env = Arc::new(self.world(&pushing, caches.clone())?);
+        let objects = context::objects(session, &request.source, plan, self.env).await?;
+        let env = Arc::new(self.world(&pushing, caches.clone(), &objects)?);
         let built = solve::run(plan.clone(), env).await?;
         let text = outputs::write(session, request, plan, built.images, wanted, pushing).await?;
         // After the push, so that it isn't delayed, and its layers needn't be sent again.
@@ -84,7 +85,12 @@ impl Job<'_> {
         Ok(text)
     }
 
-    fn world(&self, pushing: &Arc<Pushing>, caches: Arc<Caches>) -> Result<solve::Env, Problem> {
+    fn world(
+        &self,
+        pushing: &Arc<Pushing>,
+        caches: Arc<Caches>,
+        objects: &BTreeMap<String, Fetched>,
+    ) -> Result<solve::Env, Problem> {
         let Self { session, request, read, wanted, plan, env } = self;
         let on_layer = pushing.clone();
         Ok(solve::Env {
@@ -92,8 +98,8 @@ impl Job<'_> {
             snapshots: Arc::new(Overlay),
             executor: executor(plan, session, request.process.isolation, env)?,
             puller: puller(session),
-            remotes: remotes(session, env),
-            contexts: contexts(session, &request.source, read, env)?,
+            remotes: remotes(session, &request.source, env),
+            contexts: contexts(session, &request.source, read, objects, env)?,
             secrets: secrets::read(&request.secrets, env)?,
             agents: request.agents.clone(),
             reporter: session.reporter.clone(),
@@ -138,9 +144,14 @@ pub fn puller(session: &Session) -> Puller {
 }
 
 /// Repositories and files of web servers.
-pub fn remotes(session: &Session, env: &Env) -> Remotes {
+pub fn remotes(session: &Session, source: &SourceRequest, env: &Env) -> Remotes {
+    let contexts = source.named_contexts.iter().filter_map(|(_, context)| match context {
+        NamedContext::Planned(context) => Some(context),
+        NamedContext::Folder(_) | NamedContext::Object(_) => None,
+    });
+    let git = planning::git(session, contexts, env);
     let (store, client, cancel) = (session.store.clone(), session.registry.clone(), session.cancel.clone());
-    Remotes { store, client, git: planning::git(session, env), cancel }
+    Remotes { store, client, git, cancel }
 }
 
 /// The command line as the planner takes it.
@@ -176,6 +187,7 @@ fn contexts(
     session: &Session,
     source: &SourceRequest,
     read: &DockerfileText,
+    objects: &BTreeMap<String, Fetched>,
     env: &Env,
 ) -> Result<BTreeMap<String, Arc<LocalTree>>, Problem> {
     let open = |folder: &Path, dockerfile: Option<&Path>| -> Result<Arc<LocalTree>, Problem> {
@@ -189,6 +201,9 @@ fn contexts(
         if let NamedContext::Folder(folder) = context {
             contexts.insert(context_name(name), open(folder, None)?);
         }
+    }
+    for (name, fetched) in objects {
+        contexts.insert(name.clone(), open(&fetched.folder, None)?);
     }
     Ok(contexts)
 }
