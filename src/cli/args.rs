@@ -167,7 +167,8 @@ pub struct Build {
     /// A secret for RUN --mount=type=secret: id=ID[,src=FILE|,env=NAME].
     #[arg(long, value_name = "SPEC")]
     pub secret: Vec<String>,
-    /// An SSH agent for RUN --mount=type=ssh: default or ID[=SOCKET]; without a socket, that of $SSH_AUTH_SOCK.
+    /// An SSH agent for RUN --mount=type=ssh: default or ID[=SOCKET], without a socket that of $SSH_AUTH_SOCK; or
+    /// ID=KEYFILE[,KEYFILE], whose keys kiln signs with.
     #[arg(long, value_name = "ID[=SOCKET]")]
     pub ssh: Vec<String>,
     /// A label of the image.

@@ -1,5 +1,6 @@
 //! Everything a build uses of the world, as arguments.
 
+use super::agent::Agent;
 use super::cache::{Caches, Found};
 use super::chain::{Origin, StoredLayer};
 use crate::layer::{Compression, Timestamp};
@@ -11,7 +12,6 @@ use crate::store::{Key, Store};
 use crate::sys::Cancel;
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,8 +33,8 @@ pub struct Env {
     pub contexts: BTreeMap<String, Arc<LocalTree>>,
     /// Secrets by id.
     pub secrets: BTreeMap<String, Vec<u8>>,
-    /// The sockets of SSH agents by id.
-    pub agents: BTreeMap<String, PathBuf>,
+    /// SSH agents by id.
+    pub agents: BTreeMap<String, Agent>,
     /// Where events go.
     pub reporter: Reporter,
     /// Stops everything.

@@ -1,6 +1,6 @@
 //! `kiln build`: the Dockerfile to a plan, the plan to images, the images to where they are wanted.
 
-use super::{check, context, dockerfile, outputs, planning, secrets};
+use super::{agents, check, context, dockerfile, outputs, planning, secrets};
 use crate::cli::Env;
 use crate::cli::request::{BuildRequest, CacheAt, Isolation, NamedContext, SourceRequest};
 use crate::cli::session::{Failure, Session, dockerfile_problem};
@@ -101,7 +101,7 @@ impl Job<'_> {
             remotes: remotes(session, &request.source, env),
             contexts: contexts(session, &request.source, read, objects, env)?,
             secrets: secrets::read(&request.secrets, env)?,
-            agents: request.agents.clone(),
+            agents: agents::read(&request.agents)?,
             reporter: session.reporter.clone(),
             cancel: session.cancel.clone(),
             options: options(request, plan, wanted, env),

@@ -1,5 +1,6 @@
 //! What each command does.
 
+mod agents;
 mod archive;
 pub mod build;
 mod check;
