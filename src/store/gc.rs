@@ -68,6 +68,8 @@ pub struct Usage {
     pub records: Amount,
     /// What RUN's cache mounts keep.
     pub cache_mounts: Amount,
+    /// Accounts of past builds.
+    pub builds: Amount,
     /// What running builds are writing, and dead ones left.
     pub temporary: Amount,
 }
@@ -171,6 +173,7 @@ impl Store {
                 Kind::CacheMount => usage.cache_mounts.add(item.bytes),
             }
         }
+        usage.builds = self.builds_usage()?;
         for folder in entries(&self.root().join("tmp"))? {
             usage.temporary.add(tree::disk_usage(&folder));
         }

@@ -38,6 +38,7 @@ pub fn usage(as_json: bool, store: &Path) -> Result<String, Failure> {
         ("snapshots", usage.snapshots),
         ("cache mounts", usage.cache_mounts),
         ("records", usage.records),
+        ("build accounts", usage.builds),
         ("temporary", usage.temporary),
     ];
     let total = sorts.iter().fold(0u64, |sum, (_, amount)| sum.saturating_add(amount.bytes));

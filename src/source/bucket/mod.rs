@@ -17,7 +17,6 @@ pub use address::{ObjectUrl, Provider};
 use super::context::{Fetched, unpacked};
 use super::error::{Error, Result};
 use super::http::{self, Known};
-use super::layers;
 use crate::oci::Digest;
 use crate::registry::Client;
 use crate::store::{Key, Store};
@@ -62,7 +61,7 @@ impl Buckets {
     pub async fn context(&self, blobs: &Store, store: &Store, url: &ObjectUrl, cancel: &Cancel) -> Result<Fetched> {
         let content = tokio::select! {
             content = self.fetch(blobs, url) => content?,
-            () = layers::cancelled(cancel) => return Err(Error::Cancelled),
+            () = super::stopped(cancel) => return Err(Error::Cancelled),
         };
         let gone = || self.failed(url, "it has been pruned from the store meanwhile".into(), None);
         let blob = blobs.blob(&content, None)?.ok_or_else(gone)?;
