@@ -227,7 +227,10 @@ async fn a_context_from_a_web_server() {
     world.kiln(["build", OUT, &secret]).ok().says("fetching the context http://").doesnt_say("hush");
     assert_eq!(built(&world), ["Dockerfile", "a"]);
     for name in ["missing", "cut"] {
-        world.kiln(["build", &url(name)]).fails(3).says(name);
+        world.kiln(["build", "--metadata-file", "meta.json", &url(name)]).fails(3).says(name);
+        let account = fs::read_to_string(world.path("meta.json")).unwrap();
+        assert!(account.contains("kiln.error") && account.contains(name), "{account}");
+        fs::remove_file(world.path("meta.json")).unwrap();
     }
     world.nothing_is_left();
 }
@@ -274,6 +277,17 @@ fn the_time_of_a_commit_is_the_contexts() {
     let mut image = Vec::new();
     std::io::Read::read_to_end(&mut File::open(world.path("i.tar")).unwrap(), &mut image).unwrap();
     assert!(String::from_utf8_lossy(&image).contains("2023-11-14T22:13:20Z"));
+}
+
+#[test]
+fn the_time_of_a_stage_is_its_repositorys_the_first_time_already() {
+    let world = World::new();
+    let Some(repository) = Repository::start(&world) else { return };
+    world.dockerfile(&format!("FROM scratch AS src\nADD {} /\nFROM scratch\nCOPY Dockerfile /\n", repository.url()));
+    world.kiln(["build", "--build-arg", "SOURCE_DATE_EPOCH=src", "-otype=oci,dest=i.tar", "context"]).ok();
+    let image = fs::read(world.path("i.tar")).unwrap();
+    assert!(String::from_utf8_lossy(&image).contains("2023-11-14T22:13:20Z"));
+    world.nothing_is_left();
 }
 
 #[tokio::test(flavor = "multi_thread")]

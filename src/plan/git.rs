@@ -56,7 +56,7 @@ impl GitUrl {
 
     /// What is asked of the repository.
     pub fn key(&self) -> GitKey {
-        GitKey { remote: self.remote.clone(), reference: self.reference.clone() }
+        GitKey { remote: self.remote.clone(), reference: self.reference.clone(), timed: false }
     }
 
     /// The repository's files at the commit that was found for it; none is known yet where `commit` is empty.

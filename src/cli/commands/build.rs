@@ -42,10 +42,7 @@ pub fn run(request: &BuildRequest, store: &Path, env: &Env) -> Result<String, Fa
         keep_within(session, request.store_limit).await;
         built
     });
-    built.map_err(|problem| {
-        outputs::account_for_failure(request, &problem);
-        Failure::of(problem, read.text.clone())
-    })
+    built.map_err(|problem| Failure::of(problem, read.text.clone()))
 }
 
 /// Makes room where the store has grown too large. Whether that can be done is no concern of a build's.

@@ -81,7 +81,8 @@ impl Git {
         Self { protocols: protocols.into(), ..self }
     }
 
-    /// The commit that a branch or tag, or the default branch, means now. A commit's own name is taken as it is.
+    /// The commit that a branch or tag, or the default branch, means now, and its time where that is known or wanted. A
+    /// commit's own name is taken as it is.
     ///
     /// # Errors
     /// [`Error::Git`], [`Error::NoGit`].
@@ -92,7 +93,10 @@ impl Git {
                 true => key.reference.clone(),
                 false => git.look_up(&key.remote, &key.reference)?.commit,
             };
-            let time = git.store.record(TIMES, &commit_key(&key.remote, &commit))?;
+            let time = match git.store.record(TIMES, &commit_key(&key.remote, &commit))? {
+                None if key.timed => Some(git.fetch_time(&key, &commit)?),
+                known => known,
+            };
             Ok(ResolvedGit { commit, time })
         })
         .await?
