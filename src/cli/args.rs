@@ -455,6 +455,9 @@ pub struct Prune {
 /// `kiln du`.
 #[derive(Debug, Args)]
 pub struct Du {
+    /// List each blob, unpacked layer and cache mount, the largest first, with who made it and which images need it.
+    #[arg(short, long)]
+    pub verbose: bool,
     /// How: table or json.
     #[arg(long, value_name = "FORMAT", default_value = "table")]
     pub format: String,

@@ -245,7 +245,13 @@ fn the_other_commands() {
     for (line, want) in [
         ("images -q", "Images(Ids)"),
         ("images --format json", "Images(Json)"),
-        ("du --format=json", "Du { json: true }"),
+        ("du --format=json", "Du { verbose: false, json: true }"),
+        ("du -v", "Du { verbose: true, json: false }"),
+        ("explain", "Explain(ExplainRequest { build: None, list: false, all: false, json: false })"),
+        (
+            "explain 7 -a --format json",
+            "Explain(ExplainRequest { build: Some(7), list: false, all: true, json: true })",
+        ),
         ("info --format json", "Info { json: true }"),
         ("debug ast -", "DebugAst(Stdin)"),
     ] {

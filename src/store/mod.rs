@@ -35,6 +35,7 @@
 mod blobs;
 mod builds;
 mod caches;
+mod contents;
 mod error;
 mod files;
 mod gc;
@@ -55,6 +56,7 @@ mod tests;
 pub use blobs::{Blob, Ingest, RawIngest, Verified};
 pub use builds::BuildNumber;
 pub use caches::{CacheMount, Use};
+pub use contents::Content;
 pub use error::{Error, Result};
 pub use gc::{Amount, Policy, Pruned, Sort, Usage};
 pub use key::Key;
