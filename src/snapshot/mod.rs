@@ -45,7 +45,9 @@ pub use folder::{FolderTree, Ignore, Verdict, walked};
 pub use overlay::{Active, Overlay};
 pub use stack::StackTree;
 pub use tee::Tee;
-pub use tree::{EmptyTree, Fingerprint, Found, Tree, bare_entry, entry, fingerprint, follow, xattrs_of};
+pub use tree::{
+    EmptyTree, Fingerprint, Found, Tree, bare_entry, entry, fingerprint, fingerprint_again, follow, xattrs_of,
+};
 pub use write::FolderWriter;
 
 /// How root filesystems are kept. Layers are named by their folders; lists of them are topmost first.

@@ -41,6 +41,7 @@ mod names;
 mod place;
 mod records;
 mod session;
+mod settle;
 mod snapshots;
 mod stat;
 mod tree;
@@ -56,7 +57,8 @@ pub use key::Key;
 pub use locks::KeyLock;
 pub use names::Name;
 pub use place::place;
-pub use snapshots::{Settled, Snapshot, SnapshotInfo, TempSnapshot};
+pub use settle::Settled;
+pub use snapshots::{Snapshot, SnapshotInfo, TempSnapshot};
 pub use stat::{ContentHash, Stamp, StatIndex};
 
 use error::At as _;
@@ -67,6 +69,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Instant;
 
 /// The file that says what a folder is, and its text.
 const MARK: &str = "kiln-store";
@@ -93,6 +96,10 @@ struct Inner {
     unsettled: Mutex<Vec<PathBuf>>,
     /// Whether anything was written since the last sync.
     dirty: AtomicBool,
+    /// Held while a sync is under way.
+    settling: Mutex<()>,
+    /// When this process last settled ahead, or began.
+    ahead: Mutex<Instant>,
 }
 
 impl Store {
@@ -124,6 +131,8 @@ impl Store {
                 boot: OnceLock::new(),
                 unsettled: Mutex::default(),
                 dirty: AtomicBool::new(false),
+                settling: Mutex::new(()),
+                ahead: Mutex::new(Instant::now()),
             }),
         })
     }

@@ -244,7 +244,7 @@ fn fingerprint(tree: &dyn Tree, fingerprints: &dyn Fingerprints, picks: &mut [Pi
             files.push((pick.path.clone(), pick.meta));
         }
         for item in pick.items.iter().filter(|i| i.meta.kind == Kind::File) {
-            files.push((below(&pick.path, &item.path)?, item.meta));
+            files.push((pick.path.append(&item.path), item.meta));
         }
     }
     let mut prints = fingerprints.of(tree, &files)?.into_iter();
@@ -257,15 +257,6 @@ fn fingerprint(tree: &dyn Tree, fingerprints: &dyn Fingerprints, picks: &mut [Pi
         }
     }
     Ok(())
-}
-
-/// `path` inside the directory `dir`.
-pub(super) fn below(dir: &EntryPath, path: &EntryPath) -> Result<EntryPath, Error> {
-    let mut all = dir.clone();
-    for name in path.components() {
-        all = all.join(name)?;
-    }
-    Ok(all)
 }
 
 /// The content of a selection as one number.
@@ -283,7 +274,7 @@ fn content(tree: &dyn Tree, picks: &[Pick]) -> Result<Fingerprint, Error> {
         for item in &pick.items {
             hash.text(if item.wanted { b"item" } else { b"way" });
             hash.text(item.path.as_bytes());
-            hash.file(tree, &below(&pick.path, &item.path)?, &item.meta, item.fingerprint)?;
+            hash.file(tree, &pick.path.append(&item.path), &item.meta, item.fingerprint)?;
         }
     }
     Ok(*hash.0.finalize().as_bytes())
