@@ -1,6 +1,6 @@
 # The two commands: `make demo` shows kiln from nothing, `make test` runs every test. CONTRIBUTING.md has the loop.
 
-.PHONY: build test demo check bench setup
+.PHONY: build test demo check bench setup image
 
 build:
 	scripts/build
@@ -20,3 +20,7 @@ check:
 
 bench: build
 	benches/run
+
+# kiln's own image, and its variant with a shell, in the local store.
+image: build
+	scripts/image

@@ -5,11 +5,11 @@ use super::progress::{self, Drawing, Style};
 use super::request::RegistryRequest;
 use crate::registry::{Client, Config, Mirror};
 use crate::report::{Diagnostic, Kind, Problem, Reporter, SourceText};
+use crate::source::stopped;
 use crate::store::Store;
 use crate::sys::{Cancel, Signals};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -104,14 +104,9 @@ impl Session {
     /// # Errors
     /// Those of the work; [`Kind::Cancelled`].
     pub async fn stoppable<T>(&self, work: impl Future<Output = Result<T, Problem>>) -> Result<T, Problem> {
-        let stopped = async {
-            while !self.cancel.is_cancelled() {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
         tokio::select! {
             done = work => done,
-            () = stopped => Err(Problem::new(Kind::Cancelled, "cancelled")),
+            () = stopped(&self.cancel) => Err(Problem::new(Kind::Cancelled, "cancelled")),
         }
     }
 

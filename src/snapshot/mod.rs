@@ -1,7 +1,6 @@
 //! Root filesystems as chains of unpacked layers, and the trees that a build reads.
 //!
-//! A layer's *snapshot* is a folder that never changes once it is [committed](Snapshotter::commit). In the [`Overlay`]
-//! driver it holds one folder:
+//! A layer's *snapshot* is a folder that never changes once the store has it:
 //!
 //! ```text
 //! SNAPSHOT/fs/     the layer as overlayfs has it: removed files are character devices 0:0, and a directory that hides
@@ -15,9 +14,10 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | [`NewLayer`] | a layer that is being made, [`view`] and [`diff`] of those that are there |
+//! | [`Snapshotter`] | what a process gets of them: [`Overlay`] |
 //! | [`Tree`] | a file tree to read, confined: [`FolderTree`], [`StackTree`], [`EmptyTree`] |
 //! | [`FolderWriter`] | entries of a layer to a folder |
-//! | [`diff`](Snapshotter::diff) | a folder to the entries of a layer |
 //! | [`users`] | names and numbers of users, by an image's own files |
 
 mod at;
@@ -25,6 +25,7 @@ mod diff;
 mod error;
 mod flatten;
 mod folder;
+mod layer;
 mod notes;
 mod overlay;
 mod stack;
@@ -35,14 +36,15 @@ mod tree;
 pub mod users;
 mod write;
 
-use crate::layer::EntrySink;
+use crate::sys::RootMount;
 use std::path::{Path, PathBuf};
 
 pub use at::{Kind, Meta, Xattrs};
 pub use error::Error;
 pub use flatten::flatten;
 pub use folder::{FolderTree, Ignore, Verdict, walked};
-pub use overlay::{Active, Overlay};
+pub use layer::{NewLayer, diff, files, view};
+pub use overlay::Overlay;
 pub use stack::StackTree;
 pub use tee::Tee;
 pub use tree::{
@@ -50,22 +52,41 @@ pub use tree::{
 };
 pub use write::FolderWriter;
 
-/// How root filesystems are kept. Layers are named by their folders; lists of them are topmost first.
+/// How a process gets layers as its root filesystem. Layers are named by their folders; lists of them are topmost first.
 pub trait Snapshotter: Send + Sync {
-    /// Makes `folder` ready for a new layer on top of `parents`. Does nothing to a folder that is ready.
-    fn prepare(&self, folder: &Path, parents: &[PathBuf]) -> Result<Active, Error>;
-
-    /// Moves a finished layer to its place, on the same file system; nothing uses it then, or ever changes it again.
+    /// Makes `folder` ready for a new layer on top of `parents`, and a root filesystem with their files. Waits where there
+    /// can be but one at a time.
     ///
-    /// Fails with `ENOTEMPTY` if there is one at that place; the layer is then still in its folder.
-    fn commit(&self, active: Active, to: &Path) -> Result<(), Error>;
+    /// # Errors
+    /// If a folder can't be made or the layers can't be read.
+    fn prepare(&self, folder: &Path, parents: &[PathBuf]) -> Result<Box<dyn Active>, Error>;
 
-    /// Writes what the layer in `folder`, finished or not, changes in `parents` to `sink`, in sorted order.
-    fn diff(&self, folder: &Path, parents: &[PathBuf], sink: &mut dyn EntrySink) -> Result<(), Error>;
+    /// Layers for a mount beside a root filesystem. What is written to a `writable` one is lost; `scratch` is an empty
+    /// folder that lives as long as the mount.
+    ///
+    /// # Errors
+    /// If a folder can't be made or the layers can't be read.
+    fn show(&self, layers: &[PathBuf], scratch: &Path, writable: bool) -> Result<Shown, Error>;
+}
 
-    /// The folders that hold the files of `layers`, as an overlay mount takes them.
-    fn files(&self, layers: &[PathBuf]) -> Vec<PathBuf>;
+/// A root filesystem that a process runs in.
+pub trait Active: Send {
+    /// What the sandbox takes as its root.
+    fn root_mount(&self) -> RootMount;
 
-    /// Layers as one tree.
-    fn view(&self, layers: &[PathBuf]) -> Result<StackTree, Error>;
+    /// Sees to it that the layer's folder holds what the process changed; it has ended. Dropped without it, the changes
+    /// are lost.
+    ///
+    /// # Errors
+    /// If the changes can't be read or written.
+    fn finish(self: Box<Self>) -> Result<(), Error>;
+}
+
+/// Layers as a mount takes them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Shown {
+    /// Their files, topmost first, never written to.
+    Layers(Vec<PathBuf>),
+    /// A tree.
+    Root(RootMount),
 }

@@ -2,18 +2,19 @@
 
 use super::cache::{Caches, Found};
 use super::chain::{Origin, StoredLayer};
+use super::journal::About;
+use super::mounts::CacheMounts;
 use crate::layer::{Compression, Timestamp};
 use crate::report::Reporter;
 use crate::sandbox::Executor;
 use crate::snapshot::Snapshotter;
-use crate::source::{LocalTree, Puller, Remotes};
+use crate::source::{LocalTree, Puller, Remotes, stopped};
 use crate::store::{Key, Store};
 use crate::sys::Cancel;
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// What a build has at hand.
 pub struct Env {
@@ -27,6 +28,8 @@ pub struct Env {
     pub puller: Puller,
     /// Caches besides the store.
     pub caches: Arc<Caches>,
+    /// Where cache mounts come from and go to.
+    pub cache_mounts: Arc<CacheMounts>,
     /// Where repositories and files of web servers come from.
     pub remotes: Remotes,
     /// The contexts by the names that [`LocalOp`](crate::plan::op::LocalOp) uses.
@@ -39,6 +42,8 @@ pub struct Env {
     pub reporter: Reporter,
     /// Stops everything.
     pub cancel: Cancel,
+    /// What is built, for the build's account.
+    pub about: About,
     /// What is wanted of the build.
     pub options: Options,
     /// Told of each layer of an image as soon as it is stored, perhaps more than once.
@@ -48,14 +53,9 @@ pub struct Env {
 impl Env {
     /// Asks the caches, unless the build is stopped before they answer.
     pub async fn ask(&self, keys: &[Key], found: &mut Found) {
-        let stopped = async {
-            while !self.cancel.is_cancelled() {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
         tokio::select! {
             () = self.caches.ask(keys, found, &self.reporter) => {}
-            () = stopped => {}
+            () = stopped(&self.cancel) => {}
         }
     }
 }

@@ -1,17 +1,85 @@
-//! A layer's snapshot to a blob in the store.
+//! A layer's snapshot to a blob in the store, while other steps run.
 
-use super::chain::StoredLayer;
-use super::env::Env;
-use super::problem::{self, Result};
+use super::chain::{Chain, Layer, Origin, StoredLayer};
+use super::env::{Env, Listed};
+use super::problem::{self, Result, blocking};
+use super::record::remember;
+use super::roots;
+use super::worker::{Worker, is_linked};
 use crate::layer::{Entry, EntrySink, Error, Packer, Timestamp};
+use crate::plan::op::VertexId;
+use crate::report::{Kind, Problem};
+use crate::snapshot;
 use crate::store::RawIngest;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+impl Worker {
+    /// What is to be done once a layer is there: it is packed while other steps run.
+    pub fn after(self: Arc<Self>, id: VertexId, chain: &Chain, new: bool) {
+        if self.forms[id].blob {
+            let chain = chain.clone();
+            // Whoever lists the layers waits for the same cell, and is told of what fails here.
+            tokio::spawn(async move { drop(self.stored(id, &chain, new).await) });
+        }
+    }
+
+    /// The blob of a chain's top layer, packed if it wasn't.
+    pub async fn stored(&self, id: VertexId, chain: &Chain, new: bool) -> Result<StoredLayer> {
+        let Some(top) = chain.layers().last() else {
+            return Err(Problem::new(Kind::Build, "an empty root filesystem has no layer"));
+        };
+        let stored = top.stored.get_or_try_init(|| self.pack(id, chain, top)).await?;
+        let is_cached = matches!(top.origin, Origin::Cached { .. });
+        if new && !is_cached {
+            remember(&self.env, top)?;
+        }
+        (self.env.on_layer)(&Listed { layer: stored, origin: &top.origin, new: new && !is_cached });
+        Ok(stored.clone())
+    }
+
+    /// Sees to it that a chain's top layer has a blob, whether or not an image lists it.
+    pub async fn packed(&self, id: VertexId, chain: &Chain) -> Result<()> {
+        let Some(top) = chain.layers().last().filter(|top| top.stored.get().is_none()) else { return Ok(()) };
+        top.stored.get_or_try_init(|| self.pack(id, chain, top)).await?;
+        remember(&self.env, top)
+    }
+
+    /// Sees to it that a base image's layer is in the store, where all layers are wanted there.
+    pub async fn at_hand(&self, layer: &Layer) -> Result<()> {
+        match &layer.origin {
+            Origin::Base { image, index } if self.env.options.complete => {
+                self.env.puller.fetch(image.step, &image.op, *index).await.map_err(problem::from)
+            }
+            Origin::Cached { cache, step } if self.env.options.complete => match layer.stored.get() {
+                Some(stored) => cache.fetch(*step, &stored.descriptor).await.map_err(roots::cached),
+                None => Ok(()),
+            },
+            _ => Ok(()),
+        }
+    }
+
+    async fn pack(&self, id: VertexId, chain: &Chain, top: &Layer) -> Result<StoredLayer> {
+        let folders = roots::folders(&self.env, chain).await?;
+        let linked = is_linked(&self.plan.vertices[id].op);
+        debug_assert!(matches!(top.origin, Origin::Step));
+        let _permit = self.packing.acquire().await;
+        let env = self.env.clone();
+        blocking(move || {
+            let Some((folder, parents)) = folders.split_first() else {
+                return Err(Problem::new(Kind::Build, "an empty root filesystem has no layer"));
+            };
+            pack(&env, folder, if linked { &[] } else { parents })
+        })
+        .await
+    }
+}
 
 /// Packs what the snapshot in `folder` changes in `parents` (topmost first).
-pub fn pack(env: &Env, folder: &Path, parents: &[PathBuf]) -> Result<StoredLayer> {
+fn pack(env: &Env, folder: &Path, parents: &[PathBuf]) -> Result<StoredLayer> {
     let mut packer = packer(env)?;
-    env.snapshots.diff(folder, parents, &mut packer).map_err(problem::snapshot)?;
+    snapshot::diff(folder, parents, &mut packer).map_err(problem::snapshot)?;
     finish(packer)
 }
 

@@ -5,11 +5,11 @@
 //! that leads out ([`Fetched::file`]).
 
 use super::error::{At as _, Error, Result};
-use super::{Remotes, http, layers};
+use super::{Remotes, http, stopped};
 use crate::layer::{self, Decoder, EntryKind, EntrySink as _, Format, TarReader, Timestamp};
 use crate::plan::{GitKey, GitUrl, HttpKey};
 use crate::registry::shown;
-use crate::snapshot::{Overlay, Snapshotter as _};
+use crate::snapshot::NewLayer;
 use crate::store::{Store, TempSnapshot};
 use crate::sys::Cancel;
 use std::fs;
@@ -81,7 +81,7 @@ impl Remotes {
         let key = HttpKey { url: url.to_owned(), checksum: None };
         let found = tokio::select! {
             found = http::resolve(&self.store, &self.client, &key) => found?,
-            () = layers::cancelled(&self.cancel) => return Err(Error::Cancelled),
+            () = stopped(&self.cancel) => return Err(Error::Cancelled),
         };
         let gone = || Error::Http { url: shown(url), why: "it has been pruned from the store meanwhile".into() };
         let blob = self.store.blob(&found.content, None)?.ok_or_else(gone)?;
@@ -117,8 +117,7 @@ fn unpack(input: impl Read, temp: &TempSnapshot, name: &str, cancel: &Cancel) ->
     let bad = |source| Error::Tar { name: name.to_owned(), source };
     let unread = |source| bad(layer::Error::Read { offset: 0, source });
     let mut tar = TarReader::archive(Decoder::new(input).map_err(unread)?);
-    let active = Overlay.prepare(temp.folder(), &[])?;
-    let mut writer = active.writer(Timestamp::default())?;
+    let mut writer = NewLayer::prepare(temp.folder(), &[])?.writer(Timestamp::default())?;
     while let Some(mut entry) = tar.next_entry().map_err(bad)? {
         if cancel.is_cancelled() {
             return Err(Error::Cancelled);

@@ -2,6 +2,7 @@
 
 use super::error::{Error, Result};
 use super::growing::{Follower, Grower, growing};
+use super::stopped;
 use super::unpack::{check_media_type, unpack};
 use crate::oci::{Descriptor, Digest, Reference};
 use crate::plan::op::{BaseLayer, ImageOp};
@@ -149,7 +150,7 @@ impl Puller {
             Place::Registry(reference) => {
                 tokio::select! {
                     done = self.receive(step, reference, blob, &digest, &grower) => done?,
-                    () = cancelled(&self.cancel) => return Err(Error::Cancelled),
+                    () = stopped(&self.cancel) => return Err(Error::Cancelled),
                 }
                 grower.finish();
                 let (store, reference) = (self.store.clone(), reference.clone());
@@ -309,13 +310,6 @@ impl std::io::Read for Stoppable<'_> {
             return Err(std::io::Error::other("stopped"));
         }
         self.blob.read(buf)
-    }
-}
-
-/// Ends once the flag is set.
-pub(super) async fn cancelled(cancel: &Cancel) {
-    while !cancel.is_cancelled() {
-        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 

@@ -17,6 +17,7 @@ mod local;
 mod remote;
 mod repositories;
 mod resolve;
+mod stop;
 mod unpack;
 
 pub use archive::{Loaded, load};
@@ -31,3 +32,4 @@ pub use local::LocalTree;
 pub use remote::Remotes;
 pub use repositories::{note_repository, repositories};
 pub use resolve::Resolver;
+pub use stop::stopped;

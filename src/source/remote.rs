@@ -39,7 +39,7 @@ impl Remotes {
     pub async fn http(&self, op: &HttpOp) -> Result<Arc<dyn Tree>> {
         tokio::select! {
             tree = http::tree(&self.store, &self.client, op) => Ok(Arc::new(tree?)),
-            () = super::layers::cancelled(&self.cancel) => Err(super::Error::Cancelled),
+            () = super::stopped(&self.cancel) => Err(super::Error::Cancelled),
         }
     }
 }

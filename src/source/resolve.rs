@@ -49,7 +49,7 @@ impl Resolver {
     async fn stoppable<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         tokio::select! {
             done = work => done,
-            () = super::layers::cancelled(&self.cancel) => Err(Error::Cancelled),
+            () = super::stopped(&self.cancel) => Err(Error::Cancelled),
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::error::{Error, Result};
 use crate::layer::{self, Decoder, EntrySink as _, Format, TarReader, Timestamp};
 use crate::oci::{Descriptor, Digest, Hasher, docker};
-use crate::snapshot::{Overlay, Snapshotter as _};
+use crate::snapshot::NewLayer;
 use crate::store::TempSnapshot;
 use std::io::{self, Read};
 use std::path::PathBuf;
@@ -36,9 +36,9 @@ pub(super) fn unpack(
     parents: &[PathBuf],
     temp: &TempSnapshot,
 ) -> Result<()> {
-    let active = Overlay.prepare(temp.folder(), parents)?;
+    let layer = NewLayer::prepare(temp.folder(), parents)?;
     // Directories that no entry speaks of: the same time wherever they are made.
-    let mut writer = active.writer(Timestamp::default())?;
+    let mut writer = layer.writer(Timestamp::default())?;
     let tar = |input: &mut dyn Read| -> std::result::Result<(), layer::Error> {
         let mut tar = TarReader::layer(input);
         while let Some(entry) = tar.next_entry()? {

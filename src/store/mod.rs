@@ -8,8 +8,10 @@
 //!   snapshots/<id>/meta.json           its key, the boot it was written in, its driver and size
 //!   snapshots/<id>/settled             empty; there once a syncfs has covered the snapshot
 //!   records/<kind>/<key>.json          what a cache key gave; also pinned git and HTTP sources
+//!   size.json                          what the store took when it was last measured (see `Store::keep_within`)
 //!   names/<registry>/<repository>/:<tag>   the manifest that a tag means
 //!   stat/<hash of a folder's path>     what the files of a context hashed to (see `StatIndex`)
+//!   builds/<number>.json               what a build did, for `kiln explain`; builds/parts/<key> is what several speak of
 //!   caches/<id>/<n>/                   what cache mounts keep; `flock`ed while in use; its time is that of its last use
 //!   locks/<key>                        one for each key somebody works on now
 //!   tmp/<start>-<random>/              what one process is writing; goes when it ends
@@ -31,11 +33,14 @@
 //!   running session stays, so nothing vanishes under a build, and neither waits long for the other.
 
 mod blobs;
+mod builds;
 mod caches;
+mod contents;
 mod error;
 mod files;
 mod gc;
 mod key;
+mod limit;
 mod locks;
 mod names;
 mod place;
@@ -50,10 +55,13 @@ mod tree;
 mod tests;
 
 pub use blobs::{Blob, Ingest, RawIngest, Verified};
+pub use builds::BuildNumber;
 pub use caches::{CacheMount, Use};
+pub use contents::Content;
 pub use error::{Error, Result};
 pub use gc::{Amount, Policy, Pruned, Sort, Usage};
 pub use key::Key;
+pub use limit::{Limit, Shrunk};
 pub use locks::KeyLock;
 pub use names::Name;
 pub use place::place;
@@ -67,7 +75,7 @@ use std::fs::{DirBuilder, File};
 use std::io::{ErrorKind, Read as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
@@ -100,6 +108,8 @@ struct Inner {
     settling: Mutex<()>,
     /// When this process last settled ahead, or began.
     ahead: Mutex<Instant>,
+    /// Bytes of blobs that were written since somebody asked.
+    written: AtomicU64,
 }
 
 impl Store {
@@ -133,6 +143,7 @@ impl Store {
                 dirty: AtomicBool::new(false),
                 settling: Mutex::new(()),
                 ahead: Mutex::new(Instant::now()),
+                written: AtomicU64::new(0),
             }),
         })
     }

@@ -11,7 +11,7 @@ use crate::oci::{Descriptor, Digest, Reference};
 use crate::plan::BuildPlan;
 use crate::registry::Content;
 use crate::report::{Event, Kind, Problem};
-use crate::snapshot::{self, Overlay, Snapshotter as _};
+use crate::snapshot;
 use crate::solve::{Listed, Origin, Solved};
 use crate::source::Puller;
 use crate::store::Store;
@@ -302,7 +302,7 @@ fn tar(plan: &BuildPlan, solved: &[Solved], dest: &Destination, split: bool) -> 
 
 /// The files of an image, through all of its layers.
 fn flatten(one: &Solved, sink: &mut dyn crate::layer::EntrySink) -> Result<(), Problem> {
-    let view = Overlay.view(&one.folders).map_err(|e| cannot("read the result", &e))?;
+    let view = snapshot::view(&one.folders).map_err(|e| cannot("read the result", &e))?;
     snapshot::flatten(&view, sink).map_err(|e| cannot("write the result", &e))
 }
 

@@ -2,20 +2,19 @@
 
 use super::{Done, build, local};
 use crate::cli::Env;
+use crate::cli::isolation::{self, Place};
 use crate::cli::progress::Style;
-use crate::cli::request::{Isolation, RegistryRequest, RunRequest};
-use crate::cli::rootless;
+use crate::cli::request::{RegistryRequest, RunRequest};
 use crate::cli::session::{Failure, Session, cannot};
 use crate::oci::{ContainerConfig, ImageConfig};
 use crate::plan::op::{ImageOp, Limits, Network};
 use crate::report::{Kind, Problem};
-use crate::sandbox::{self, Executor, RootExecutor, Spec, Stdio};
-use crate::snapshot::{Overlay, Snapshotter as _, users};
+use crate::sandbox::{self, Spec, Stdio};
+use crate::snapshot::{self, users};
 use crate::solve;
 use crate::sys::Signals;
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 /// Docker's, for images that name none.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -30,7 +29,7 @@ pub fn run(request: &RunRequest, store: &Path, env: &Env) -> Result<Done, Failur
         let found = local::find(&session.store, &request.image)?;
         let image = local::resolved(&session.store, &found)?;
         let process = Process::new(request, &image.config)?;
-        let executor = executor(session, request.process.isolation, true, env)?;
+        let place = isolation::place(session, request.process.isolation, true, env)?;
         let op = ImageOp {
             platform: image.config.platform(),
             reference: image.reference,
@@ -40,7 +39,7 @@ pub fn run(request: &RunRequest, store: &Path, env: &Env) -> Result<Done, Failur
         };
         let layers = solve::unpacked(&build::puller(session), &op).await?;
         let signals = session.hand_signals_on()?;
-        process.start(session, executor, layers, signals).await
+        process.start(session, place, layers, signals).await
     });
     match ran {
         Ok(exit) => Ok(Done { text: String::new(), code: u8::try_from(exit.code).unwrap_or(u8::MAX) }),
@@ -51,32 +50,6 @@ pub fn run(request: &RunRequest, store: &Path, env: &Env) -> Result<Done, Failur
             Err(Failure { code: code.unwrap_or(failure.code), ..failure })
         }
     }
-}
-
-/// What runs processes here. Unless it is root, who is told by the first process, somebody who `wants` one is told before
-/// any work is done in vain.
-///
-/// # Errors
-/// With the reason for each way that doesn't work here.
-pub fn executor(session: &Session, isolation: Isolation, wants: bool, env: &Env) -> Result<Arc<dyn Executor>, Problem> {
-    if isolation == Isolation::Rootless && env.uid == 0 {
-        let what = format!("--isolation rootless: {}", rootless::FOR_USERS);
-        return Err(Problem::new(Kind::Environment, what));
-    }
-    if wants && !rustix::process::geteuid().is_root() {
-        return Err(no_isolation(&rootless::levels(session.store.root(), env, &env.rootless)));
-    }
-    let resolv_conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    Ok(Arc::new(RootExecutor::new(resolv_conf)?))
-}
-
-/// Why no process can be run here.
-fn no_isolation(levels: &[sandbox::Level]) -> Problem {
-    let problem = Problem::new(Kind::Environment, "there is no way to run a process isolated here");
-    levels.iter().fold(problem, |problem, level| match &level.why_not {
-        Some(why) => problem.cause(format!("{}: {why}", level.name)),
-        None => problem,
-    })
 }
 
 /// A process as `docker run` composes it of an image's configuration and the command line.
@@ -114,7 +87,7 @@ impl Process {
     async fn start(
         self,
         session: &Session,
-        executor: Arc<dyn Executor>,
+        place: Place,
         layers: Vec<PathBuf>,
         signals: Signals,
     ) -> Result<sandbox::Exit, Problem> {
@@ -122,14 +95,14 @@ impl Process {
         let ran = tokio::task::spawn_blocking(move || {
             let scratch = store.new_snapshot()?;
             let cannot = |e| cannot("prepare the root filesystem", &e);
-            let root = Overlay.prepare(scratch.folder(), &layers).map_err(cannot)?.root_mount();
-            let view = Overlay.view(&layers).map_err(cannot)?;
+            let active = place.snapshots.prepare(scratch.folder(), &layers).map_err(cannot)?;
+            let view = snapshot::view(&layers).map_err(cannot)?;
             let user = users::exec_user(&view, &self.user)
                 .map_err(|e| Problem::new(Kind::Usage, format!("there is no user {}", self.user)).because(&e))?;
             drop(view);
-            let mut spec = self.spec(root, user)?;
+            let mut spec = self.spec(active.root_mount(), user)?;
             spec.signals = Some(signals);
-            Ok(executor.run(&spec, &mut |_, _| {}, &cancel)?)
+            Ok(place.executor.run(&spec, &mut |_, _| {}, &cancel)?)
         });
         ran.await.map_err(|e| cannot("run the process", &e))?
     }

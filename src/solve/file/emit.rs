@@ -125,7 +125,7 @@ impl Emitter<'_, '_> {
         Ok(())
     }
 
-    /// Whether the base has the very same already, by the rules of [`diff`](crate::snapshot::Snapshotter::diff).
+    /// Whether the base has the very same already, by the rules of [`diff`](crate::snapshot::diff).
     fn is_unchanged(&self, path: &EntryPath, new: &New) -> Result<bool, Error> {
         let Some(old) = self.draft.base_at(path)? else { return Ok(false) };
         let entry = &new.entry;

@@ -1,0 +1,93 @@
+//! The form that every layer is kept in, whatever a process gets of it: overlayfs's upper directory, in a folder of its own.
+
+use super::diff::diff as diff_of;
+use super::notes::{Notes, open_mode};
+use super::{Error, FolderWriter, StackTree, Tree, at};
+use crate::layer::{EntryPath, EntrySink, Timestamp};
+use rustix::fs::{Gid, Mode, Uid};
+use std::fs;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+/// A layer's files inside its folder.
+const FILES: &str = "fs";
+/// Overlayfs's own folder beside them, while the layer is written to.
+const WORK: &str = "work";
+
+/// A layer that is being made, by [entries](Self::writer) or by an overlay that is mounted on [`files`](Self::files).
+#[derive(Debug)]
+pub struct NewLayer {
+    folder: PathBuf,
+    /// The layers below, top first.
+    parents: Vec<PathBuf>,
+}
+
+impl NewLayer {
+    /// Makes `folder` ready for a new layer on top of `parents`. Does nothing to a folder that is ready.
+    ///
+    /// # Errors
+    /// If a folder can't be made or the layers can't be read.
+    pub fn prepare(folder: &Path, parents: &[PathBuf]) -> Result<Self, Error> {
+        let (files, work) = (folder.join(FILES), folder.join(WORK));
+        for dir in [&files, &work] {
+            fs::create_dir_all(dir).map_err(|e| Error::host("mkdir", dir, e))?;
+        }
+        // The upper directory is the root that a process sees: it must look like the one below.
+        let (mode, uid, gid) = match view(parents)?.stat(&EntryPath::root())? {
+            Some(meta) => (meta.mode, meta.uid, meta.gid),
+            None => (0o755, 0, 0),
+        };
+        let root = at::open_root(&files)?;
+        if rustix::process::geteuid().is_root() {
+            rustix::fs::fchown(root.as_fd(), Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
+                .map_err(|e| Error::host("fchown", &files, e))?;
+        }
+        let mode = if Notes::are_needed() { open_mode(mode, true) } else { mode };
+        rustix::fs::fchmod(root.as_fd(), Mode::from_raw_mode(mode)).map_err(|e| Error::host("fchmod", &files, e))?;
+        Ok(Self { folder: folder.into(), parents: parents.into() })
+    }
+
+    /// Takes the layer's entries; directories that no entry speaks of get the time `made`.
+    ///
+    /// # Errors
+    /// If the layers below can't be read.
+    pub fn writer(&self, made: Timestamp) -> Result<FolderWriter, Error> {
+        FolderWriter::new(&self.files(), view(&self.parents)?, made)
+    }
+
+    /// The layer's files.
+    pub fn files(&self) -> PathBuf {
+        files(&self.folder)
+    }
+
+    /// An empty folder on the same file system, for overlayfs itself.
+    pub fn work(&self) -> PathBuf {
+        self.folder.join(WORK)
+    }
+
+    /// The layers below, topmost first.
+    pub fn parents(&self) -> &[PathBuf] {
+        &self.parents
+    }
+}
+
+/// The files of the layer in `folder`, as an overlay mount takes them.
+pub fn files(folder: &Path) -> PathBuf {
+    folder.join(FILES)
+}
+
+/// Writes what the layer in `folder`, finished or not, changes in `parents` (topmost first) to `sink`, in sorted order.
+///
+/// # Errors
+/// If a file can't be read, or the sink's own.
+pub fn diff(folder: &Path, parents: &[PathBuf], sink: &mut dyn EntrySink) -> Result<(), Error> {
+    diff_of(&files(folder), &view(parents)?, sink)
+}
+
+/// Layers, topmost first, as one tree.
+///
+/// # Errors
+/// If a layer can't be opened.
+pub fn view(layers: &[PathBuf]) -> Result<StackTree, Error> {
+    StackTree::open(&layers.iter().map(|l| files(l)).collect::<Vec<_>>())
+}

@@ -1,0 +1,88 @@
+//! kiln's own image, built by kiln. With root, Debian's busybox-static and ca-certificates, and for one test podman and runc.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
+
+#[path = "support/docker_registry.rs"]
+mod docker_registry;
+#[allow(dead_code)]
+#[path = "support/world.rs"]
+mod world;
+
+use docker_registry::{DockerRegistry, Options};
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Command;
+use world::{KILN, World};
+
+const NEEDED: &[&str] = &["/bin/busybox", "/etc/ssl/certs/ca-certificates.crt"];
+
+/// A world whose store has `kiln:test` and `kiln:test-debug`; `None`, and a line that says why, where there can't be one.
+fn with_images(needed: &[&str]) -> Option<World> {
+    let missing = NEEDED.iter().chain(needed).find(|file| !Path::new(file).exists());
+    if !rustix::process::geteuid().is_root() || missing.is_some() {
+        println!("skipped: it needs root and {:?}", [NEEDED, needed].concat());
+        return None;
+    }
+    let world = World::new();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/image");
+    let mut command = Command::new(script);
+    command.arg("kiln:test").env("KILN", KILN).env("KILN_ROOT", world.path("store")).env("TMPDIR", world.path("tmp"));
+    let made = command.output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    Some(world)
+}
+
+#[test]
+fn it_runs_kiln_by_both_names_and_has_nothing_else() {
+    let Some(world) = with_images(&[]) else { return };
+    let version = format!("kiln {}\n", env!("CARGO_PKG_VERSION"));
+    world.kiln(["run", "kiln:test", "--version"]).ok().prints(&version);
+    world.kiln(["run", "--entrypoint", "/kaniko/executor", "kiln:test", "--version"]).ok().prints(&version);
+    let list = ["run", "--entrypoint", "/busybox/sh", "kiln:test-debug", "-c", "ls -d /*/ && kiln --version"];
+    world.kiln(list).ok().prints("/busybox/\n/dev/\n/etc/\n/kaniko/\n/kiln/\n/proc/\n/sys/\n/workspace/\nkiln ");
+    world.nothing_is_left();
+}
+
+/// Podman with a storage of its own in the world.
+fn podman(world: &World, args: &[&str]) -> Command {
+    let mut command = Command::new("podman");
+    for (flag, folder) in [("--root", "podman"), ("--runroot", "podman-run")] {
+        command.arg(flag).arg(world.path(folder));
+    }
+    command.args(["--runtime", "runc", "--cgroup-manager=cgroupfs"]).args(args);
+    command
+}
+
+#[track_caller]
+fn output(command: &mut Command) -> String {
+    let done = command.output().unwrap();
+    assert!(done.status.success(), "{command:?}: {}", String::from_utf8_lossy(&done.stderr));
+    String::from_utf8_lossy(&done.stdout).trim().to_owned()
+}
+
+#[test]
+fn in_a_container_without_any_capability_it_copies_and_pushes() {
+    let Some(world) = with_images(&["/usr/bin/podman", "/usr/sbin/runc"]) else { return };
+    let Some(registry) = DockerRegistry::start(&Options::default()) else { return };
+    world.dockerfile("FROM scratch\nCOPY --chown=7:8 --chmod=4750 a /a\nLABEL made=there\n").file("context/a", "text");
+    fs::set_permissions(world.path("."), fs::Permissions::from_mode(0o755)).unwrap();
+    world.kiln(["save", "kiln:test", "-o", "kiln.tar"]).ok();
+    output(podman(&world, &["load", "-q", "-i"]).arg(world.path("kiln.tar")));
+
+    let build = ["build", "-q", "--build-arg", "SOURCE_DATE_EPOCH=1", "--push", "-t"];
+    let mount = format!("{}:/workspace:ro", world.path("context").display());
+    let run = ["run", "--rm", "--network", "host", "--ulimit", "nofile=20000:20000", "--ulimit", "nproc=30000:30000"];
+    let confined = ["--cap-drop", "ALL", "--user", "1234:1234", "--security-opt", "no-new-privileges", "-v", &mount];
+    let name = |tag| format!("{}/made:{tag}", registry.host);
+    let there = podman(
+        &world,
+        &[&run[..], &confined, &["docker.io/library/kiln:test"], &build, &[&name("there"), "."]].concat(),
+    )
+    .output()
+    .unwrap();
+    output(&mut podman(&world, &["rmi", "--all", "--force"]));
+    assert!(there.status.success(), "{}", String::from_utf8_lossy(&there.stderr));
+    let here = world.kiln([&build[..], &[&name("here"), "context"]].concat()).ok();
+    assert_eq!(String::from_utf8_lossy(&there.stdout), here.stdout, "the same image");
+    world.kiln(["pull", &name("there")]).ok();
+}
