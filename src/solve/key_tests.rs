@@ -31,17 +31,7 @@ fn exec() -> ExecOp {
 }
 
 fn copy() -> CopyAction {
-    CopyAction {
-        from: Some(1),
-        sources: vec!["/a".into()],
-        dest: "/b".into(),
-        owner: None,
-        mode: None,
-        parents: false,
-        exclude: vec![],
-        unpack: Unpack::Never,
-        source_spans: vec![],
-    }
+    CopyAction::plain(Some(1), &["/a"], "/b")
 }
 
 fn file(actions: Vec<FileAction>) -> FileOp {

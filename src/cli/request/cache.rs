@@ -2,10 +2,11 @@
 
 use super::{not_yet, values::Why};
 use crate::cli::Env;
-use crate::dockerfile::{csv, duration};
+use crate::dockerfile::duration;
 use crate::layer::Compression;
 use crate::oci::Reference;
 use crate::registry::Secret;
+use crate::report::csv;
 use crate::report::{Kind, Problem};
 use crate::solve::cache::{ActionsAt, Mode};
 use std::path::PathBuf;
