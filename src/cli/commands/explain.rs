@@ -184,6 +184,9 @@ impl Page<'_> {
                 self.files(files, depth + 1, lines);
             }
             Cause::SomeFiles { of } => say(format!("files of {}; which ones isn't known any more", tree(of))),
+            Cause::Input { roots, .. } if is_base_image(roots) => {
+                roots.iter().flat_map(|root| &root.causes).for_each(|cause| self.cause(cause, step, depth, lines));
+            }
             Cause::Input { step: input, base, ran, roots } => {
                 let verb = if *base { "stands on" } else { "reads" };
                 let end = if *ran { ", which ran" } else { ", which isn't the same:" };
@@ -230,6 +233,9 @@ impl Page<'_> {
             }
             (None, Some(_)) if is_hashed(change.part) => lines.push(format!("{indent}{what} is new")),
             (Some(_), None) if is_hashed(change.part) => lines.push(format!("{indent}{what} is gone")),
+            (Some(old), Some(new)) if change.part == Sort::Image => {
+                lines.push(format!("{indent}{what}: {} → {}", image(old), image(new)));
+            }
             (Some(old), Some(new)) => lines.push(format!("{indent}{what}: {} → {}", value(old), value(new))),
             (None, Some(new)) => lines.push(format!("{indent}{what}: new, {}", value(new))),
             (Some(old), None) => lines.push(format!("{indent}{what}: gone, was {}", value(old))),
@@ -272,6 +278,12 @@ impl Page<'_> {
     }
 }
 
+/// Whether all that isn't the same is the base image.
+fn is_base_image(roots: &[Root]) -> bool {
+    let [Root { causes, .. }] = roots else { return false };
+    matches!(&causes[..], [Cause::Part(Change { part: Sort::Image, .. })])
+}
+
 /// A step by its number: `[app 3/5]`; one without by its name.
 fn label(name: &str) -> String {
     match name.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
@@ -299,6 +311,16 @@ fn value(text: &str) -> String {
         "" => "none".to_owned(),
         text => harmless_line(text),
     }
+}
+
+/// An image's name as people write it, and the first digits of its digest.
+fn image(reference: &str) -> String {
+    let name = reference.trim_start_matches("docker.io/").trim_start_matches("library/");
+    let short = match name.split_once("@sha256:") {
+        Some((name, digits)) => format!("{name}@sha256:{}", digits.chars().take(12).collect::<String>()),
+        None => name.to_owned(),
+    };
+    harmless_line(&short)
 }
 
 fn words(part: Sort, name: &str) -> String {

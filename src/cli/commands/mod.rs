@@ -1,10 +1,12 @@
 //! What each command does.
 
+mod agents;
 mod archive;
 pub mod build;
 mod check;
 mod context;
 pub mod dockerfile;
+mod du;
 mod explain;
 mod images;
 mod info;
@@ -80,12 +82,20 @@ pub fn run(request: &Request, env: &Env) -> Result<Done, Failure> {
         Command::Load(input) => archive::load(input.as_deref(), store, env).map(Done::from),
         Command::Explain(request) => explain::run(request, store, env).map(Done::from),
         Command::Prune(request) => prune::prune(request, store).map(Done::from),
-        Command::Du { json } => prune::usage(*json, store).map(Done::from),
+        Command::Du { verbose, json } => du::usage(*verbose, *json, store).map(Done::from),
     }
 }
 
 /// `kiln build`, and what `--call` asks for instead.
 fn build(request: &BuildRequest, store: &Path, env: &Env) -> Result<Done, Failure> {
+    let done = called(request, store, env);
+    if let (Err(failure), Method::Build) = (&done, request.call.method) {
+        outputs::account_for_failure(request, &failure.problem);
+    }
+    done
+}
+
+fn called(request: &BuildRequest, store: &Path, env: &Env) -> Result<Done, Failure> {
     let ready = context::ready(&request.source, &request.registry, request.style, store, env)?;
     let build = BuildRequest { source: ready.source.clone(), ..request.clone() };
     match build.call.method {

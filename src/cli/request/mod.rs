@@ -10,7 +10,7 @@ mod prune;
 mod values;
 
 pub use build::{BuildRequest, Call, DockerfileAt, Method, SourceRequest};
-pub use cache::CacheAt;
+pub use cache::{CacheAt, CacheTo, one_compression};
 pub use cache_mounts::CacheMountsAt;
 pub use contexts::{NamedContext, Place};
 pub use mounts::{Secret, SecretFrom};
@@ -87,6 +87,8 @@ pub enum Command {
     Prune(PruneRequest),
     /// Show what takes the space.
     Du {
+        /// Each thing by itself.
+        verbose: bool,
         /// As JSON rather than a table.
         json: bool,
     },
@@ -321,7 +323,9 @@ fn command(command: args::Command, env: &Env) -> Result<Command, Problem> {
             json: word("--format", &e.format, &[("text", false), ("json", true)])?,
         }),
         A::Prune(p) => Command::Prune(prune::prune(&p)?),
-        A::Du(d) => Command::Du { json: word("--format", &d.format, &[("table", false), ("json", true)])? },
+        A::Du(d) => {
+            Command::Du { verbose: d.verbose, json: word("--format", &d.format, &[("table", false), ("json", true)])? }
+        }
         A::Info(i) => Command::Info { json: word("--format", &i.format, &[("text", false), ("json", true)])? },
         A::Debug(args::Debug::Ast { file }) => Command::DebugAst(build::dockerfile(file, env)),
     })
