@@ -29,7 +29,8 @@ impl Control<'_> {
         }
         let tasks = std::fs::read_dir(format!("/proc/{}/task", pid.as_raw_pid())).ok()?;
         let children = tasks.flatten().filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
-        let numbers: Vec<i32> = children.flat_map(|c| c.split_whitespace().map(str::parse).collect::<Vec<_>>()).flatten().collect();
+        let numbers: Vec<i32> =
+            children.flat_map(|c| c.split_whitespace().map(str::parse).collect::<Vec<_>>()).flatten().collect();
         match numbers.as_slice() {
             [one] => Pid::from_raw(*one),
             _ => None,

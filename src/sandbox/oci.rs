@@ -15,6 +15,10 @@
 //! BUNDLE/0, 1, …       files and devices that are mounted
 //! ```
 //!
+//! crun mounts the root once more and forgets that no device may be opened there (`nodev`), which is all that keeps a process
+//! that makes a node, or finds one in its image, from the host's disks: there is no control group to forbid it. So a hook, this
+//! program, says it again.
+//!
 //! The runtime is pid 1 of a pid namespace, and it makes no control group (see `kernel`). So whatever ends it ends everything
 //! and leaves nothing: there is no state for `delete --force` to find.
 
@@ -45,6 +49,14 @@ pub struct Runtime {
     name: String,
 }
 
+/// What a child needs to become a runtime.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Hand<'a> {
+    runtime: &'a Runtime,
+    /// This program, for hooks.
+    own: &'a Path,
+}
+
 /// Those that are looked for, the quicker one first.
 const KNOWN: [&str; 2] = ["crun", "runc"];
 
@@ -59,10 +71,16 @@ impl Runtime {
             Some(wanted) => userns::find(wanted, path),
             None => KNOWN.iter().find_map(|name| userns::find(name, path)),
         };
-        let missing = || format!("{} isn't in $PATH; install one or name it with --oci-runtime", wanted.unwrap_or("neither crun nor runc"));
+        let missing = || {
+            format!(
+                "{} isn't in $PATH; install one or name it with --oci-runtime",
+                wanted.unwrap_or("neither crun nor runc")
+            )
+        };
         let path = found.ok_or_else(missing)?;
         let said = |why: &dyn std::fmt::Display| format!("{} --version: {why}", path.display());
-        let version = Command::new(&path).arg("--version").env_clear().stdin(Pipe::null()).output().map_err(|e| said(&e))?;
+        let version =
+            Command::new(&path).arg("--version").env_clear().stdin(Pipe::null()).output().map_err(|e| said(&e))?;
         let text = String::from_utf8_lossy(&version.stdout);
         match text.split_whitespace().next() {
             Some(name) if KNOWN.contains(&name) => Ok(Self { path, name: name.to_owned() }),
@@ -85,11 +103,13 @@ impl Runtime {
         args.extend(["run".into(), "--bundle".into(), bundle.into(), "kiln".into()]);
         args
     }
+}
 
-    /// The error where it can't be executed.
+impl Hand<'_> {
+    /// The error where the runtime can't be executed.
     pub(super) fn cannot_start(&self, error: &sys::Error) -> Error {
         let why = std::io::Error::from(error.errno).to_string();
-        Error::Runtime { runtime: self.path.display().to_string(), said: why }
+        Error::Runtime { runtime: self.runtime.path.display().to_string(), said: why }
     }
 }
 
@@ -98,21 +118,31 @@ impl Runtime {
 pub struct OciExecutor {
     host: Host,
     runtime: Runtime,
+    own: PathBuf,
+}
+
+/// What a runtime calls as a hook, in the mount namespace of the process: forbids devices in a mount.
+///
+/// # Errors
+/// Where nothing is mounted there, or the kernel refuses it.
+pub fn forbid_devices(mount: &Path) -> Result<(), Error> {
+    Ok(sys::child::forbid_devices(mount)?)
 }
 
 impl OciExecutor {
-    /// Looks at the place once. `resolv_conf` is the host's `/etc/resolv.conf`, empty if there is none.
+    /// Looks at the place once. `resolv_conf` is the host's `/etc/resolv.conf`, empty if there is none; `own` is the path of
+    /// this program, which a runtime calls as a hook.
     ///
     /// # Errors
     /// If `/proc` isn't mounted.
-    pub fn new(resolv_conf: String, runtime: Runtime) -> Result<Self, Error> {
-        Ok(Self { host: Host::new(resolv_conf)?, runtime })
+    pub fn new(resolv_conf: String, runtime: Runtime, own: PathBuf) -> Result<Self, Error> {
+        Ok(Self { host: Host::new(resolv_conf)?, runtime, own })
     }
 }
 
 impl Executor for OciExecutor {
     fn run(&self, spec: &Spec, output: &mut dyn FnMut(Stream, &[u8]), cancel: &Cancel) -> Result<Exit, Error> {
-        self.host.run(spec, Door::Runtime(&self.runtime), output, cancel)
+        self.host.run(spec, Door::Runtime(Hand { runtime: &self.runtime, own: &self.own }), output, cancel)
     }
 }
 
@@ -136,22 +166,22 @@ fn bundle(builder: &Builder<'_>) -> PathBuf {
 pub(super) fn hand_over(
     mut builder: Builder<'_>,
     spec: &Spec,
-    runtime: &Runtime,
+    hand: Hand<'_>,
     permitted: CapabilitySet,
     streams: [Source; 3],
 ) -> Result<Prepared, Error> {
     let dir = builder.memory()?;
     let folder = bundle(&builder);
-    let content = config(spec, permitted, &folder)?.to_string().into_bytes();
+    let content = config(spec, permitted, &folder, hand.own)?.to_string().into_bytes();
     builder.push(Step::File { dir, name: c"config.json".to_owned(), content, mode: 0o600, uid: 0, gid: 0 });
     builder.work_in(spec)?;
     let inherit = [Source::Inherit(0), Source::Inherit(1), Source::Inherit(2)];
     let streams = if spec.stdio == Stdio::Terminal { inherit } else { streams };
     builder.push(Step::Stdio(Streams { streams, terminal: false }));
     builder.push(Step::Umask(0o022));
-    let args = runtime.args(&folder).into_iter().map(|a| CString::new(a.into_vec()));
+    let args = hand.runtime.args(&folder).into_iter().map(|a| CString::new(a.into_vec()));
     let args = args.collect::<Result<_, _>>().map_err(|_| Error::Spec("the store's path holds a zero byte".into()))?;
-    let candidates = vec![c_string(&runtime.path)?];
+    let candidates = vec![c_string(&hand.runtime.path)?];
     let env = Pointers::new(vec![c"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()]);
     builder.push(Step::Exec(Exec { candidates: candidates.clone(), args: Pointers::new(args), env }));
     let Builder { program, parts, .. } = builder;
@@ -159,14 +189,16 @@ pub(super) fn hand_over(
 }
 
 /// `config.json`, by the OCI runtime specification 1.0.2.
-fn config(spec: &Spec, permitted: CapabilitySet, bundle: &Path) -> Result<Value, Error> {
+fn config(spec: &Spec, permitted: CapabilitySet, bundle: &Path, own: &Path) -> Result<Value, Error> {
     let exec = command::exec(spec)?;
     let env: Vec<_> = exec.env.strings().iter().map(|s| s.to_string_lossy()).collect();
     let kept = permitted & if spec.insecure { CapabilitySet::all() } else { CAPABILITIES };
     let names: Vec<String> = kept.iter_names().map(|(name, _)| format!("CAP_{name}")).collect();
     let inherited = if spec.insecure { names.clone() } else { Vec::new() };
     let quiet = ["nosuid", "noexec", "nodev"];
-    let dev = bundle.join(ROOT).join("dev");
+    let root = bundle.join(ROOT);
+    let dev = root.join("dev");
+    let nodev = if spec.insecure { "dev" } else { "nodev" };
     let mut config = json!({
         "ociVersion": "1.0.2",
         "process": {
@@ -184,12 +216,14 @@ fn config(spec: &Spec, permitted: CapabilitySet, bundle: &Path) -> Result<Value,
         "root": { "path": ROOT, "readonly": false },
         "mounts": [
             { "destination": "/proc", "type": "proc", "source": "proc", "options": quiet },
-            // A bind mount is left as it is; with other options it would lose `nodev`.
-            { "destination": "/dev", "type": "bind", "source": dev.to_string_lossy(), "options": ["rbind"] },
+            // What is bound there is left as it is.
+            { "destination": "/dev", "type": "bind", "source": dev.to_string_lossy(), "options": ["rbind", "nosuid", nodev] },
         ],
         "linux": { "namespaces": [{ "type": "pid" }, { "type": "mount" }, { "type": "cgroup" }] },
     });
     if !spec.insecure {
+        let args = [own.to_string_lossy(), "debug".into(), "forbid-devices".into(), root.to_string_lossy()];
+        config["hooks"] = json!({ "createContainer": [{ "path": own.to_string_lossy(), "args": args }] });
         config["linux"]["maskedPaths"] = kernel::masked().into();
         config["linux"]["readonlyPaths"] = kernel::protected().into();
         config["linux"]["seccomp"] = seccomp::oci::profile(kept);
@@ -245,7 +279,8 @@ fn explained(said: &str, spec: &Spec) -> Error {
         (program, "ermission denied", Errno::ACCESS),
         (program, "xec format error", Errno::NOEXEC),
     ];
-    let fits = |(about, why, _): &&(&str, &str, Errno)| said.contains("exec") && said.contains(about) && said.contains(why);
+    let fits =
+        |(about, why, _): &&(&str, &str, Errno)| said.contains("exec") && said.contains(about) && said.contains(why);
     match reasons.iter().find(fits) {
         Some((.., Errno::NOENT)) => Error::command(program, None, Errno::NOENT),
         Some((.., errno)) => Error::command(program, Some(program), *errno),

@@ -3,9 +3,9 @@
 
 use super::cgroup::Shown;
 use super::error::Part;
+use super::oci::{self, Hand};
 use super::overlay::{self, Way};
 use super::spec::clean;
-use super::oci::{self, Runtime};
 use super::{Error, Mount, MountKind, Spec, Stdio, begin, devices, kernel, network_files};
 use crate::sys::RootMount;
 use crate::sys::child::step::{FileSystem, Stream, Target, TargetKind};
@@ -44,7 +44,7 @@ pub(super) enum Door<'a> {
     /// By `chroot`, with the old root covered.
     Chroot,
     /// A runtime does it, and takes the rights away.
-    Runtime(&'a Runtime),
+    Runtime(Hand<'a>),
 }
 
 /// The program and what its maker needs to know of it.
@@ -104,7 +104,7 @@ pub(super) fn prepare(spec: &Spec, place: Place<'_>, streams: [Stream; 3]) -> Re
         builder.part(Part::Mount(at.clone()), |b| b.place_source(source, &at))?;
     }
     match door {
-        Door::Runtime(runtime) => oci::hand_over(builder, spec, runtime, permitted, streams),
+        Door::Runtime(hand) => oci::hand_over(builder, spec, hand, permitted, streams),
         Door::Pivot | Door::Chroot => begin::hand_over(builder, spec, &dev, (permitted, filter), streams),
     }
 }

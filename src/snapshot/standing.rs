@@ -56,11 +56,9 @@ impl Standing {
     /// # Errors
     /// If a file can't be read or written.
     pub fn fill(place: &Path, layers: &[PathBuf], threads: NonZeroUsize) -> Result<Self, Error> {
-        std::fs::create_dir(place).map_err(|e| Error::host("mkdir", place, e))?;
-        let mut standing = Self { place: place.into(), layers: LayerId::all(layers)?, index: Index::default(), threads };
-        let mut writer = FolderWriter::plain(place)?;
-        Copy { from: &view(layers)?, to: &mut writer, names: HashMap::new() }.tree()?;
-        writer.finish()?;
+        let mut standing =
+            Self { place: place.into(), layers: LayerId::all(layers)?, index: Index::default(), threads };
+        copy(layers, place)?;
         let root = at::open_root(place)?;
         standing.index = Index::of(root.as_fd(), &HashSet::new(), threads)?;
         Ok(standing)
@@ -120,12 +118,7 @@ impl Standing {
     }
 
     /// The same, where the files stand elsewhere; paths in `skip` aren't theirs.
-    pub(super) fn changes_at(
-        &mut self,
-        at: &Path,
-        skip: &HashSet<EntryPath>,
-        layer: &NewLayer,
-    ) -> Result<(), Error> {
+    pub(super) fn changes_at(&mut self, at: &Path, skip: &HashSet<EntryPath>, layer: &NewLayer) -> Result<(), Error> {
         let root = at::open_root(at)?;
         let now = Index::of(root.as_fd(), skip, self.threads)?;
         let changes = self.index.changes(&now)?;
@@ -237,6 +230,17 @@ impl Copy<'_> {
             _ => Ok(self.to.add(&entry, &mut io::empty())?),
         }
     }
+}
+
+/// Makes `folder`, which mustn't be there yet, and puts the files of the layers (topmost first) into it.
+///
+/// # Errors
+/// If a file can't be read or written.
+pub(super) fn copy(layers: &[PathBuf], folder: &Path) -> Result<(), Error> {
+    std::fs::create_dir(folder).map_err(|e| Error::host("mkdir", folder, e))?;
+    let mut writer = FolderWriter::plain(folder)?;
+    Copy { from: &view(layers)?, to: &mut writer, names: HashMap::new() }.tree()?;
+    writer.finish()
 }
 
 /// The standing roots of one build: a step that goes on where another ended finds everything there.

@@ -3,7 +3,7 @@
 use super::{check, dockerfile, outputs, planning, secrets};
 use crate::cli::Env;
 use crate::cli::isolation::{self, Place};
-use crate::cli::request::{BuildRequest, CacheAt, Isolation, NamedContext, SourceRequest};
+use crate::cli::request::{BuildRequest, CacheAt, NamedContext, ProcessRequest, SourceRequest};
 use crate::cli::session::{Failure, Session, dockerfile_problem};
 use crate::dockerfile::ast::Dockerfile;
 use crate::dockerfile::lint::Options as Checks;
@@ -87,7 +87,7 @@ impl Job<'_> {
     fn world(&self, pushing: &Arc<Pushing>, caches: Arc<Caches>) -> Result<solve::Env, Problem> {
         let Self { session, request, read, wanted, plan, env } = self;
         let on_layer = pushing.clone();
-        let place = place(plan, session, request.process.isolation, env)?;
+        let place = place(plan, session, &request.process, env)?;
         Ok(solve::Env {
             store: session.store.clone(),
             snapshots: place.snapshots,
@@ -159,7 +159,7 @@ fn build_args(request: &BuildRequest) -> BuildArgs {
 }
 
 /// What runs the plan's processes.
-fn place(plan: &BuildPlan, session: &Session, wanted: Isolation, env: &Env) -> Result<Place, Problem> {
+fn place(plan: &BuildPlan, session: &Session, wanted: &ProcessRequest, env: &Env) -> Result<Place, Problem> {
     let first = plan.vertices.iter().find(|v| matches!(v.op, Op::Exec(_)));
     isolation::place(session, wanted, first.is_some(), env).map_err(|problem| match first {
         Some(vertex) => problem.at(vertex.span),

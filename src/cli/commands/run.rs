@@ -29,7 +29,7 @@ pub fn run(request: &RunRequest, store: &Path, env: &Env) -> Result<Done, Failur
         let found = local::find(&session.store, &request.image)?;
         let image = local::resolved(&session.store, &found)?;
         let process = Process::new(request, &image.config)?;
-        let place = isolation::place(session, request.process.isolation, true, env)?;
+        let place = isolation::place(session, &request.process, true, env)?;
         let op = ImageOp {
             platform: image.config.platform(),
             reference: image.reference,

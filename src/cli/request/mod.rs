@@ -93,6 +93,8 @@ pub enum Command {
     },
     /// Print a Dockerfile's syntax tree.
     DebugAst(DockerfileAt),
+    /// Forbid devices in a mount.
+    ForbidDevices(PathBuf),
 }
 
 /// `kiln check`, or a build's `--check`.
@@ -300,6 +302,7 @@ fn command(command: args::Command, env: &Env) -> Result<Command, Problem> {
         A::Prune(p) => Command::Prune(prune::prune(&p)?),
         A::Du(d) => Command::Du { json: word("--format", &d.format, &[("table", false), ("json", true)])? },
         A::Info(i) => Command::Info { json: word("--format", &i.format, &[("text", false), ("json", true)])? },
+        A::Debug(args::Debug::ForbidDevices { mount }) => Command::ForbidDevices(mount),
         A::Debug(args::Debug::Ast { file }) => Command::DebugAst(build::dockerfile(file, env)),
     })
 }
