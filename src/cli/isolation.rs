@@ -174,7 +174,8 @@ impl Site<'_> {
         }
         self.works(Way { pivot, overlay: false })?;
         let folder = self.store.new_snapshot().map_err(|e| Refused::Here(e.to_string()))?;
-        Ok(Arc::new(Copy::new(folder, NonZeroUsize::new(self.env.cores).unwrap_or(NonZeroUsize::MIN))))
+        let threads = NonZeroUsize::new(self.env.cores).unwrap_or(NonZeroUsize::MIN);
+        Ok(Arc::new(Copy::new(folder, threads)))
     }
 
     fn place<E: Executor + 'static>(

@@ -83,6 +83,7 @@ impl Builder<'_> {
             groups: groups.iter().map(|g| rustix::fs::Gid::from_raw(*g)).collect(),
             capabilities: wanted & permitted,
             ambient: spec.insecure,
+            keeps_ids: false,
         }));
         // A change of user has undone the first.
         self.push(Step::DieWithMaker);

@@ -2,7 +2,7 @@
 
 use super::standing::{self, Roots, Standing};
 use super::{Active, Error, NewLayer, Shown, Snapshotter, files};
-use crate::store::TempSnapshot;
+use crate::store::{Form, TempSnapshot};
 use crate::sys::RootMount;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -12,6 +12,7 @@ use std::sync::Arc;
 /// is found by looking at each of them. A step that goes on where another one ended gets that one's folder.
 pub struct Copy {
     roots: Arc<Roots>,
+    form: Form,
     /// What the roots are in; removed after them.
     _folder: TempSnapshot,
 }
@@ -19,13 +20,13 @@ pub struct Copy {
 impl Copy {
     /// Copies in a folder of the store's, which goes with the driver. Walks are done on `threads`.
     pub fn new(folder: TempSnapshot, threads: NonZeroUsize) -> Self {
-        Self { roots: Arc::new(Roots::new(folder.folder().to_owned(), threads)), _folder: folder }
+        Self { roots: Arc::new(Roots::new(folder.folder().to_owned(), threads)), form: folder.form(), _folder: folder }
     }
 }
 
 impl Snapshotter for Copy {
     fn prepare(&self, folder: &Path, parents: &[PathBuf]) -> Result<Box<dyn Active>, Error> {
-        let layer = NewLayer::prepare(folder, parents)?;
+        let layer = NewLayer::prepare(folder, parents, self.form)?;
         let standing = self.roots.take(parents)?;
         standing.ready();
         Ok(Box::new(Copied { layer, standing, roots: self.roots.clone() }))
@@ -37,6 +38,7 @@ impl Snapshotter for Copy {
             return Ok(Shown::Layers(vec![files(one)]));
         }
         let folder = scratch.join("shown");
+        std::fs::create_dir(&folder).map_err(|e| Error::host("mkdir", &folder, e))?;
         standing::copy(layers, &folder)?;
         Ok(Shown::Root(RootMount::Dir(folder)))
     }

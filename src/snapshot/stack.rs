@@ -72,8 +72,7 @@ impl StackTree {
                 None => {}
                 Some(meta) if meta.is_dir() => {
                     merged.push(index);
-                    let dir = self.fd(index, path, OFlags::RDONLY | OFlags::DIRECTORY)?;
-                    if at::is_opaque(dir.as_fd()).map_err(|e| Error::inside("fgetxattr", path, e))? {
+                    if self.hides(index, path)? {
                         break;
                     }
                 }
@@ -144,9 +143,12 @@ impl StackTree {
         Ok(entries.into_iter().collect())
     }
 
-    /// Whether the directory at `path` hides what lower layers have in it.
-    pub(super) fn hides(&self, path: &EntryPath) -> Result<bool, Error> {
-        let dir = self.fd(0, path, OFlags::RDONLY | OFlags::DIRECTORY)?;
+    /// Whether the directory at `path` of a layer hides what lower layers have in it.
+    pub(super) fn hides(&self, index: usize, path: &EntryPath) -> Result<bool, Error> {
+        if self.notes.get(index).is_some_and(|notes| notes.is_opaque(path)) {
+            return Ok(true);
+        }
+        let dir = self.fd(index, path, OFlags::RDONLY | OFlags::DIRECTORY)?;
         at::is_opaque(dir.as_fd()).map_err(|e| Error::inside("fgetxattr", path, e))
     }
 }

@@ -56,6 +56,7 @@ impl Standing {
     /// # Errors
     /// If a file can't be read or written.
     pub fn fill(place: &Path, layers: &[PathBuf], threads: NonZeroUsize) -> Result<Self, Error> {
+        std::fs::create_dir(place).map_err(|e| Error::host("mkdir", place, e))?;
         let mut standing =
             Self { place: place.into(), layers: LayerId::all(layers)?, index: Index::default(), threads };
         copy(layers, place)?;
@@ -85,7 +86,7 @@ impl Standing {
         let mut touched = HashSet::new();
         for layer in layers.iter().take(missing).rev() {
             let layer = StackTree::open(&[files(layer)])?;
-            let mut writer = FolderWriter::plain(&self.place)?;
+            let mut writer = FolderWriter::plain(&self.place, Timestamp::default())?;
             let copy = Copy { from: &layer, to: &mut writer, names: HashMap::new() };
             touched.extend(copy.layer()?);
             writer.finish()?;
@@ -149,6 +150,13 @@ impl Drop for Standing {
     }
 }
 
+/// Puts the files of layers (topmost first) into an empty folder.
+pub(super) fn copy(layers: &[PathBuf], folder: &Path) -> Result<(), Error> {
+    let mut writer = FolderWriter::plain(folder, Timestamp::default())?;
+    Copy { from: &view(layers)?, to: &mut writer, names: HashMap::new() }.tree()?;
+    writer.finish()
+}
+
 /// The root directory's own mode, owner and attributes.
 fn write_root(tree: &StackTree, writer: &mut FolderWriter) -> Result<(), Error> {
     let path = EntryPath::root();
@@ -194,7 +202,7 @@ impl Copy<'_> {
         }
         let mut todo = vec![root];
         while let Some(dir) = todo.pop() {
-            if self.from.hides(&dir)? {
+            if self.from.hides(0, &dir)? {
                 self.to.empty(&dir)?;
             }
             for (name, meta) in self.from.all_in(&dir)? {
@@ -230,17 +238,6 @@ impl Copy<'_> {
             _ => Ok(self.to.add(&entry, &mut io::empty())?),
         }
     }
-}
-
-/// Makes `folder`, which mustn't be there yet, and puts the files of the layers (topmost first) into it.
-///
-/// # Errors
-/// If a file can't be read or written.
-pub(super) fn copy(layers: &[PathBuf], folder: &Path) -> Result<(), Error> {
-    std::fs::create_dir(folder).map_err(|e| Error::host("mkdir", folder, e))?;
-    let mut writer = FolderWriter::plain(folder)?;
-    Copy { from: &view(layers)?, to: &mut writer, names: HashMap::new() }.tree()?;
-    writer.finish()
 }
 
 /// The standing roots of one build: a step that goes on where another ended finds everything there.

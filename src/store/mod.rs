@@ -34,6 +34,7 @@ mod blobs;
 mod caches;
 mod error;
 mod files;
+mod form;
 mod gc;
 mod key;
 mod locks;
@@ -51,6 +52,7 @@ mod tests;
 pub use blobs::{Blob, Ingest, RawIngest, Verified};
 pub use caches::{CacheMount, Use};
 pub use error::{Error, Result};
+pub use form::Form;
 pub use gc::{Amount, Policy, Pruned, Sort, Usage};
 pub use key::Key;
 pub use locks::KeyLock;
@@ -89,6 +91,7 @@ struct Inner {
     /// Held while the session is made, so that it is made once.
     beginning: Mutex<()>,
     boot: OnceLock<String>,
+    form: OnceLock<Form>,
     /// Snapshots that this process used and no sync has covered.
     unsettled: Mutex<Vec<PathBuf>>,
     /// Whether anything was written since the last sync.
@@ -122,6 +125,7 @@ impl Store {
                 session: OnceLock::new(),
                 beginning: Mutex::new(()),
                 boot: OnceLock::new(),
+                form: OnceLock::new(),
                 unsettled: Mutex::default(),
                 dirty: AtomicBool::new(false),
             }),

@@ -8,6 +8,7 @@
 //! | [`file`] | confined opening, nodes, owners, times, copying, locks |
 //! | [`xattr`] | extended attributes, never following a link |
 //! | [`userns`] | a user namespace that an ordinary user is root in |
+//! | [`notify`] | calls of other processes, answered here |
 //! | [`child`] | a process in new namespaces, prepared as data and made by `clone` |
 //!
 //! `rustix` is used directly wherever it is enough (its `RawDir` reads folders, for one); what stands here adds the
@@ -18,6 +19,7 @@ mod cancel;
 pub mod child;
 mod error;
 pub mod file;
+pub mod notify;
 mod root;
 mod signals;
 pub mod userns;

@@ -41,7 +41,29 @@ pub fn filter(capabilities: CapabilitySet) -> Vec<sock_filter> {
 fn filter_for(architectures: &[Architecture], capabilities: CapabilitySet) -> Vec<sock_filter> {
     let decisions = decisions(capabilities);
     let numbered: Vec<_> = architectures.iter().map(|a| (a.audit, numbered(&decisions, *a))).collect();
-    bpf::filter(&numbered)
+    bpf::filter(&numbered, bpf::REFUSED)
+}
+
+/// When a filter's listener is told of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// Always.
+    Always,
+    /// If the lower half of this argument (the first is 0) has any of these bits.
+    With(u8, u32),
+}
+
+/// A filter that tells its listener of these calls, by name, and lets everything else through; names that the architecture
+/// doesn't have are left out. To be loaded (by [`Step::Notify`](crate::sys::child::Step::Notify)) beside [`filter`], whose
+/// refusals go first. Programs of the machine's 32-bit architecture are let through: their listener would have to know
+/// another set of numbers and structures.
+pub fn notifier(calls: &[(&'static str, When)]) -> Vec<sock_filter> {
+    let decisions = calls.iter().map(|(name, when)| match *when {
+        When::Always => (*name, Decision::Notify),
+        When::With(argument, bits) => (*name, Decision::NotifyWith { argument, bits }),
+    });
+    let own = if cfg!(target_arch = "aarch64") { AARCH64 } else { X86_64 };
+    bpf::filter(&[(own.audit, numbered(&decisions.collect(), own))], bpf::ALLOWED)
 }
 
 /// What is decided, by name.
@@ -140,6 +162,20 @@ mod tests {
         for name in decisions(CapabilitySet::all()).keys() {
             assert!(known.contains(name) || elsewhere.contains(name), "{name}");
         }
+    }
+
+    #[test]
+    fn a_listener_is_told_of_what_is_named() {
+        let filter = notifier(&[("chown", When::Always), ("fchownat", When::Always), ("openat", When::With(2, 0o100))]);
+        let own = if cfg!(target_arch = "aarch64") { AARCH64 } else { X86_64 };
+        let answer = |name, value| {
+            let line = NUMBERS.lines().find(|l| l.split(' ').next() == Some(name)).unwrap();
+            let number = line.split(' ').nth(own.column + 1).unwrap().parse().unwrap();
+            bpf::answer(&filter, own.audit, number, value)
+        };
+        assert_eq!(answer("fchownat", 0), libc::SECCOMP_RET_USER_NOTIF);
+        assert_eq!(answer("read", 0), ALLOW);
+        assert_eq!(bpf::answer(&filter, I386.audit, 182, 0), ALLOW, "chown of a 32-bit program");
     }
 
     #[test]

@@ -79,6 +79,7 @@ fn one(step: &Step, state: &mut State) -> Done {
         Step::OpenTerminal { pts, main, user, uid } => finish::open_terminal(state, *pts, *main, *user, *uid),
         Step::Stdio(stdio) => finish::stdio(stdio, state),
         Step::Seccomp(filter) => identity::seccomp(filter),
+        Step::Notify { filter, out } => identity::notify(filter).and_then(|listener| state.put(*out, listener)),
         Step::Identity(identity) => identity::become_user(identity),
         Step::Exec(exec) => finish::exec(exec, state),
         _ => mounts::one(step, state),

@@ -33,6 +33,7 @@ pub mod stubs;
 mod target;
 mod wait;
 
+pub(in crate::sys) use identity::last_errno;
 pub use spawn::{Failure, Namespaces};
 pub use step::{Slot, Step};
 pub use wait::{Child, Ended};

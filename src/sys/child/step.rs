@@ -209,6 +209,17 @@ pub enum Step {
     Stdio(Stdio),
     /// Loads a seccomp filter.
     Seccomp(Vec<libc::sock_filter>),
+    /// Loads a seccomp filter that tells of calls, for [`notify::Listener`](crate::sys::notify::Listener). To come before
+    /// [`Step::Stdio`], so that the maker gets the listener; nobody answers before the command is executed, so the filter
+    /// must let through what the steps in between call: `unshare`, `fcntl`, `dup3`, `ioctl`, `close_range`, `prlimit64`,
+    /// `umask`, `prctl`, `capset`, `setgroups`, `setresuid`, `setresgid` (those three not without
+    /// [`Identity::keeps_ids`]), `poll`, `rt_sigaction`, `rt_sigprocmask`, `execve`, `faccessat`, `seccomp`.
+    Notify {
+        /// The filter.
+        filter: Vec<libc::sock_filter>,
+        /// The listener.
+        out: Slot,
+    },
     /// Becomes a user.
     Identity(Identity),
     /// Becomes the command. The last step.
@@ -315,6 +326,8 @@ pub struct Identity {
     pub capabilities: CapabilitySet,
     /// Whether they are inheritable and ambient too.
     pub ambient: bool,
+    /// Whether user and groups stay what they are, as where no other numbers can be had.
+    pub keeps_ids: bool,
 }
 
 /// A command.
@@ -392,6 +405,7 @@ impl Step {
             | Self::OpenTerminal { .. }
             | Self::Stdio(_)
             | Self::Seccomp(_)
+            | Self::Notify { .. }
             | Self::Identity(_) => return None,
         };
         Some(PathBuf::from(OsStr::from_bytes(path.to_bytes())))

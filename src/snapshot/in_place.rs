@@ -1,0 +1,78 @@
+//! Root filesystems in `/` itself, one at a time: where nothing can be mounted.
+
+use super::ground::{Ground, Stand};
+use super::standing::{Roots, Standing, copy};
+use super::{Active, Error, NewLayer, Shown, Snapshotter};
+use crate::layer::EntryPath;
+use crate::store::Form;
+use crate::sys::RootMount;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The driver for a place where nothing can be mounted.
+#[derive(Debug)]
+pub struct InPlace {
+    ground: Arc<Ground>,
+    roots: Arc<Roots>,
+    form: Form,
+}
+
+impl InPlace {
+    /// Lets stages stand on the ground, from the roots, which are on the same file system; layers are made in this form.
+    pub fn new(ground: Ground, roots: Roots, form: Form) -> Self {
+        Self { ground: Arc::new(ground), roots: Arc::new(roots), form }
+    }
+
+    /// The paths that aren't a stage's.
+    fn skip(&self) -> Result<HashSet<EntryPath>, Error> {
+        self.ground.stay().iter().map(|name| Ok(EntryPath::parse(name)?)).collect()
+    }
+}
+
+impl Snapshotter for InPlace {
+    fn prepare(&self, folder: &Path, parents: &[PathBuf]) -> Result<Box<dyn Active>, Error> {
+        let layer = NewLayer::prepare(folder, parents, self.form)?;
+        let skip = self.skip()?;
+        let mut standing = self.roots.take(parents)?;
+        let stand = self.ground.stand(standing.place())?;
+        standing.moved(self.ground.root(), &skip, vec![EntryPath::root()])?;
+        standing.ready();
+        let (ground, roots) = (self.ground.clone(), self.roots.clone());
+        Ok(Box::new(Stage { stand, standing, layer, skip, ground, roots }))
+    }
+
+    fn show(&self, layers: &[PathBuf], scratch: &Path, _writable: bool) -> Result<Shown, Error> {
+        let tree = scratch.join("tree");
+        std::fs::create_dir(&tree).map_err(|e| Error::host("mkdir", &tree, e))?;
+        copy(layers, &tree)?;
+        Ok(Shown::Root(RootMount::Dir(tree)))
+    }
+
+    fn end(&self) -> Result<(), Error> {
+        self.ground.close()
+    }
+}
+
+/// A stage that stands in `/`. The order of its fields is that in which it is taken away.
+struct Stage {
+    stand: Stand,
+    standing: Standing,
+    layer: NewLayer,
+    skip: HashSet<EntryPath>,
+    ground: Arc<Ground>,
+    roots: Arc<Roots>,
+}
+
+impl Active for Stage {
+    fn root_mount(&self) -> RootMount {
+        RootMount::Dir(self.ground.root().to_owned())
+    }
+
+    fn finish(mut self: Box<Self>) -> Result<(), Error> {
+        self.standing.changes_at(self.ground.root(), &self.skip, &self.layer)?;
+        self.stand.end()?;
+        self.roots.give(self.standing);
+        Ok(())
+    }
+}
