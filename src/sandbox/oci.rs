@@ -10,6 +10,7 @@
 //! BUNDLE/              a tmpfs in the child's mount namespace alone, mode 0700
 //! BUNDLE/config.json   holds the environment, so perhaps secrets
 //! BUNDLE/rootfs/       the root filesystem
+//! BUNDLE/dev/          its `/dev`, which the runtime binds, and so leaves as it is
 //! BUNDLE/state/        the runtime's own
 //! BUNDLE/log           what it complains of, a line of JSON each
 //! BUNDLE/0, 1, …       files and devices that are mounted
@@ -24,7 +25,7 @@
 
 use super::host::Host;
 use super::program::{Builder, CAPABILITIES, Door, Prepared, c_string};
-use super::{Error, Executor, Exit, Spec, Stdio, Stream, command, kernel, seccomp};
+use super::{Error, Executor, Exit, Spec, Stdio, Stream, command, devices, kernel, seccomp};
 use crate::sys::child::step::{Exec, Pointers, Stdio as Streams, Stream as Source};
 use crate::sys::child::{Slot, Step};
 use crate::sys::{self, Cancel, file, userns};
@@ -147,12 +148,11 @@ impl Executor for OciExecutor {
 }
 
 const ROOT: &str = "rootfs";
+const DEV: &str = "dev";
 
 /// Puts the root filesystem into the bundle.
 pub(super) fn enter(builder: &mut Builder<'_>, root: Slot) -> Result<(), Error> {
-    let dir = builder.memory()?;
-    builder.push(Step::Folder { dir, name: c_string(ROOT)?, mode: 0o755 });
-    let path = c_string(bundle(builder).join(ROOT))?;
+    let path = builder.beside(ROOT)?;
     builder.push(Step::MountOnHost { mount: root, path });
     builder.push(Step::LookFrom(root));
     Ok(())
@@ -166,13 +166,15 @@ fn bundle(builder: &Builder<'_>) -> PathBuf {
 pub(super) fn hand_over(
     mut builder: Builder<'_>,
     spec: &Spec,
-    hand: Hand<'_>,
-    permitted: CapabilitySet,
+    dev: &devices::Mounted,
+    (hand, permitted): (Hand<'_>, CapabilitySet),
     streams: [Source; 3],
 ) -> Result<Prepared, Error> {
     let dir = builder.memory()?;
     let folder = bundle(&builder);
     let content = config(spec, permitted, &folder, hand.own)?.to_string().into_bytes();
+    let path = builder.beside(DEV)?;
+    builder.push(Step::MountOnHost { mount: dev.dir, path });
     builder.push(Step::File { dir, name: c"config.json".to_owned(), content, mode: 0o600, uid: 0, gid: 0 });
     builder.work_in(spec)?;
     let inherit = [Source::Inherit(0), Source::Inherit(1), Source::Inherit(2)];
@@ -197,7 +199,7 @@ fn config(spec: &Spec, permitted: CapabilitySet, bundle: &Path, own: &Path) -> R
     let inherited = if spec.insecure { names.clone() } else { Vec::new() };
     let quiet = ["nosuid", "noexec", "nodev"];
     let root = bundle.join(ROOT);
-    let dev = root.join("dev");
+    let dev = bundle.join(DEV);
     let nodev = if spec.insecure { "dev" } else { "nodev" };
     let mut config = json!({
         "ociVersion": "1.0.2",
@@ -216,7 +218,6 @@ fn config(spec: &Spec, permitted: CapabilitySet, bundle: &Path, own: &Path) -> R
         "root": { "path": ROOT, "readonly": false },
         "mounts": [
             { "destination": "/proc", "type": "proc", "source": "proc", "options": quiet },
-            // What is bound there is left as it is.
             { "destination": "/dev", "type": "bind", "source": dev.to_string_lossy(), "options": ["rbind", "nosuid", nodev] },
         ],
         "linux": { "namespaces": [{ "type": "pid" }, { "type": "mount" }, { "type": "cgroup" }] },
