@@ -173,6 +173,11 @@ pub(super) fn hand_over(
     let dir = builder.memory()?;
     let folder = bundle(&builder);
     let content = config(spec, permitted, &folder, hand.own)?.to_string().into_bytes();
+    if spec.stdio == Stdio::Terminal {
+        // crun mounts the terminal on it and doesn't make it.
+        let (name, content) = (c"console".to_owned(), Vec::new());
+        builder.push(Step::File { dir: dev.dir, name, content, mode: 0o600, uid: 0, gid: 0 });
+    }
     let path = builder.beside(DEV)?;
     builder.push(Step::MountOnHost { mount: dev.dir, path });
     builder.push(Step::File { dir, name: c"config.json".to_owned(), content, mode: 0o600, uid: 0, gid: 0 });
