@@ -31,7 +31,7 @@ const CASES: [(&str, &str); 14] = [
         "set-id bits",
         "FROM base\nRUN cp /bin/busybox /s && chmod 6755 /s && mkdir /g && chown 0:7 /g && chmod 2775 /g\nCOPY --chmod=4711 --chown=5:6 busybox /t\n",
     ),
-    ("capabilities and attributes", "FROM base\nADD files.tar /\nRUN cp -a /marked/. /copied && mv /marked /moved\n"),
+    ("capabilities and attributes", "FROM base\nADD files.tar /\nRUN cp -a /marked/. /copied && mv /marked/ping /moved\n"),
     (
         "hardlinks and pipes",
         "FROM base\nRUN echo a > /a && ln /a /b && ln /a /c && mkfifo /p\nRUN rm /a && chmod 600 /b\n",
