@@ -7,6 +7,7 @@
 //! | [`signals`](Signals) | signals to hand on, which can be polled |
 //! | [`file`] | confined opening, nodes, owners, times, copying, locks |
 //! | [`xattr`] | extended attributes, never following a link |
+//! | [`landlock`] | what a process gives up for good |
 //! | [`userns`] | a user namespace that an ordinary user is root in |
 //! | [`notify`] | calls of other processes, answered here |
 //! | [`child`] | a process in new namespaces, prepared as data and made by `clone` |
@@ -19,6 +20,7 @@ mod cancel;
 pub mod child;
 mod error;
 pub mod file;
+pub mod landlock;
 pub mod notify;
 mod root;
 mod signals;
