@@ -119,9 +119,12 @@ pub struct Process {
     /// How many cores, as in 1.5.
     #[arg(long, value_name = "N")]
     pub cpus: Option<String>,
-    /// How processes are isolated: auto, root, rootless, chroot or oci.
+    /// How processes are isolated: auto, root, rootless, chroot, in-place or oci.
     #[arg(long, value_name = "LEVEL", default_value = "auto")]
     pub isolation: String,
+    /// Allow the level in-place, which takes the container's whole root directory, outside of kiln's own image.
+    #[arg(long)]
+    pub force_in_place: bool,
     /// The runtime of the level oci: crun or runc, by name or path; the first of them in $PATH without it.
     #[arg(long, value_name = "PROGRAM", env = "KILN_OCI_RUNTIME")]
     pub oci_runtime: Option<String>,

@@ -1,7 +1,8 @@
 //! The isolation ladder: which level runs processes here, and the driver that goes with it.
 
 use super::env::Env;
-use super::request::Isolation;
+use super::in_place;
+use super::request::{Isolation, ProcessRequest};
 use super::rootless;
 use super::session::Session;
 use crate::report::{Kind, Problem};
@@ -23,7 +24,12 @@ pub struct Place {
 ///
 /// # Errors
 /// With the reason for each way that doesn't work here.
-pub fn place(session: &Session, isolation: Isolation, wants: bool, env: &Env) -> Result<Place, Problem> {
+pub fn place(session: &Session, process: &ProcessRequest, wants: bool, env: &Env) -> Result<Place, Problem> {
+    let isolation = process.isolation;
+    let only_in_place = isolation == Isolation::Auto && wants && in_place::is_the_place();
+    if isolation == Isolation::InPlace || only_in_place {
+        return in_place::place(session, process.force_in_place, env);
+    }
     if isolation == Isolation::Rootless && env.uid == 0 {
         let what = format!("--isolation rootless: {}", rootless::FOR_USERS);
         return Err(Problem::new(Kind::Environment, what));

@@ -7,6 +7,7 @@ pub mod args;
 mod commands;
 mod env;
 pub mod failure;
+mod in_place;
 mod isolation;
 pub mod progress;
 pub mod request;

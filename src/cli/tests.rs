@@ -275,7 +275,6 @@ fn flags_whose_work_is_not_done_are_refused_by_name() {
         "--provenance=mode=max",
         "--sbom=true",
         "--cgroup-parent g",
-        "--isolation in-place",
     ] {
         let problem = ask(&format!("build {flag} .")).unwrap_err();
         assert_eq!(problem.kind, Kind::Usage, "{flag}");

@@ -3,8 +3,8 @@
 use super::{check, dockerfile, outputs, planning, secrets};
 use crate::cli::Env;
 use crate::cli::isolation::{self, Place};
-use crate::cli::request::{BuildRequest, CacheAt, Isolation, NamedContext, SourceRequest};
-use crate::cli::session::{Failure, Session, dockerfile_problem};
+use crate::cli::request::{BuildRequest, CacheAt, NamedContext, ProcessRequest, SourceRequest};
+use crate::cli::session::{Failure, Session, cannot, dockerfile_problem};
 use crate::dockerfile::ast::Dockerfile;
 use crate::dockerfile::lint::Options as Checks;
 use crate::layer::Timestamp;
@@ -77,7 +77,11 @@ impl Job<'_> {
         let Self { session, request, wanted, plan, .. } = self;
         let pushing = wanted.start(session);
         let env = Arc::new(self.world(&pushing, caches.clone())?);
-        let built = solve::run(plan.clone(), env).await?;
+        let snapshots = env.snapshots.clone();
+        let built = solve::run(plan.clone(), env).await;
+        // Also after a failure: nothing of a process's root filesystem is left when this one ends.
+        snapshots.end().map_err(|e| cannot("take a root filesystem away", &e))?;
+        let built = built?;
         let text = outputs::write(session, request, plan, built.images, wanted, pushing).await?;
         // After the push, so that it isn't delayed, and its layers needn't be sent again.
         export(&caches, &built.exported, &session.store, &session.reporter).await;
@@ -87,7 +91,7 @@ impl Job<'_> {
     fn world(&self, pushing: &Arc<Pushing>, caches: Arc<Caches>) -> Result<solve::Env, Problem> {
         let Self { session, request, read, wanted, plan, env } = self;
         let on_layer = pushing.clone();
-        let place = place(plan, session, request.process.isolation, env)?;
+        let place = place(plan, session, &request.process, env)?;
         Ok(solve::Env {
             store: session.store.clone(),
             snapshots: place.snapshots,
@@ -159,7 +163,7 @@ fn build_args(request: &BuildRequest) -> BuildArgs {
 }
 
 /// What runs the plan's processes.
-fn place(plan: &BuildPlan, session: &Session, wanted: Isolation, env: &Env) -> Result<Place, Problem> {
+fn place(plan: &BuildPlan, session: &Session, wanted: &ProcessRequest, env: &Env) -> Result<Place, Problem> {
     let first = plan.vertices.iter().find(|v| matches!(v.op, Op::Exec(_)));
     isolation::place(session, wanted, first.is_some(), env).map_err(|problem| match first {
         Some(vertex) => problem.at(vertex.span),
