@@ -18,6 +18,7 @@
 //! by them. Only a RUN of a user who isn't root can tell.
 
 mod leftovers;
+mod names;
 mod swaps;
 mod walls;
 
@@ -29,8 +30,9 @@ use super::program::{CAPABILITIES, c_string};
 use super::spec::clean;
 use super::{Error, Executor, Exit, MountKind, Network, Spec, Stdio, Stream, command, network_files, seccomp};
 use crate::sys::child::step::{Identity, Stdio as Streams, Stream as Source};
-use crate::sys::child::{Ended, Namespaces, Program, Step};
+use crate::sys::child::{Ended, Namespaces, Program, Slot, Step};
 use crate::sys::landlock::Ruleset;
+use crate::sys::notify::Listener;
 use crate::sys::{Cancel, RootMount, Said};
 use libc::sock_filter;
 use rustix::thread::CapabilitySet;
@@ -40,6 +42,8 @@ use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use names::{Names, Stock};
 use swaps::Swaps;
 use walls::Walls;
 
@@ -55,6 +59,10 @@ pub struct InPlaceExecutor {
     /// The same without any network.
     alone: Vec<sock_filter>,
     walls: Walls,
+    /// The filter that tells of changes of names.
+    notifier: Vec<sock_filter>,
+    /// One process runs at a time.
+    stock: Mutex<Stock>,
     runs: AtomicU64,
 }
 
@@ -73,12 +81,14 @@ impl InPlaceExecutor {
         let capabilities = CAPABILITIES & permitted;
         Ok(Self {
             resolv_conf,
+            stock: Mutex::new(Stock::new(folder.join("stock"))),
             folder,
             hierarchies,
             permitted,
             filter: seccomp::filter(capabilities),
             alone: seccomp::without_network(capabilities),
             walls: Walls::new(closed),
+            notifier: seccomp::notifier(&names::CALLS),
             runs: AtomicU64::new(0),
         })
     }
@@ -125,7 +135,7 @@ impl InPlaceExecutor {
         spec: &Spec,
         streams: [Source; 3],
         join: Vec<(OwnedFd, CString)>,
-        wall: Option<OwnedFd>,
+        wall: Option<Ruleset>,
     ) -> Result<Steps, Error> {
         let mut program = Program::default();
         let mut parts = Vec::new();
@@ -138,6 +148,13 @@ impl InPlaceExecutor {
         let cwd = clean(&spec.cwd, "working directory")?;
         let step = Step::WorkIn { path: c_string(&cwd)?, uid: spec.user.uid, gid: spec.user.gid };
         push_part(&mut program, &mut parts, Part::WorkingDirectory(cwd), step);
+        program.push(Step::NoNewPrivileges);
+        // Before the table of open files becomes the child's own.
+        let listener = wall.is_some().then(|| {
+            let out = program.slot();
+            program.push(Step::Notify { filter: self.notifier.clone(), out });
+            out
+        });
         program.push(Step::Stdio(Streams { streams, terminal: false }));
         for (name, soft, hard) in &spec.limits.ulimits {
             let finite = |n: u64| (n != u64::MAX).then_some(n);
@@ -146,9 +163,8 @@ impl InPlaceExecutor {
             push_part(&mut program, &mut parts, Part::Limit(format!("{name}={soft}:{hard}")), step);
         }
         program.push(Step::Umask(0o022));
-        program.push(Step::NoNewPrivileges);
         if let Some(wall) = wall {
-            program.push(Step::Restrict(wall));
+            program.push(Step::Restrict(wall.into_fd()));
         }
         let filter = if spec.network == Network::None { &self.alone } else { &self.filter };
         program.push(Step::Seccomp(filter.clone()));
@@ -164,7 +180,7 @@ impl InPlaceExecutor {
         let exec = command::exec(spec)?;
         let candidates = exec.candidates.clone();
         program.push(Step::Exec(exec));
-        Ok(Steps { program, parts, candidates })
+        Ok(Steps { program, parts, candidates, listener })
     }
 
     fn start(
@@ -176,11 +192,30 @@ impl InPlaceExecutor {
     ) -> Result<Ended, Error> {
         let (streams, pipes) = streams(spec.stdio)?;
         let join = group.map(Group::procs).transpose()?.unwrap_or_default();
-        let wall = self.walls.build(Path::new("/"))?.map(Ruleset::into_fd);
-        let Steps { program, parts, candidates } = self.program(spec, streams, join, wall)?;
+        let mut stock = self.stock.lock().unwrap_or_else(PoisonError::into_inner);
+        stock.fill()?;
+        let wall = self.walls.build(Path::new("/"), stock.all())?;
+        let Steps { program, parts, candidates, listener } = self.program(spec, streams, join, wall)?;
         let mut child = program.spawn(Namespaces::NONE).map_err(|f| explained(f, spec, &parts, &candidates))?;
         let control = Control { cancel, signals: spec.signals.as_ref(), through: false };
-        pipes.follow(&mut child, output, control)
+        let Some(listener) = listener.and_then(|slot| child.take(slot)) else {
+            let ended = pipes.follow(&mut child, output, control);
+            return leftovers::kill().map_err(Error::Call).and(ended);
+        };
+        let listener = Listener::new(listener)?;
+        let mut names = Names::new(Path::new("/"), self.walls.closed(), &mut stock)?;
+        let never = Cancel::new()?;
+        std::thread::scope(|scope| {
+            let serving = scope.spawn(|| listener.serve(&never, &mut |call| names.answer(call)));
+            let ended = pipes.follow(&mut child, output, control);
+            // With the last process the listener has nobody left to answer.
+            let cleared = leftovers::kill();
+            if cleared.is_err() {
+                never.cancel();
+            }
+            let served = serving.join().unwrap_or(Ok(()));
+            cleared.and(served).map_err(Error::Call).and(ended)
+        })
     }
 }
 
@@ -188,6 +223,8 @@ struct Steps {
     program: Program,
     parts: Vec<(Range<usize>, Part)>,
     candidates: Vec<CString>,
+    /// Where changes of names are told.
+    listener: Option<Slot>,
 }
 
 impl Executor for InPlaceExecutor {
@@ -203,11 +240,11 @@ impl Executor for InPlaceExecutor {
         };
         let swaps = self.swaps(spec, number)?;
         let ended = self.start(spec, group.as_ref(), output, cancel);
-        let cleared = leftovers::kill();
+        // Where it failed halfway, nobody has looked yet.
+        let cleared = if ended.is_err() { leftovers::kill() } else { Ok(()) };
         let undone = swaps.end();
         let ended = ended?;
-        cleared?;
-        undone?;
+        cleared.and(undone)?;
         let out_of_memory = group.as_ref().is_some_and(Group::ran_out_of_memory);
         Ok(match ended {
             Ended::Exited(code) => Exit { code, signal: None, out_of_memory },

@@ -5,7 +5,7 @@ use crate::sys::landlock::{self, Rights, Ruleset};
 use crate::sys::{Result, Said};
 use rustix::fs::{CWD, Mode, OFlags};
 use std::collections::BTreeSet;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
@@ -26,8 +26,17 @@ impl Walls {
         self.abi.as_ref().err().map(ToString::to_string)
     }
 
-    /// The rules for what stands in `root` now; nothing where the kernel has none.
-    pub(super) fn build(&self, root: &Path) -> std::result::Result<Option<Ruleset>, Error> {
+    /// The names in `/` that are closed.
+    pub(super) fn closed(&self) -> &BTreeSet<Vec<u8>> {
+        &self.closed
+    }
+
+    /// The rules for what stands in `root` now and for what may come there; nothing where the kernel has none.
+    pub(super) fn build<'f>(
+        &self,
+        root: &Path,
+        more: impl Iterator<Item = BorrowedFd<'f>>,
+    ) -> std::result::Result<Option<Ruleset>, Error> {
         let Ok(abi) = self.abi else { return Ok(None) };
         let ruleset = Ruleset::new(abi)?;
         let top = open(root)?;
@@ -43,6 +52,9 @@ impl Walls {
             if !path.is_symlink() {
                 ruleset.allow_all(&file)?;
             }
+        }
+        for file in more {
+            ruleset.allow_all(file)?;
         }
         Ok(Some(ruleset))
     }
