@@ -11,9 +11,9 @@
 use crate::sandbox::seccomp::When;
 use crate::sys::notify::{Answer, Call};
 use crate::sys::{Result as Called, Said};
-use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, RenameFlags, Uid, openat, renameat_with};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, RenameFlags, StatxFlags, Uid, openat, renameat_with};
 use rustix::io::Errno;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -81,6 +81,10 @@ pub(super) struct Names<'a> {
     identity: (u64, u64),
     closed: &'a BTreeSet<Vec<u8>>,
     stock: &'a mut Stock,
+    /// When the process began, by the clock that files are dated with.
+    start: (i64, i64),
+    /// The folders of the stock that it has got, by device and inode: they are older than they look.
+    given: HashSet<(u64, u64)>,
 }
 
 /// The calls that change names, and the flag with which some do.
@@ -138,7 +142,9 @@ impl<'a> Names<'a> {
     pub(super) fn new(root: &Path, closed: &'a BTreeSet<Vec<u8>>, stock: &'a mut Stock) -> Called<Self> {
         let root = crate::sys::file::open_dir(root)?;
         let stat = rustix::fs::fstat(&root).call("fstat")?;
-        Ok(Self { root, identity: (stat.st_dev, stat.st_ino), closed, stock })
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+        let (start, given) = ((now.tv_sec, now.tv_nsec), HashSet::new());
+        Ok(Self { root, identity: (stat.st_dev, stat.st_ino), closed, stock, start, given })
     }
 
     /// What becomes of a call.
@@ -205,7 +211,8 @@ impl<'a> Names<'a> {
     }
 
     fn folder(&mut self, name: &CStr, mode: u32, maker: &Maker) -> Result<Option<Answer>, Errno> {
-        let Some((path, _)) = self.stock.folders.pop() else { return Ok(None) };
+        let Some((path, fd)) = self.stock.folders.pop() else { return Ok(None) };
+        self.given.insert(rustix::fs::fstat(&fd).map(|stat| (stat.st_dev, stat.st_ino))?);
         self.put(&path, name, mode & 0o1777, maker)?;
         Ok(Some(Answer::Value(0)))
     }
@@ -249,9 +256,26 @@ impl<'a> Names<'a> {
         rustix::fs::chmodat(&self.root, name, Mode::from_raw_mode(mode & !maker.umask), AtFlags::empty())
     }
 
+    /// Whether a path means a folder that was there before the process began. An overlay refuses to rename those, so that
+    /// programs copy them instead, which not all do with every attribute: the image is to be the same.
+    fn is_older(&self, call: &Call<'_>, at: Named) -> bool {
+        let found = call.string(at.path).and_then(|path| call.find(at.from, &path, false));
+        let wanted = StatxFlags::TYPE | StatxFlags::INO | StatxFlags::BTIME;
+        let stat = found.and_then(|fd| rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, wanted));
+        let Ok(stat) = stat else { return false };
+        let is_dir = FileType::from_raw_mode(stat.stx_mode.into()) == FileType::Directory;
+        let has_birth = stat.stx_mask & StatxFlags::BTIME.bits() != 0;
+        let device = rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor);
+        let born = (stat.stx_btime.tv_sec, i64::from(stat.stx_btime.tv_nsec));
+        is_dir && has_birth && born < self.start && !self.given.contains(&(device, stat.stx_ino))
+    }
+
     /// A rename within `/`, or out of it. One into `/` would leave its rule behind: as between two file systems, the
     /// process copies then.
     fn rename(&mut self, call: &Call<'_>, from: Named, to: Named, flags: u32) -> Result<Option<Answer>, Errno> {
+        if self.is_older(call, from) {
+            return Err(Errno::XDEV);
+        }
         let (old, new) = (self.top(call, from), self.top(call, to));
         if old.is_none() && new.is_none() || maker(call).is_none_or(|maker| maker.uid != 0) {
             return Ok(None);
