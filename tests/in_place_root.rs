@@ -50,7 +50,11 @@ impl Place {
         fs::copy("/bin/busybox", place.path("image/kiln/busybox")).unwrap();
         fs::copy(env!("CARGO_BIN_EXE_kiln"), place.path("image/kiln/kiln")).unwrap();
         fs::write(place.path("image/kiln/.in-place"), "").unwrap();
-        fs::write(place.path("image/kiln/home/.docker/config.json"), "{\"auths\":{\"r.example\":{\"auth\":\"dTpzM2NyM3Q=\"}}}").unwrap();
+        fs::write(
+            place.path("image/kiln/home/.docker/config.json"),
+            "{\"auths\":{\"r.example\":{\"auth\":\"dTpzM2NyM3Q=\"}}}",
+        )
+        .unwrap();
         let (archive, folder) = (place.path("image.tar"), place.path("image"));
         run("tar", &["-C", folder.to_str().unwrap(), "-cf", archive.to_str().unwrap(), "kiln"]);
         let variables = ["KILN_ROOT=/kiln/store", "HOME=/kiln/home", "PATH=/kiln", "TOKEN=s3cr3t"];
@@ -147,8 +151,14 @@ const CASES: [(&str, &str); 13] = [
     ),
     ("a root of its own", "FROM base\nRUN chmod 711 / && chown 8:9 /\nRUN stat -c '%a %u %g' / > /stat\n"),
     ("work folders", "FROM base\nWORKDIR /srv/app\nUSER me\nWORKDIR own\nRUN pwd > /tmp/pwd\n"),
-    ("nothing", "FROM base\nRUN true\nRUN touch /etc/x && rm /etc/x\nRUN cat /etc/hosts > /hosts && cp /etc/resolv.conf /r && rm /r\n"),
-    ("here-documents", "FROM base\nRUN <<EOF\necho one > /one\necho two > /two\nEOF\nCOPY <<EOF /three\nthree\nEOF\nRUN <<EOF sh -e\ncat /one /two /three > /four\nEOF\n"),
+    (
+        "nothing",
+        "FROM base\nRUN true\nRUN touch /etc/x && rm /etc/x\nRUN cat /etc/hosts > /hosts && cp /etc/resolv.conf /r && rm /r\n",
+    ),
+    (
+        "here-documents",
+        "FROM base\nRUN <<EOF\necho one > /one\necho two > /two\nEOF\nCOPY <<EOF /three\nthree\nEOF\nRUN <<EOF sh -e\ncat /one /two /three > /four\nEOF\n",
+    ),
 ];
 
 /// An archive with a file's capabilities and an attribute of a user's, neither of which a build can set with busybox.
@@ -268,7 +278,8 @@ fn a_process_reaches_nothing_but_its_stage() {
 fn a_build_without_a_process_needs_no_capability() {
     let Some(place) = Place::new("none") else { return };
     place.file("context/dir/a", "a").file("context/dir/b", "b");
-    let dockerfile = "FROM scratch AS x\nCOPY --chown=5:6 --chmod=4750 dir /d\nFROM scratch\nCOPY --from=x / /\nCOPY dir/a /d/b\n";
+    let dockerfile =
+        "FROM scratch AS x\nCOPY --chown=5:6 --chmod=4750 dir /d\nFROM scratch\nCOPY --from=x / /\nCOPY dir/a /d/b\n";
     place.file("context/Dockerfile", dockerfile);
     let flags = "build -q --build-arg SOURCE_DATE_EPOCH=1700000000 -t x";
     let output = place.container(&["--cap-drop=ALL"], &format!("kiln {flags} /workspace/context"));

@@ -4,8 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use kiln::layer::{Entry, EntryKind, EntryPath, EntrySink, TarReader, TarWriter, Timestamp};
-use kiln::store::Form;
 use kiln::snapshot::{Active as _, Kind, NewLayer, Roots, StackTree, Tree, diff, view};
+use kiln::store::Form;
 use std::fs;
 use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -41,7 +41,8 @@ impl Chain {
     }
 
     fn prepare(&self) -> NewLayer {
-        NewLayer::prepare(&self.folder.path().join(format!("new{}", self.layers.len())), &self.layers, Form::default()).unwrap()
+        NewLayer::prepare(&self.folder.path().join(format!("new{}", self.layers.len())), &self.layers, Form::default())
+            .unwrap()
     }
 
     fn commit(&mut self, layer: NewLayer) {

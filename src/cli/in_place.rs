@@ -22,7 +22,8 @@ const SHOWN: [&[u8]; 3] = [b"dev", b"proc", b"sys"];
 /// Whether only this level is left for root: a container without CAP_SYS_ADMIN, in which nothing can be mounted.
 pub fn is_the_place() -> bool {
     let effective = rustix::thread::capabilities(None).map(|sets| sets.effective);
-    rustix::process::geteuid().is_root() && effective.is_ok_and(|e| !e.contains(rustix::thread::CapabilitySet::SYS_ADMIN))
+    rustix::process::geteuid().is_root()
+        && effective.is_ok_and(|e| !e.contains(rustix::thread::CapabilitySet::SYS_ADMIN))
 }
 
 /// The level, tried; `forced` is `--force-in-place`.
@@ -42,7 +43,8 @@ pub fn place(session: &Session, forced: bool, env: &Env) -> Result<Place, Proble
     // What is in this process's memory is nobody's business.
     crate::sys::leave_no_core_dump().map_err(|e| cannot("keep this process from being read", &e))?;
     let resolv_conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").map_err(|e| cannot("read /proc/self/mountinfo", &e))?;
+    let mounts =
+        std::fs::read_to_string("/proc/self/mountinfo").map_err(|e| cannot("read /proc/self/mountinfo", &e))?;
     let held = held(session.store.root(), env)?;
     let mut stay = mounted(&mounts);
     stay.extend(held.iter().cloned());
@@ -55,7 +57,8 @@ pub fn place(session: &Session, forced: bool, env: &Env) -> Result<Place, Proble
         session.reporter.send(crate::report::Event::Note(note));
     }
     let threads = NonZeroUsize::new(env.cores).unwrap_or(NonZeroUsize::MIN);
-    let snapshots = InPlace::new(ground, session.store.new_snapshot()?, threads).map_err(|e| cannot("use / for stages", &e))?;
+    let snapshots =
+        InPlace::new(ground, session.store.new_snapshot()?, threads).map_err(|e| cannot("use / for stages", &e))?;
     Ok(Place { snapshots: Arc::new(snapshots), executor: Arc::new(executor) })
 }
 
@@ -90,7 +93,10 @@ fn moves(store: &Path) -> Result<(), String> {
     let moved = std::fs::rename(&top, &inside);
     let removed = std::fs::remove_dir(if moved.is_ok() { &inside } else { &top });
     moved.map_err(|e| {
-        format!("rename from / to {}: {e}; the store must be on the container's own file system (--root)", store.display())
+        format!(
+            "rename from / to {}: {e}; the store must be on the container's own file system (--root)",
+            store.display()
+        )
     })?;
     removed.map_err(|e| format!("rmdir {}: {e}", store.display()))
 }
@@ -117,7 +123,10 @@ fn top(path: &Path) -> Option<Vec<u8>> {
 /// The names in `/` that something is mounted on.
 fn mounted(mountinfo: &str) -> BTreeSet<Vec<u8>> {
     let points = mountinfo.lines().filter_map(|line| line.split(' ').nth(4)).map(unescaped);
-    points.filter(|p| p.iter().filter(|b| **b == b'/').count() == 1).filter_map(|p| top(Path::new(std::ffi::OsStr::from_bytes(&p)))).collect()
+    points
+        .filter(|p| p.iter().filter(|b| **b == b'/').count() == 1)
+        .filter_map(|p| top(Path::new(std::ffi::OsStr::from_bytes(&p))))
+        .collect()
 }
 
 /// A path of `/proc/self/mountinfo`: space, tab, newline and backslash are `\` and three octal digits.

@@ -29,7 +29,8 @@ impl Control<'_> {
         }
         let tasks = std::fs::read_dir(format!("/proc/{}/task", pid.as_raw_pid())).ok()?;
         let children = tasks.flatten().filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
-        let numbers: Vec<i32> = children.flat_map(|c| c.split_whitespace().map(str::parse).collect::<Vec<_>>()).flatten().collect();
+        let numbers: Vec<i32> =
+            children.flat_map(|c| c.split_whitespace().map(str::parse).collect::<Vec<_>>()).flatten().collect();
         match numbers.as_slice() {
             [one] => Pid::from_raw(*one),
             _ => None,
@@ -42,12 +43,15 @@ impl Control<'_> {
     /// which leaves SIGTERM to its default: what the default does is done here.
     ///
     /// # Errors
-    /// [`Error::Cancelled`] if the flag was set; the process is dead then.
+    /// [`Error::Cancelled`] if the flag was set; the process is dead then. One that had failed by itself before that could
+    /// reach it is told of as it ended: of two steps that fail at once, both failures are.
     pub(super) fn act(&self, child: &mut Child) -> Result<Option<Ended>, Error> {
         if self.cancel.is_cancelled() {
             child.kill()?;
-            child.wait()?;
-            return Err(Error::Cancelled);
+            return match child.wait()? {
+                Ended::Exited(code) if code != 0 => Ok(Some(Ended::Exited(code))),
+                Ended::Exited(_) | Ended::Killed(_) => Err(Error::Cancelled),
+            };
         }
         while let Some(number) = self.signals.and_then(Signals::take) {
             if self.meant(child.pid()).is_some_and(|pid| leaves_to_default(pid, number)) {

@@ -63,7 +63,11 @@ pub(super) fn prepare(builder: &mut Builder<'_>, spec: &Spec) -> Result<Vec<(&'s
 }
 
 /// Adds the steps that mount `/dev`.
-pub(super) fn mount(builder: &mut Builder<'_>, spec: &Spec, devices: Vec<(&'static CStr, Slot)>) -> Result<Mounted, Error> {
+pub(super) fn mount(
+    builder: &mut Builder<'_>,
+    spec: &Spec,
+    devices: Vec<(&'static CStr, Slot)>,
+) -> Result<Mounted, Error> {
     let mut flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_STRICTATIME;
     if !spec.insecure {
         flags |= MountAttrFlags::MOUNT_ATTR_NODEV;

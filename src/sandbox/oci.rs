@@ -59,10 +59,16 @@ impl Runtime {
             Some(wanted) => userns::find(wanted, path),
             None => KNOWN.iter().find_map(|name| userns::find(name, path)),
         };
-        let missing = || format!("{} isn't in $PATH; install one or name it with --oci-runtime", wanted.unwrap_or("neither crun nor runc"));
+        let missing = || {
+            format!(
+                "{} isn't in $PATH; install one or name it with --oci-runtime",
+                wanted.unwrap_or("neither crun nor runc")
+            )
+        };
         let path = found.ok_or_else(missing)?;
         let said = |why: &dyn std::fmt::Display| format!("{} --version: {why}", path.display());
-        let version = Command::new(&path).arg("--version").env_clear().stdin(Pipe::null()).output().map_err(|e| said(&e))?;
+        let version =
+            Command::new(&path).arg("--version").env_clear().stdin(Pipe::null()).output().map_err(|e| said(&e))?;
         let text = String::from_utf8_lossy(&version.stdout);
         match text.split_whitespace().next() {
             Some(name) if KNOWN.contains(&name) => Ok(Self { path, name: name.to_owned() }),
@@ -245,7 +251,8 @@ fn explained(said: &str, spec: &Spec) -> Error {
         (program, "ermission denied", Errno::ACCESS),
         (program, "xec format error", Errno::NOEXEC),
     ];
-    let fits = |(about, why, _): &&(&str, &str, Errno)| said.contains("exec") && said.contains(about) && said.contains(why);
+    let fits =
+        |(about, why, _): &&(&str, &str, Errno)| said.contains("exec") && said.contains(about) && said.contains(why);
     match reasons.iter().find(fits) {
         Some((.., Errno::NOENT)) => Error::command(program, None, Errno::NOENT),
         Some((.., errno)) => Error::command(program, Some(program), *errno),

@@ -3,9 +3,9 @@
 
 use super::cgroup::Shown;
 use super::error::Part;
+use super::oci::{self, Runtime};
 use super::overlay::{self, Way};
 use super::spec::clean;
-use super::oci::{self, Runtime};
 use super::{Error, Mount, MountKind, Spec, Stdio, begin, devices, kernel, network_files};
 use crate::sys::RootMount;
 use crate::sys::child::step::{FileSystem, Stream, Target, TargetKind};

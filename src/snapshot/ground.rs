@@ -67,12 +67,7 @@ impl Ground {
     ///
     /// # Errors
     /// If that can't be done, or files can't be renamed from the one to the other.
-    pub fn new(
-        root: &Path,
-        folder: &Path,
-        stay: BTreeSet<Vec<u8>>,
-        held: BTreeSet<Vec<u8>>,
-    ) -> Result<Self, Error> {
+    pub fn new(root: &Path, folder: &Path, stay: BTreeSet<Vec<u8>>, held: BTreeSet<Vec<u8>>) -> Result<Self, Error> {
         let ground = Self { root: root.into(), folder: folder.into(), stay, held, closed: AtomicBool::new(false) };
         std::fs::create_dir_all(ground.own()).map_err(|e| Error::host("mkdir", &ground.own(), e))?;
         let lock = ground.lock()?;
@@ -151,7 +146,8 @@ impl Ground {
         let own = self.moving(root.as_fd(), &self.root)?;
         let stay = self.stay.iter().cloned().collect();
         let journal = Journal { own, stay, mode, uid, gid };
-        let text = serde_json::to_vec(&journal).map_err(|e| Error::host("write", &self.journal(), std::io::Error::from(e)))?;
+        let text =
+            serde_json::to_vec(&journal).map_err(|e| Error::host("write", &self.journal(), std::io::Error::from(e)))?;
         std::fs::write(self.journal(), text).map_err(|e| Error::host("write", &self.journal(), e))?;
         // From here on the drop of it brings everything back.
         let stand = Stand { ground: self.clone(), place: place.into(), journal, root, over: false };
@@ -278,7 +274,10 @@ mod tests {
     }
 
     fn place() -> Place {
-        Place::new(&["root/etc", "root/kiln", "root/proc", "stage/bin", "stage/etc", "stage/proc"], &["root/etc/own", "stage/etc/theirs"])
+        Place::new(
+            &["root/etc", "root/kiln", "root/proc", "stage/bin", "stage/etc", "stage/proc"],
+            &["root/etc/own", "stage/etc/theirs"],
+        )
     }
 
     #[test]

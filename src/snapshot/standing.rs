@@ -2,7 +2,7 @@
 //!
 //! What a process changed in it is found by a walk against an [index](super::index) of what was there before, and written
 //! to a folder in the form that all layers are kept in. So the layer is the same as if the process had run on an overlay;
-//! but where two names of a lower layer's file were changed through one, both are, as they are one file.
+//! but what was written to one name of a lower layer's file stands in its other names, too, as they are one file.
 
 use super::at::{self, Kind, Meta};
 use super::index::{Change, Index};
@@ -57,7 +57,8 @@ impl Standing {
     /// If a file can't be read or written.
     pub fn fill(place: &Path, layers: &[PathBuf], threads: NonZeroUsize) -> Result<Self, Error> {
         std::fs::create_dir(place).map_err(|e| Error::host("mkdir", place, e))?;
-        let mut standing = Self { place: place.into(), layers: LayerId::all(layers)?, index: Index::default(), threads };
+        let mut standing =
+            Self { place: place.into(), layers: LayerId::all(layers)?, index: Index::default(), threads };
         copy(layers, place)?;
         let root = at::open_root(place)?;
         standing.index = Index::of(root.as_fd(), &HashSet::new(), threads)?;
@@ -118,12 +119,7 @@ impl Standing {
     }
 
     /// The same, where the files stand elsewhere; paths in `skip` aren't theirs.
-    pub(super) fn changes_at(
-        &mut self,
-        at: &Path,
-        skip: &HashSet<EntryPath>,
-        layer: &NewLayer,
-    ) -> Result<(), Error> {
+    pub(super) fn changes_at(&mut self, at: &Path, skip: &HashSet<EntryPath>, layer: &NewLayer) -> Result<(), Error> {
         let root = at::open_root(at)?;
         let now = Index::of(root.as_fd(), skip, self.threads)?;
         let changes = self.index.changes(&now)?;
@@ -131,8 +127,12 @@ impl Standing {
         let mut writer = layer.writer(Timestamp::default())?;
         write_root(&tree, &mut writer)?;
         let mut copy = Copy { from: &tree, to: &mut writer, names: HashMap::new() };
-        for Change { path, now } in changes {
+        for Change { path, was, now } in changes {
             match now {
+                // An overlay copies each name of a lower layer's file by itself, so that they are several files then.
+                Some(meta) if was.is_some_and(|was| was.links > 1 && was.inode == meta.inode) => {
+                    copy.one(&path, &Meta { links: 1, ..meta })?;
+                }
                 Some(meta) => copy.one(&path, &meta)?,
                 None => copy.to.add(&crate::layer::Entry::new(path, EntryKind::Whiteout), &mut io::empty())?,
             }

@@ -35,6 +35,7 @@ use crate::sys::landlock::Ruleset;
 use crate::sys::notify::Listener;
 use crate::sys::{Cancel, RootMount, Said};
 use libc::sock_filter;
+use names::{Names, Stock};
 use rustix::thread::CapabilitySet;
 use std::collections::BTreeSet;
 use std::ffi::CString;
@@ -43,7 +44,6 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use names::{Names, Stock};
 use swaps::Swaps;
 use walls::Walls;
 

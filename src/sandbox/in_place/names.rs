@@ -70,7 +70,8 @@ impl Stock {
 }
 
 fn opened(path: PathBuf) -> Called<(PathBuf, OwnedFd)> {
-    let fd = openat(CWD, &path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()).said("open", &path)?;
+    let fd =
+        openat(CWD, &path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()).said("open", &path)?;
     Ok((path, fd))
 }
 
@@ -334,9 +335,11 @@ fn wish(call: &Call<'_>) -> Option<Wish> {
         #[cfg(target_arch = "x86_64")]
         libc::SYS_open => Wish::Open { at: here(0), flags: int(1), mode: int(2) },
         #[cfg(target_arch = "x86_64")]
-        libc::SYS_creat => {
-            Wish::Open { at: here(0), flags: (libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC).cast_unsigned(), mode: int(1) }
-        }
+        libc::SYS_creat => Wish::Open {
+            at: here(0),
+            flags: (libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC).cast_unsigned(),
+            mode: int(1),
+        },
         #[cfg(target_arch = "x86_64")]
         libc::SYS_mknod => Wish::Node { at: here(0), mode: int(1), device: u64::from(int(2)) },
         #[cfg(target_arch = "x86_64")]
