@@ -2,87 +2,116 @@
 
 use super::env::Env;
 use super::isolation::Place;
-use super::session::{Session, cannot};
-use crate::report::{Kind, Problem};
-use crate::sandbox::{InPlaceExecutor, Level};
+use super::request::{Command, Isolation, Request};
+use crate::sandbox::InPlaceExecutor;
 use crate::snapshot::{Ground, InPlace};
 use crate::store::Store;
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::num::NonZeroUsize;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Component, Path};
 use std::sync::Arc;
 
 /// The file beside the program that says that this is kiln's own image.
 const MARK: &str = ".in-place";
 
+/// What kiln's own images have in `/` besides.
+const OWN: [&[u8]; 2] = [b"busybox", b"kaniko"];
+
 /// What belongs to every container and is shown to processes as it is.
 const SHOWN: [&[u8]; 3] = [b"dev", b"proc", b"sys"];
 
-/// Whether only this level is left for root: a container without CAP_SYS_ADMIN, in which nothing can be mounted.
-pub fn is_the_place() -> bool {
+/// Before there are threads: makes a process that may let strange files stand in `/` take no program and no library of theirs
+/// for the container's own. What is looked up by `$PATH` later (git, credential helpers) is only found beside kiln, and names
+/// of hosts are resolved by what is built in.
+pub fn guard(request: &Request, env: Env) -> Env {
+    let process = match &request.command {
+        Command::Build(build) => &build.process,
+        Command::Run(run) => &run.process,
+        _ => return env,
+    };
+    let here = may_be_taken(process.force_in_place, &env) && !mounts();
+    if !here && process.isolation != Isolation::InPlace {
+        return env;
+    }
+    let own = top(&env.program);
+    let path = env.vars.get(OsStr::new("PATH")).cloned().unwrap_or_default();
+    let kept = std::env::split_paths(&path).filter(|folder| top(folder).is_some_and(|t| is_kilns(&t, own.as_deref())));
+    let path = std::env::join_paths(kept).unwrap_or_default();
+    crate::sys::set_variable("PATH", &path);
+    crate::sys::resolve_without_plugins();
+    let mut env = env;
+    env.vars.insert("PATH".into(), path);
+    env
+}
+
+/// Whether a folder of `/` is one of kiln's own image's.
+fn is_kilns(name: &[u8], own: Option<&[u8]>) -> bool {
+    Some(name) == own || OWN.contains(&name)
+}
+
+/// Whether this process might mount something: then better levels than this one are there.
+fn mounts() -> bool {
     let effective = rustix::thread::capabilities(None).map(|sets| sets.effective);
-    rustix::process::geteuid().is_root()
-        && effective.is_ok_and(|e| !e.contains(rustix::thread::CapabilitySet::SYS_ADMIN))
+    effective.is_ok_and(|e| e.contains(rustix::thread::CapabilitySet::SYS_ADMIN))
 }
 
-/// The level, tried; `forced` is `--force-in-place`.
-pub fn level(store: &Store, forced: bool) -> Level {
-    let why_not = why_not(store, forced);
-    Level { name: "in-place", works: why_not.is_none(), why_not }
-}
-
-/// Lets processes run in `/`.
+/// Lets processes run in `/`; `forced` is `--force-in-place`.
 ///
 /// # Errors
 /// Why that can't be.
-pub fn place(session: &Session, forced: bool, env: &Env) -> Result<Place, Problem> {
-    if let Some(why) = why_not(&session.store, forced) {
-        return Err(Problem::new(Kind::Environment, format!("--isolation in-place: {why}")));
-    }
+pub fn place(store: &Store, forced: bool, env: &Env) -> Result<Place, String> {
+    why_not(store, forced, env)?;
     // What is in this process's memory is nobody's business.
-    crate::sys::leave_no_core_dump().map_err(|e| cannot("keep this process from being read", &e))?;
-    let resolv_conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    let mounts =
-        std::fs::read_to_string("/proc/self/mountinfo").map_err(|e| cannot("read /proc/self/mountinfo", &e))?;
-    let held = held(session.store.root(), env)?;
-    let mut stay = mounted(&mounts);
+    crate::sys::leave_no_core_dump().map_err(|e| e.to_string())?;
+    let read = |path: &str| std::fs::read_to_string(path).map_err(|e| format!("read {path}: {e}"));
+    let held = held(store.root(), env);
+    let mut stay = mounted(&read("/proc/self/mountinfo")?);
     stay.extend(held.iter().cloned());
     let closed: BTreeSet<Vec<u8>> = stay.iter().filter(|n| !SHOWN.contains(&n.as_slice())).cloned().collect();
-    let folder = session.store.root().join("in-place");
-    let ground = Ground::new(Path::new("/"), &folder, stay, held).map_err(|e| cannot("use / for stages", &e))?;
-    let executor = InPlaceExecutor::new(resolv_conf, folder, closed)?;
-    if let Some(why) = executor.why_open() {
-        let note = format!("warning: {why}: a RUN can read this container's files, those of the store among them");
-        session.reporter.send(crate::report::Event::Note(note));
-    }
+    let folder = store.root().join("in-place");
+    let ground = Ground::new(Path::new("/"), &folder, stay, held).map_err(|e| said(&e))?;
+    let resolv_conf = read("/etc/resolv.conf").unwrap_or_default();
+    let executor = InPlaceExecutor::new(resolv_conf, folder, closed).map_err(|e| said(&e))?;
+    let warning = executor.why_open().map(|why| {
+        format!("warning: {why}: a RUN can read this container's files, the credentials and the store among them")
+    });
     let threads = NonZeroUsize::new(env.cores).unwrap_or(NonZeroUsize::MIN);
-    let snapshots =
-        InPlace::new(ground, session.store.new_snapshot()?, threads).map_err(|e| cannot("use / for stages", &e))?;
-    Ok(Place { snapshots: Arc::new(snapshots), executor: Arc::new(executor) })
+    let roots = store.new_snapshot().map_err(|e| e.to_string())?;
+    let snapshots = InPlace::new(ground, roots, threads).map_err(|e| said(&e))?;
+    Ok(Place { snapshots: Arc::new(snapshots), executor: Arc::new(executor), one_at_a_time: true, warning })
 }
 
-fn why_not(store: &Store, forced: bool) -> Option<String> {
-    if !rustix::process::geteuid().is_root() {
-        return Some("it needs root".into());
+/// An error and what it comes from.
+fn said(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
     }
-    if !forced && !mark().is_some_and(|mark| mark.exists()) {
-        return Some(
-            "it takes the whole root directory for the build, so it is only for a container of kiln's own image; in another \
-             container that nothing else needs, --force-in-place allows it"
+}
+
+fn may_be_taken(forced: bool, env: &Env) -> bool {
+    rustix::process::geteuid().is_root() && (forced || env.program.with_file_name(MARK).exists())
+}
+
+fn why_not(store: &Store, forced: bool, env: &Env) -> Result<(), String> {
+    if !rustix::process::geteuid().is_root() {
+        return Err("it needs root".into());
+    }
+    if !may_be_taken(forced, env) {
+        return Err(
+            "it takes the whole root directory for the build, so it is only for containers of kiln's own image; \
+                    --force-in-place allows it in another one"
                 .into(),
         );
     }
-    match store.form() {
-        Ok(form) if form.owners => {
-            return Some(
-                "it needs the capabilities CHOWN, DAC_OVERRIDE, FOWNER, FSETID and SETFCAP, which Docker gives by default".into(),
-            );
-        }
-        Err(error) => return Some(error.to_string()),
-        Ok(_) => {}
+    if store.form().map_err(|e| e.to_string())?.owners {
+        return Err(
+            "it needs the capabilities CHOWN, DAC_OVERRIDE, FOWNER, FSETID and SETFCAP, as Docker gives them".into()
+        );
     }
-    moves(store.root()).err()
+    moves(store.root())
 }
 
 /// Whether what stands in `/` can be moved to the store and back.
@@ -101,15 +130,11 @@ fn moves(store: &Path) -> Result<(), String> {
     removed.map_err(|e| format!("rmdir {}: {e}", store.display()))
 }
 
-fn mark() -> Option<PathBuf> {
-    Some(std::env::current_exe().ok()?.with_file_name(MARK))
-}
-
 /// The names in `/` that hold what this build needs: no stage may have them.
-fn held(store: &Path, env: &Env) -> Result<BTreeSet<Vec<u8>>, Problem> {
-    let exe = std::env::current_exe().map_err(|e| cannot("find the program", &e))?;
+fn held(store: &Path, env: &Env) -> BTreeSet<Vec<u8>> {
     let store = env.cwd.join(store);
-    Ok([exe, store].iter().filter_map(|path| top(path)).collect())
+    let own = OWN.iter().map(|name| name.to_vec()).filter(|name| Path::new("/").join(OsStr::from_bytes(name)).exists());
+    [env.program.as_path(), &store].into_iter().filter_map(top).chain(own).collect()
 }
 
 /// The first name of an absolute path.
@@ -125,7 +150,7 @@ fn mounted(mountinfo: &str) -> BTreeSet<Vec<u8>> {
     let points = mountinfo.lines().filter_map(|line| line.split(' ').nth(4)).map(unescaped);
     points
         .filter(|p| p.iter().filter(|b| **b == b'/').count() == 1)
-        .filter_map(|p| top(Path::new(std::ffi::OsStr::from_bytes(&p))))
+        .filter_map(|p| top(Path::new(OsStr::from_bytes(&p))))
         .collect()
 }
 

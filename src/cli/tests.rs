@@ -11,6 +11,7 @@ use std::path::PathBuf;
 fn env() -> Env {
     let vars = [("HOME", "/home/u"), ("TOKEN", "t0k"), ("EMPTY", "")];
     Env {
+        program: "/usr/bin/kiln".into(),
         vars: vars.map(|(k, v)| (k.into(), v.into())).into_iter().collect(),
         cwd: PathBuf::from("/work"),
         uid: 1000,

@@ -81,7 +81,7 @@ impl Host {
         let Prepared { program, parts, terminal, candidates, bundle } = program::prepare(spec, place, streams)?;
         let namespaces = Namespaces { network: spec.network == Network::None, none: false };
         let mut child = program.spawn(namespaces).map_err(|f| match door {
-            Door::Runtime(runtime) if f.error.call == "execve" => runtime.cannot_start(&f.error),
+            Door::Runtime(hand) if f.error.call == "execve" => hand.cannot_start(&f.error),
             _ => explained(f, spec, &parts, &candidates),
         })?;
         let control = Control { cancel, signals: spec.signals.as_ref(), through: bundle.is_some() };

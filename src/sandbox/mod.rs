@@ -51,8 +51,8 @@ pub mod terminal;
 pub use chroot::ChrootExecutor;
 pub use error::{Error, Part};
 pub use in_place::InPlaceExecutor;
-pub use oci::OciExecutor;
-pub use probe::{Level, probe};
+pub use oci::{OciExecutor, forbid_devices};
+pub use probe::Level;
 pub use root::RootExecutor;
 pub use spec::{Limits, Mount, MountKind, Network, Spec, Stdio, User};
 

@@ -70,8 +70,11 @@ impl Ground {
     pub fn new(root: &Path, folder: &Path, stay: BTreeSet<Vec<u8>>, held: BTreeSet<Vec<u8>>) -> Result<Self, Error> {
         let ground = Self { root: root.into(), folder: folder.into(), stay, held, closed: AtomicBool::new(false) };
         std::fs::create_dir_all(ground.own()).map_err(|e| Error::host("mkdir", &ground.own(), e))?;
-        let lock = ground.lock()?;
-        ground.repair(lock.as_fd())?;
+        let root = at::open_root(root)?;
+        // Whoever has the lock is alive, and leaves nothing to put right.
+        if flock(&root, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            ground.repair(root.as_fd())?;
+        }
         Ok(ground)
     }
 

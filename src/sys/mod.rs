@@ -44,6 +44,26 @@ pub fn boot_id() -> Result<String> {
     }
 }
 
+/// Sets a variable of this process's environment, for what is executed or looked up by it from now on. Only before there are
+/// other threads.
+pub fn set_variable(name: &str, value: &std::ffi::OsStr) {
+    // SAFETY: nobody reads or writes the environment at the same time, as this is the only thread.
+    unsafe { std::env::set_var(name, value) }
+}
+
+/// Makes the C library resolve names of hosts by `/etc/hosts` and DNS alone, whatever `/etc/nsswitch.conf` says from now on:
+/// so that no file that stands in `/` later is loaded as a plugin.
+pub fn resolve_without_plugins() {
+    #[cfg(target_env = "gnu")]
+    {
+        unsafe extern "C" {
+            fn __nss_configure_lookup(database: *const libc::c_char, services: *const libc::c_char) -> libc::c_int;
+        }
+        // SAFETY: both are strings that end, and the function copies what it keeps. Before there are other threads.
+        unsafe { __nss_configure_lookup(c"hosts".as_ptr(), c"files dns".as_ptr()) };
+    }
+}
+
 /// Keeps what this process has in memory out of core dumps, also those that go to a program by a pipe.
 ///
 /// Root's process becomes undumpable: what it executes isn't. Anybody else's has to stay dumpable to give its children a

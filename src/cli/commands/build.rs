@@ -103,6 +103,8 @@ impl Job<'_> {
         let Self { session, request, wanted, plan, .. } = self;
         let pushing = wanted.start(session);
         let cache_mounts = Arc::new(cache_mounts(self));
+        // Where it is, a stage's files may stand later.
+        session.registry.read_credentials().await;
         let env = Arc::new(self.world(&pushing, caches.clone(), cache_mounts.clone())?);
         let snapshots = env.snapshots.clone();
         let built = solve::run(plan.clone(), env).await;
@@ -137,7 +139,7 @@ impl Job<'_> {
             reporter: session.reporter.clone(),
             cancel: session.cancel.clone(),
             about: about(&request.source, read),
-            options: options(request, plan, wanted, env),
+            options: Options { jobs: jobs(request, place.one_at_a_time), ..options(request, plan, wanted, env) },
             on_layer: Box::new(move |layer| on_layer.layer(layer)),
             caches,
             cache_mounts,
@@ -271,6 +273,12 @@ fn options(request: &BuildRequest, plan: &BuildPlan, wanted: &Outputs, env: &Env
         now: Timestamp { secs: i64::try_from(now.as_secs()).unwrap_or(0), nanos: now.subsec_nanos() },
         hostname: sandbox::spec::HOSTNAME.to_owned(),
     }
+}
+
+/// How many steps may be at work; those that wait for the one process that can run keep nobody else from it.
+fn jobs(request: &BuildRequest, one_at_a_time: bool) -> NonZeroUsize {
+    let jobs = NonZeroUsize::new(request.jobs).unwrap_or(NonZeroUsize::MIN);
+    if one_at_a_time { jobs.saturating_mul(NonZeroUsize::MIN.saturating_add(7)) } else { jobs }
 }
 
 fn threads(env: &Env) -> NonZeroUsize {

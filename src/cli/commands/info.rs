@@ -2,8 +2,7 @@
 
 use super::table::size;
 use crate::cli::Env;
-use crate::cli::in_place;
-use crate::cli::rootless::{self, Rootless};
+use crate::cli::isolation;
 use crate::cli::session::Failure;
 use crate::oci::Platform;
 use crate::registry::Config;
@@ -53,7 +52,7 @@ fn gather(store: &Path, env: &Env) -> Result<Facts, Problem> {
     Ok(Facts {
         usage: store.usage()?,
         images: store.names()?.len(),
-        levels: levels(&store, env),
+        levels: isolation::levels(&store, env),
         limits: sandbox::probe::limits(),
         kernel: format!("{} {}", uname.sysname().to_string_lossy(), uname.release().to_string_lossy()),
         cores: env.cores,
@@ -61,17 +60,6 @@ fn gather(store: &Path, env: &Env) -> Result<Facts, Problem> {
         registries: registries(env),
         store,
     })
-}
-
-/// Each level, tried. For an ordinary user this ends in a user namespace, where there may be one.
-fn levels(store: &Store, env: &Env) -> Vec<sandbox::Level> {
-    let mut levels = rootless::levels(store.root(), env, &Rootless::Untried);
-    let in_place = in_place::level(store, false);
-    if env.uid != 0 {
-        levels.extend(rootless::levels(store.root(), env, &rootless::enter(env)).pop());
-    }
-    levels.push(in_place);
-    levels
 }
 
 fn total_memory(meminfo: &str) -> Option<u64> {

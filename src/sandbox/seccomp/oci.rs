@@ -27,7 +27,7 @@ const ALLOW: &str = "SCMP_ACT_ALLOW";
 fn special(name: &str, decision: &Decision) -> Vec<Value> {
     let with = |arg: Value| json!({ "names": [name], "action": ALLOW, "args": [arg] });
     match decision {
-        // A runtime's profile has no listener; Docker's asks for none.
+        // What a listener is told of is another filter's.
         Decision::Allow | Decision::Notify | Decision::NotifyWith { .. } => Vec::new(),
         Decision::Errno(errno) => vec![json!({ "names": [name], "action": "SCMP_ACT_ERRNO", "errnoRet": errno })],
         Decision::Within(ranges) => {
