@@ -1,12 +1,13 @@
 """Workloads for kiln and Debian's buildah, side by side on one machine. Run by hand, as root, on a quiet machine.
 
-Each run is cold: an empty store, a fresh repository to push to. Time is the wall's; memory is the largest process's peak.
-Environment: RUNS (times each, default as the workload says), BUILDERS (default "kiln buildah").
+Time is the wall's; memory is the largest process's peak.
+Environment: RUNS (times each, default as the workload says), BUILDERS (default "kiln buildah"), KILN (default target/kiln),
+TMPDIR (contexts and stores, default /var/tmp), REGISTRY (the registry's folder, default in TMPDIR).
 """
 import json, os, shutil, statistics, subprocess, sys, tempfile, time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
-KILN = os.path.join(ROOT, "target/kiln")
+KILN = os.environ.get("KILN", os.path.join(ROOT, "target/kiln"))
 
 
 def script(name, *args, **kw):
@@ -18,8 +19,9 @@ class Place:
 
     def __enter__(self):
         self.folder = tempfile.mkdtemp(prefix="kiln-bench-", dir=os.environ.get("TMPDIR", "/var/tmp"))
+        self.registry = tempfile.mkdtemp(prefix="kiln-bench-registry-", dir=os.environ.get("REGISTRY", self.folder))
         self.address = "127.0.0.1:" + script("free-port").strip()
-        os.environ.update(REGISTRY_ADDR=self.address, REGISTRY_DIR=self.path("registry"),
+        os.environ.update(REGISTRY_ADDR=self.address, REGISTRY_DIR=self.registry,
                           BASES_CACHE=os.path.join(ROOT, "target/bases"))
         # Its server outlives the script and must not hold our pipe.
         subprocess.run([os.path.join(ROOT, "scripts/registry"), "start"], check=True, stdout=subprocess.DEVNULL)
@@ -33,6 +35,7 @@ class Place:
 
     def __exit__(self, *_):
         script("registry", "stop")
+        shutil.rmtree(self.registry, ignore_errors=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def path(self, name):
@@ -47,38 +50,50 @@ class Place:
         return [known[n](self) for n in wanted if n == "kiln" and os.path.exists(KILN) or n != "kiln" and shutil.which(n)]
 
 
-class Kiln:
-    name = "kiln"
+class Builder:
+    """A builder with a store that can be exchanged for an empty one."""
 
     def __init__(self, place):
-        self.place = place
+        self.place, self.stores = place, 0
+
+    def store(self):
+        return self.place.path(f"{self.name}-{self.stores}")
 
     def reset(self):
-        shutil.rmtree(self.place.path("kiln"), ignore_errors=True)
+        """An empty store. The old one stays until all is over: where many files were just removed, some file systems
+        (ext4 without a journal) are ten times as slow to make new ones, and that isn't what is measured."""
+        self.stores += 1
 
-    def command(self, context, image):
+
+class Kiln(Builder):
+    name = "kiln"
+
+    def command(self, context, image, jobs=None, cache_to=None, cache_from=None):
         mirror = "docker.io=http://" + self.place.address
-        return [[KILN, "--root", self.place.path("kiln"), "build", "--progress", "plain", "--registry-mirror", mirror,
-                 "--network", "host", "-t", image, "--push", context]]
+        flags = ["--jobs", str(jobs)] if jobs else []
+        flags += ["--cache-to", f"type=registry,ref={cache_to},mode=max"] if cache_to else []
+        flags += ["--cache-from", f"type=registry,ref={cache_from}"] if cache_from else []
+        return [[KILN, "--root", self.store(), "build", "--progress", "plain", "--registry-mirror", mirror,
+                 "--network", "host", "-t", image, "--push", *flags, context]]
 
 
-class Buildah:
+class Buildah(Builder):
     """At its fastest that works in most places: overlay, chroot isolation, a layer for each step as kiln has."""
     name = "buildah"
 
     def __init__(self, place):
-        self.place = place
+        super().__init__(place)
         os.environ["CONTAINERS_REGISTRIES_CONF"] = place.path("registries.conf")
-        self.base = ["buildah", "--root", place.path("buildah"), "--runroot", place.path("buildah-run"),
-                     "--storage-driver", "overlay", "--signature-policy", place.path("policy.json")]
 
-    def reset(self):
-        subprocess.run(self.base + ["rmi", "--all", "--force"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        shutil.rmtree(self.place.path("buildah"), ignore_errors=True)
-
-    def command(self, context, image):
-        return [self.base + ["bud", "--layers", "--isolation", "chroot", "--network", "host", "-t", image, context],
-                self.base + ["push", "--tls-verify=false", image]]
+    def command(self, context, image, jobs=None, cache_to=None, cache_from=None):
+        flags = ["--jobs", str(jobs)] if jobs else []
+        flags += ["--cache-to", cache_to] if cache_to else []
+        flags += ["--cache-from", cache_from] if cache_from else []
+        base = ["buildah", "--root", self.store(), "--runroot", self.store() + "-run", "--storage-driver", "overlay",
+                "--signature-policy", self.place.path("policy.json")]
+        return [base + ["bud", "--layers", "--isolation", "chroot", "--network", "host", "--tls-verify=false", *flags,
+                             "-t", image, context],
+                base + ["push", "--tls-verify=false", image]]
 
 
 def measured(commands, log):
@@ -114,7 +129,6 @@ def compare(title, runs, prepare):
             seconds = [t for t, _ in taken]
             print(f"| {builder.name} | {statistics.median(seconds):.2f} | {min(seconds):.2f} | {max(p for _, p in taken):.0f} |",
                   flush=True)
-            builder.reset()
         print()
 
 

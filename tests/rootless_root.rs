@@ -28,6 +28,51 @@ fn images_run_and_nothing_is_left() {
 }
 
 #[test]
+fn cache_mounts_go_from_users_to_root_and_back() {
+    let Some(place) = Place::new("caches") else { return };
+    fs::create_dir(place.path("cache")).unwrap();
+    fs::set_permissions(place.path("cache"), fs::Permissions::from_mode(0o1777)).unwrap();
+    let step = |tell: &str| {
+        let mount = "--mount=type=cache,target=/c,uid=1000,gid=1000,mode=2750";
+        place.dockerfile(&format!("{BASE}RUN {mount} stat -c '%n %a %u %g %h %y' /c /c/* 2>/dev/null; {tell}\n"));
+        let place = "type=local,dest=cache";
+        [
+            "build",
+            "--progress=plain",
+            "--cache-mounts-to",
+            place,
+            "--cache-mounts-from",
+            "type=local,src=cache",
+            "context",
+        ]
+    };
+    let fill = "echo x > /c/f && ln /c/f /c/g && chown 65000:33 /c/f && chmod 4711 /c/f && touch -d '2001-02-03 04:05:06' /c/f";
+    let said = text(&place.as_user(step(fill)));
+    assert!(said.contains("wrote the cache mount \"/c\""), "{said}");
+    let was = ["/c 2750 1000 1000", "/c/f 4711 65000 33 2 2001-02-03", "/c/g 4711 65000 33 2 2001-02-03"];
+    let comes = |said: String| {
+        assert!(said.contains("the cache mount \"/c\" comes from") && said.contains("is up to date"), "{said}");
+        was.iter().for_each(|line| assert!(said.contains(line), "{line}: {said}"));
+    };
+    comes(text(&place.as_root(step("true"))));
+    fs::remove_dir_all(place.path("home/store")).unwrap();
+    comes(text(&place.as_user(step("true"))));
+}
+
+#[test]
+fn limits_that_need_control_groups_say_so() {
+    let Some(place) = Place::new("limits") else { return };
+    place.dockerfile(&format!("{BASE}RUN true\n"));
+    let built = place.as_user(["build", "--memory=64m", "context"]);
+    // A user may have been given a group of its own.
+    if !built.status.success() {
+        assert_eq!(built.status.code(), Some(4), "{}", text(&built));
+        let said = text(&built);
+        assert!(said.contains("can't limit memory: ") && said.contains("--memory"), "{said}");
+    }
+}
+
+#[test]
 fn a_device_is_an_error_that_names_it() {
     let Some(place) = Place::new("device") else { return };
     place.dockerfile(&format!("{BASE}RUN mknod /disk b 8 0\n"));

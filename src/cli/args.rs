@@ -50,6 +50,8 @@ pub enum Command {
     Login(Login),
     /// Forget credentials of a registry.
     Logout(Logout),
+    /// Say why the steps of a build ran: which file, variable, command or base was new, and since which build.
+    Explain(Explain),
     /// Remove what nothing needs from the local store.
     Prune(Prune),
     /// Show what takes the space of the local store.
@@ -119,9 +121,12 @@ pub struct Process {
     /// How many cores, as in 1.5.
     #[arg(long, value_name = "N")]
     pub cpus: Option<String>,
-    /// How processes are isolated: auto, root, rootless, chroot or oci.
+    /// How processes are isolated: auto, root, rootless, chroot, in-place or oci.
     #[arg(long, value_name = "LEVEL", default_value = "auto")]
     pub isolation: String,
+    /// Allow the level in-place, which takes the container's whole root directory, outside of kiln's own image.
+    #[arg(long)]
+    pub force_in_place: bool,
     /// The runtime of the level oci: crun or runc, by name or path. $KILN_OCI_RUNTIME, or the first in $PATH, without it.
     #[arg(long, value_name = "PROGRAM")]
     pub oci_runtime: Option<String>,
@@ -154,6 +159,12 @@ pub struct Build {
     /// Put the steps' results there: type=registry,ref=NAME or type=local,dest=FOLDER, with mode=min|max.
     #[arg(long, value_name = "SPEC")]
     pub cache_to: Vec<String>,
+    /// Begin cache mounts with what is there: type=registry,ref=NAME or type=local,src=FOLDER, with ids=A|B.
+    #[arg(long, value_name = "SPEC")]
+    pub cache_mounts_from: Vec<String>,
+    /// Put the content of cache mounts there: type=registry,ref=NAME or type=local,dest=FOLDER, with ids=A|B,max-size=BYTES.
+    #[arg(long, value_name = "SPEC")]
+    pub cache_mounts_to: Vec<String>,
     /// Look nothing up in the cache.
     #[arg(long)]
     pub no_cache: bool,
@@ -199,6 +210,10 @@ pub struct Build {
     /// What to do with the Dockerfile: build, check, outline or targets, with ,format=json.
     #[arg(long, value_name = "METHOD")]
     pub call: Option<String>,
+    /// What the store may take, as in 50g, before the longest unused goes; none for anything [default: $KILN_STORE_LIMIT,
+    /// else three quarters of its disk].
+    #[arg(long, value_name = "BYTES")]
+    pub store_limit: Option<String>,
     /// Flags whose work isn't done yet.
     #[command(flatten)]
     pub later: Later,
@@ -409,6 +424,23 @@ pub struct Logout {
     pub registry: Option<String>,
 }
 
+/// `kiln explain`.
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// The number of the build [default: the last].
+    #[arg(value_name = "BUILD", conflicts_with = "list")]
+    pub build: Option<u64>,
+    /// List the builds that are remembered.
+    #[arg(short, long)]
+    pub list: bool,
+    /// Name every file that is new, not only the first ten.
+    #[arg(short, long)]
+    pub all: bool,
+    /// How: text or json.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub format: String,
+}
+
 /// `kiln prune`.
 #[derive(Debug, Args)]
 pub struct Prune {
@@ -427,6 +459,9 @@ pub struct Prune {
 /// `kiln du`.
 #[derive(Debug, Args)]
 pub struct Du {
+    /// List each blob, unpacked layer and cache mount, the largest first, with who made it and which images need it.
+    #[arg(short, long)]
+    pub verbose: bool,
     /// How: table or json.
     #[arg(long, value_name = "FORMAT", default_value = "table")]
     pub format: String,

@@ -3,7 +3,7 @@
 use super::rootless::Rootless;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::{self, IsTerminal as _};
+use std::io;
 use std::path::PathBuf;
 
 /// The process's surroundings. Nothing else in `cli` reads them, so a test can make any.
@@ -23,6 +23,8 @@ pub struct Env {
     pub cores: usize,
     /// The terminal behind standard error, where it is one.
     pub terminal: Option<Terminal>,
+    /// The terminal behind standard output, where it is one.
+    pub output: Option<Terminal>,
 }
 
 /// The size of a terminal, in character cells.
@@ -45,6 +47,7 @@ impl Env {
             rootless: Rootless::Untried,
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             terminal: Terminal::behind_stderr(),
+            output: Terminal::behind(io::stdout()),
         })
     }
 
@@ -62,11 +65,15 @@ impl Env {
 impl Terminal {
     /// The terminal behind standard error, with its size now.
     pub fn behind_stderr() -> Option<Self> {
-        let stderr = io::stderr();
-        if !stderr.is_terminal() {
+        Self::behind(io::stderr())
+    }
+
+    /// The terminal behind a stream, with its size now.
+    fn behind(stream: impl io::IsTerminal + std::os::fd::AsFd) -> Option<Self> {
+        if !stream.is_terminal() {
             return None;
         }
-        let size = rustix::termios::tcgetwinsize(&stderr).ok();
+        let size = rustix::termios::tcgetwinsize(&stream).ok();
         let known = |n: u16, otherwise| if n == 0 { otherwise } else { usize::from(n) };
         Some(Self { columns: known(size.map_or(0, |s| s.ws_col), 80), rows: known(size.map_or(0, |s| s.ws_row), 24) })
     }

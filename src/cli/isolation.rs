@@ -1,6 +1,7 @@
 //! The isolation ladder: which level runs processes here, and the driver that goes with it.
 
 use super::env::Env;
+use super::in_place;
 use super::request::{Isolation, ProcessRequest};
 use super::rootless::{self, Rootless};
 use super::session::Session;
@@ -21,6 +22,10 @@ pub struct Place {
     pub snapshots: Arc<dyn Snapshotter>,
     /// Who runs them.
     pub executor: Arc<dyn Executor>,
+    /// Whether one process runs at a time, so that others wait.
+    pub one_at_a_time: bool,
+    /// What its user ought to know.
+    pub warning: Option<String>,
 }
 
 /// A level.
@@ -35,10 +40,11 @@ struct Rung {
 }
 
 /// All levels, the best first.
-const LADDER: [Rung; 4] = [
+const LADDER: [Rung; 5] = [
     Rung { name: "root", isolation: Isolation::Root, auto: true, open: root },
     Rung { name: "rootless", isolation: Isolation::Rootless, auto: true, open: rootless },
     Rung { name: "chroot", isolation: Isolation::Chroot, auto: true, open: chroot },
+    Rung { name: "in-place", isolation: Isolation::InPlace, auto: true, open: in_place },
     Rung { name: "oci", isolation: Isolation::Oci, auto: false, open: oci },
 ];
 
@@ -71,6 +77,14 @@ struct Site<'a> {
 /// # Errors
 /// With the reason for each level that doesn't work here.
 pub fn place(session: &Session, process: &ProcessRequest, wants: bool, env: &Env) -> Result<Place, Problem> {
+    let place = find(session, process, wants, env)?;
+    if let Some(warning) = place.warning.as_ref().filter(|_| wants) {
+        session.reporter.send(Event::Note(warning.clone()));
+    }
+    Ok(place)
+}
+
+fn find(session: &Session, process: &ProcessRequest, wants: bool, env: &Env) -> Result<Place, Problem> {
     let site = Site { store: &session.store, process, env };
     if process.isolation == Isolation::Auto {
         return if wants { climb(session, &site) } else { untried() };
@@ -127,7 +141,8 @@ fn none(refused: &[(&Rung, Refused)]) -> Problem {
 
 /// For somebody who runs nothing.
 fn untried() -> Result<Place, Problem> {
-    Ok(Place { snapshots: Arc::new(Overlay), executor: Arc::new(RootExecutor::new(String::new())?) })
+    let (snapshots, executor) = (Arc::new(Overlay), Arc::new(RootExecutor::new(String::new())?));
+    Ok(Place { snapshots, executor, one_at_a_time: false, warning: None })
 }
 
 fn root(site: &Site<'_>) -> Result<Place, Refused> {
@@ -152,6 +167,10 @@ fn rootless(site: &Site<'_>) -> Result<Place, Refused> {
 fn chroot(site: &Site<'_>) -> Result<Place, Refused> {
     let snapshots = site.snapshots(false)?;
     site.place(ChrootExecutor::new(resolv_conf()), snapshots)
+}
+
+fn in_place(site: &Site<'_>) -> Result<Place, Refused> {
+    in_place::place(site.store, site.process.force_in_place, site.env).map_err(Refused::Here)
 }
 
 fn oci(site: &Site<'_>) -> Result<Place, Refused> {
@@ -184,7 +203,7 @@ impl Site<'_> {
         snapshots: Arc<dyn Snapshotter>,
     ) -> Result<Place, Refused> {
         let executor = executor.map_err(|e| Refused::Here(e.to_string()))?;
-        Ok(Place { snapshots, executor: Arc::new(executor) })
+        Ok(Place { snapshots, executor: Arc::new(executor), one_at_a_time: false, warning: None })
     }
 }
 

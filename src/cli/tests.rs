@@ -18,6 +18,7 @@ fn env() -> Env {
         rootless: super::Rootless::Untried,
         cores: 4,
         terminal: None,
+        output: None,
     }
 }
 
@@ -58,6 +59,7 @@ fn a_bare_build_has_dockers_defaults() {
     assert_eq!(b.source.platforms, [Platform::host()]);
     assert_eq!((b.jobs, b.style, b.call.method), (4, Style::Plain, Method::Build));
     assert_eq!(b.process, ProcessRequest::default());
+    assert_eq!(b.store_limit, crate::store::Limit::Disk);
     assert!(b.tags.is_empty() && b.outputs.is_empty() && !b.push && !b.no_cache && !b.pull && !b.print_id);
 }
 
@@ -80,6 +82,19 @@ fn build_arguments_come_from_the_environment_where_no_value_is_given() {
     assert_eq!(build_in("build .", &env).source.build_args, pairs(&[("SOURCE_DATE_EPOCH", "7")]));
     let given = build_in("build --build-arg SOURCE_DATE_EPOCH=1 .", &env);
     assert_eq!(given.source.build_args, pairs(&[("SOURCE_DATE_EPOCH", "1")]));
+}
+
+#[test]
+fn what_the_store_may_take_is_the_flags_or_the_variables() {
+    use crate::store::Limit;
+    let mut env = env();
+    let limit = |line, env: &Env| build_in(line, env).store_limit;
+    assert_eq!(limit("build --store-limit 2g .", &env), Limit::Bytes(2 << 30));
+    env.vars.insert("KILN_STORE_LIMIT".into(), "1k".into());
+    assert_eq!(limit("build .", &env), Limit::Bytes(1024));
+    assert_eq!(limit("build --store-limit none .", &env), Limit::None);
+    env.vars.insert("KILN_STORE_LIMIT".into(), "much".into());
+    assert!(ask_in("build .", &env).unwrap_err().message.contains("$KILN_STORE_LIMIT"));
 }
 
 #[test]
@@ -231,7 +246,13 @@ fn the_other_commands() {
     for (line, want) in [
         ("images -q", "Images(Ids)"),
         ("images --format json", "Images(Json)"),
-        ("du --format=json", "Du { json: true }"),
+        ("du --format=json", "Du { verbose: false, json: true }"),
+        ("du -v", "Du { verbose: true, json: false }"),
+        ("explain", "Explain(ExplainRequest { build: None, list: false, all: false, json: false })"),
+        (
+            "explain 7 -a --format json",
+            "Explain(ExplainRequest { build: Some(7), list: false, all: true, json: true })",
+        ),
         ("info --format json", "Info { json: true }"),
         ("debug ast -", "DebugAst(Stdin)"),
     ] {
@@ -276,7 +297,6 @@ fn flags_whose_work_is_not_done_are_refused_by_name() {
         "--provenance=mode=max",
         "--sbom=true",
         "--cgroup-parent g",
-        "--isolation in-place",
     ] {
         let problem = ask(&format!("build {flag} .")).unwrap_err();
         assert_eq!(problem.kind, Kind::Usage, "{flag}");
@@ -369,6 +389,10 @@ fn wrong_values_are_usage_problems_that_name_flag_and_value() {
         ("build -q --progress plain .", "--quiet"),
         ("build --call describe .", "--call"),
         ("build --check --call check .", "--check"),
+        ("build --store-limit much .", "--store-limit"),
+        ("explain 3 --list", "--list"),
+        ("explain last", "last"),
+        ("explain --format xml", "--format"),
         ("build --chwon .", "--chwon"),
         ("build", "CONTEXT"),
         ("build a b", "'b'"),

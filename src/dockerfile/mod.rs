@@ -11,7 +11,6 @@
 //! BuildKit refuses lines of more than 65,535 bytes; kiln reads them.
 
 pub mod ast;
-pub mod csv;
 mod directives;
 mod dump;
 mod duration;

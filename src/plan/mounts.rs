@@ -10,6 +10,9 @@ use crate::dockerfile::mount::ram_in_bytes;
 use crate::dockerfile::quote::quoted;
 use crate::report::{Diagnostic, Span};
 
+/// The `--build-arg` that keeps the caches of some builds apart from those of others.
+const NAMESPACE: &str = "BUILDKIT_CACHE_MOUNT_NS";
+
 /// The mounts of a RUN, and the names of the variables that secrets are put in.
 pub(super) fn mounts(
     cx: &mut Cx<'_, '_>,
@@ -75,14 +78,18 @@ impl Reader<'_, '_, '_> {
         Ok(Mount { target, kind })
     }
 
-    /// `id`, or the target as it was written.
+    /// `id`, or the target as it was written; behind the namespace that the build wants its caches in.
     fn cache_id(&self) -> String {
-        let id = text(&self.mount.id);
-        if !id.is_empty() {
-            return id.to_owned();
-        }
         let target = text(&self.mount.target);
-        if target.starts_with('/') { paths::join("/", target) } else { paths::join("/", target).replacen('/', "", 1) }
+        let id = match text(&self.mount.id) {
+            "" if target.starts_with('/') => paths::join("/", target),
+            "" => paths::join("/", target).replacen('/', "", 1),
+            id => id.to_owned(),
+        };
+        match self.cx.shared.args.values.get(NAMESPACE) {
+            Some(namespace) if !namespace.is_empty() => format!("{namespace}/{id}"),
+            _ => id,
+        }
     }
 
     fn tmpfs(&mut self) -> Result<Mount, Diagnostic> {

@@ -43,12 +43,15 @@ impl Control<'_> {
     /// which leaves SIGTERM to its default: what the default does is done here.
     ///
     /// # Errors
-    /// [`Error::Cancelled`] if the flag was set; the process is dead then.
+    /// [`Error::Cancelled`] if the flag was set; the process is dead then. One that had failed by itself before that could
+    /// reach it is told of as it ended: of two steps that fail at once, both failures are.
     pub(super) fn act(&self, child: &mut Child) -> Result<Option<Ended>, Error> {
         if self.cancel.is_cancelled() {
             child.kill()?;
-            child.wait()?;
-            return Err(Error::Cancelled);
+            return match child.wait()? {
+                Ended::Exited(code) if code != 0 => Ok(Some(Ended::Exited(code))),
+                Ended::Exited(_) | Ended::Killed(_) => Err(Error::Cancelled),
+            };
         }
         while let Some(number) = self.signals.and_then(Signals::take) {
             if self.meant(child.pid()).is_some_and(|pid| leaves_to_default(pid, number)) {

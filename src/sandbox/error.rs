@@ -116,6 +116,10 @@ impl Error {
     }
 }
 
+/// What helps where no control group can be made.
+const NEEDS_GROUP: &str = "leave out --memory, --cpus and --cpu-shares, or let kiln make control groups: as root with /sys/fs/cgroup \
+                           writable, or in a group that was handed to this user (systemd: Delegate=yes)";
+
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
         let mut problem = Problem::new(error.kind(), error.to_string());
@@ -124,6 +128,7 @@ impl From<Error> for Problem {
         }
         match &error {
             Error::Command { code, .. } => problem.run_exit_code = Some(*code),
+            Error::Limit { .. } => problem = problem.hint(NEEDS_GROUP),
             Error::Call(call) if call.is_denied() => problem = problem.hint(super::probe::NEEDS_ROOT),
             _ => {}
         }

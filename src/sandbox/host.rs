@@ -79,7 +79,7 @@ impl Host {
             join: group.as_ref().map(Group::procs).transpose()?.unwrap_or_default(),
         };
         let Prepared { program, parts, terminal, candidates, bundle } = program::prepare(spec, place, streams)?;
-        let namespaces = Namespaces { network: spec.network == Network::None };
+        let namespaces = Namespaces { network: spec.network == Network::None, none: false };
         let mut child = program.spawn(namespaces).map_err(|f| match door {
             Door::Runtime(hand) if f.error.call == "execve" => hand.cannot_start(&f.error),
             _ => explained(f, spec, &parts, &candidates),
@@ -124,7 +124,7 @@ fn way() -> Result<Way, Error> {
 }
 
 /// The streams of the process, and the caller's ends of those that are captured.
-fn streams(stdio: Stdio) -> Result<([Source; 3], Pipes), Error> {
+pub(super) fn streams(stdio: Stdio) -> Result<([Source; 3], Pipes), Error> {
     if stdio != Stdio::Captured {
         return Ok(([Source::Inherit(0), Source::Inherit(1), Source::Inherit(2)], Pipes::new(Vec::new())));
     }
@@ -144,7 +144,7 @@ fn pipe() -> Result<(OwnedFd, OwnedFd), Error> {
 }
 
 /// A child's failure in terms of the spec.
-fn explained(
+pub(super) fn explained(
     failure: Failure,
     spec: &Spec,
     parts: &[(std::ops::Range<usize>, Part)],

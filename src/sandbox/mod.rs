@@ -10,6 +10,7 @@
 //! | [`Executor`] | who runs it; the contract of every isolation level |
 //! | [`root`] | the level `root`: namespaces made by root |
 //! | [`chroot`] | the level `chroot`: as `root`, without `pivot_root` |
+//! | [`in_place`] | the level `in-place`: in `/` itself, without namespaces |
 //! | [`oci`] | the level `oci`: by an installed runtime |
 //! | `host` | what a place gives to every process |
 //! | `program` | a spec to the steps of a child |
@@ -34,6 +35,7 @@ mod control;
 mod devices;
 mod error;
 mod host;
+pub mod in_place;
 mod kernel;
 pub mod network_files;
 pub mod oci;
@@ -48,6 +50,7 @@ pub mod terminal;
 
 pub use chroot::ChrootExecutor;
 pub use error::{Error, Part};
+pub use in_place::InPlaceExecutor;
 pub use oci::{OciExecutor, forbid_devices};
 pub use probe::Level;
 pub use root::RootExecutor;
@@ -71,7 +74,7 @@ pub struct Exit {
     pub code: i32,
     /// The signal that killed it.
     pub signal: Option<i32>,
-    /// Whether the kernel killed a process of it for want of memory; only known where a limit was asked for.
+    /// Whether the kernel killed a process of it for want of memory; an executor only knows where a limit was asked for.
     pub out_of_memory: bool,
 }
 

@@ -16,10 +16,11 @@ impl Snapshotter for Overlay {
     }
 
     fn show(&self, layers: &[PathBuf], scratch: &Path, writable: bool) -> Result<Shown, Error> {
-        match writable {
-            false => Ok(Shown::Layers(layers.iter().map(|l| files(l)).collect())),
-            true => Ok(Shown::Root(NewLayer::prepare(scratch, layers, Form::default())?.root_mount())),
+        // An overlay of no layers needs a folder, too.
+        if writable || layers.is_empty() {
+            return Ok(Shown::Root(NewLayer::prepare(scratch, layers, Form::default())?.root_mount()));
         }
+        Ok(Shown::Layers(layers.iter().map(|l| files(l)).collect()))
     }
 }
 

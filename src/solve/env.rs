@@ -2,6 +2,8 @@
 
 use super::cache::{Caches, Found};
 use super::chain::{Origin, StoredLayer};
+use super::journal::About;
+use super::mounts::CacheMounts;
 use crate::layer::{Compression, Timestamp};
 use crate::report::Reporter;
 use crate::sandbox::Executor;
@@ -26,6 +28,8 @@ pub struct Env {
     pub puller: Puller,
     /// Caches besides the store.
     pub caches: Arc<Caches>,
+    /// Where cache mounts come from and go to.
+    pub cache_mounts: Arc<CacheMounts>,
     /// Where repositories and files of web servers come from.
     pub remotes: Remotes,
     /// The contexts by the names that [`LocalOp`](crate::plan::op::LocalOp) uses.
@@ -38,6 +42,8 @@ pub struct Env {
     pub reporter: Reporter,
     /// Stops everything.
     pub cancel: Cancel,
+    /// What is built, for the build's account.
+    pub about: About,
     /// What is wanted of the build.
     pub options: Options,
     /// Told of each layer of an image as soon as it is stored, perhaps more than once.

@@ -3,27 +3,35 @@
 use super::agent::{self, Forwarded};
 use super::cache_mount;
 use super::env::Env;
+use super::key::Key;
 use super::problem::{self, Result};
 use super::redact::{Hidden, Redactor};
 use crate::plan::op::{ExecOp, Limits, Mount, MountSource, Network};
 use crate::report::{Event, Kind, Problem, Step};
+use crate::sandbox::cgroup::Kills;
 use crate::sandbox::{self, MountKind, Spec, Stream};
 use crate::snapshot::{self, Shown, users};
 use crate::store::{CacheMount, TempSnapshot};
 use crate::sys::RootMount;
 use std::path::PathBuf;
 
-/// The layers that a mount reads, topmost first; none is an empty tree.
-pub type MountLayers = Vec<PathBuf>;
+/// What a mount reads.
+#[derive(Debug, Clone, Default)]
+pub struct MountTree {
+    /// Its layers, topmost first; none is an empty tree.
+    pub layers: Vec<PathBuf>,
+    /// What the files are that it takes, whichever folders they are in.
+    pub content: Option<Key>,
+}
 
-/// Runs the process in a new layer on top of `parents` (topmost first). `trees` are the layers of its mounts, by the
-/// mount's number.
+/// Runs the process in a new layer on top of `parents` (topmost first). `trees` are what its mounts read, by the mount's
+/// number.
 pub fn run(
     env: &Env,
     step: Step,
     op: &ExecOp,
     parents: &[PathBuf],
-    trees: &[(usize, MountLayers)],
+    trees: &[(usize, MountTree)],
 ) -> Result<TempSnapshot> {
     let layer = env.store.new_snapshot().map_err(problem::from)?;
     let active = env.snapshots.prepare(layer.folder(), parents).map_err(problem::snapshot)?;
@@ -45,9 +53,10 @@ pub fn run(
     spec.limits = limits(&op.limits);
     spec.insecure = op.insecure;
     for (index, mount) in op.mounts.iter().enumerate() {
-        let layers = trees.iter().find(|(i, _)| *i == index).map_or(&[][..], |(_, l)| l.as_slice());
-        add_mount(env, mount, layers, &mut spec, &mut held)?;
+        let tree = trees.iter().find(|(i, _)| *i == index).map(|(_, tree)| tree.clone()).unwrap_or_default();
+        add_mount(env, step, mount, &tree, &mut spec, &mut held)?;
     }
+    keep_secrets_out_of_cores(env, op, &mut spec.limits);
     let exit = execute(env, step, &spec)?;
     if !exit.success() {
         return Err(problem::command_failed(&op.args, exit));
@@ -55,6 +64,9 @@ pub fn run(
     active.finish().map_err(problem::snapshot)?;
     Ok(layer)
 }
+
+/// The status of a process that SIGKILL has ended.
+const KILLED: i32 = 128 + 9;
 
 /// Runs the process; what it writes is told without the build's secrets.
 fn execute(env: &Env, step: Step, spec: &Spec) -> Result<sandbox::Exit> {
@@ -69,10 +81,25 @@ fn execute(env: &Env, step: Step, spec: &Spec) -> Result<sandbox::Exit> {
         Stream::Stdout => tell(false, out.push(bytes)),
         Stream::Stderr => tell(true, err.push(bytes)),
     };
+    let kills = Kills::from_now_on();
     let exit = env.executor.run(spec, &mut output, &env.cancel).map_err(problem::from);
+    // The limit may be that of the container that kiln runs in. A shell gives its victim's status as its own.
+    let exit = exit.map(|exit| match exit.code {
+        KILLED if kills.are_more() => sandbox::Exit { out_of_memory: true, ..exit },
+        _ => exit,
+    });
     tell(false, out.finish());
     tell(true, err.finish());
     exit
+}
+
+/// A process that was given a secret leaves no core dump, which would be a file in its layer, unless a core's size was asked
+/// for.
+fn keep_secrets_out_of_cores(env: &Env, op: &ExecOp, limits: &mut sandbox::Limits) {
+    let given = |m: &Mount| matches!(&m.kind, MountSource::Secret { id, .. } if env.secrets.contains_key(id));
+    if op.mounts.iter().any(given) && !limits.ulimits.iter().any(|(name, _, _)| name == "core") {
+        limits.ulimits.push(("core".into(), 0, 0));
+    }
 }
 
 /// `SSH_AUTH_SOCK`, as BuildKit sets it: the first agent's socket, unless the Dockerfile says otherwise, even where the
@@ -106,7 +133,8 @@ pub fn limits(limits: &Limits) -> sandbox::Limits {
     sandbox::Limits { shm_size, ulimits, memory, cpu_shares, milli_cpus }
 }
 
-fn add_mount(env: &Env, mount: &Mount, layers: &[PathBuf], spec: &mut Spec, held: &mut Held) -> Result<()> {
+fn add_mount(env: &Env, step: Step, mount: &Mount, tree: &MountTree, spec: &mut Spec, held: &mut Held) -> Result<()> {
+    let layers = tree.layers.as_slice();
     let kind = match &mount.kind {
         MountSource::Bind { source, readonly, .. } => {
             let scratch = env.store.new_snapshot().map_err(problem::from)?;
@@ -118,8 +146,7 @@ fn add_mount(env: &Env, mount: &Mount, layers: &[PathBuf], spec: &mut Spec, held
             }
         }
         MountSource::Cache { from, readonly, .. } => {
-            let layers = from.is_some().then_some(layers);
-            let cache = cache_mount::open(env, &mount.kind, layers)?;
+            let cache = cache_mount::open(env, step, &mount.kind, from.is_some().then_some(tree))?;
             let root = RootMount::Dir(cache.folder().to_owned());
             held.caches.push(cache);
             MountKind::Tree { root, path: PathBuf::new(), readonly: *readonly }

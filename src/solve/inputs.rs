@@ -41,6 +41,11 @@ impl Source {
         matches!(chain.layers().last()?.origin, Origin::Base { .. }).then(|| chain.identity()).flatten()
     }
 
+    /// What the files are that are taken, whichever folders they are in.
+    pub fn content(&self) -> Option<Key> {
+        self.selection.as_ref().map(|s| selecting::content(s)).or_else(|| self.image_identity())
+    }
+
     fn key(&self) -> ReadKey {
         match (&self.selection, self.chain.as_ref().and_then(Chain::identity)) {
             (Some(selection), _) => ReadKey::Content(selecting::content(selection)),

@@ -11,6 +11,7 @@
 use crate::oci::{Digest, Platform};
 pub use crate::store::Key;
 
+pub use super::keyer::{Keyer, Part, Sort};
 use crate::plan::op::{
     CopyAction, ExecOp, FileAction, FileOp, GitOp, HttpOp, ImageOp, Limits, LocalOp, Mode, Mount, MountSource, Network,
     Op, Owner, Sharing, Unpack,
@@ -49,21 +50,30 @@ pub enum ReadKey {
 ///
 /// A `--link` layer doesn't depend on what is below it, so its base isn't keyed.
 pub fn key(op: &Op, base: Option<Key>, reads: &[ReadKey]) -> Key {
-    let mut k = Keyer::new("op");
+    keyed(Keyer::new("op"), op, base, reads).finish()
+}
+
+/// What goes into a step's key but for its inputs, part by part: for whoever asks later which of them was new.
+pub fn parts(op: &Op) -> Vec<Part> {
+    let reads = vec![ReadKey::Definition(Key::new([0; 32])); super::reads(op).len()];
+    keyed(Keyer::with_parts("op"), op, None, &reads).into_parts()
+}
+
+fn keyed(mut k: Keyer, op: &Op, base: Option<Key>, reads: &[ReadKey]) -> Keyer {
     k.number(VERSION);
     let mut reads = Reads(reads.iter());
     match op {
         Op::Image(image) => image_key(&mut k, image),
         Op::Local(LocalOp { name }) => {
             k.tag("local");
-            k.text(name);
+            k.part(Sort::Context, "", Some(name), |k| k.text(name));
         }
         Op::Git(git) => git_key(&mut k, git),
         Op::Http(http) => http_key(&mut k, http),
         Op::Exec(exec) => exec_key(&mut k, exec, base, &mut reads),
         Op::File(file) => file_key(&mut k, file, base, &mut reads),
     }
-    k.finish()
+    k
 }
 
 /// What a base image's layers are together: the chain id of the OCI image specification over their diff ids.
@@ -81,32 +91,38 @@ pub fn chain_id(diff_ids: &[Digest]) -> Option<Digest> {
 fn image_key(k: &mut Keyer, op: &ImageOp) {
     // The same layers under another name or manifest are the same root filesystem; the image's configuration
     // reaches the steps above through their own fields (env, cwd, user).
-    let ImageOp { reference: _, layout: _, manifest: _, platform, layers } = op;
+    let ImageOp { reference, layout: _, manifest: _, platform, layers } = op;
     k.tag("image");
     platform_key(k, platform);
-    k.list(layers, |k, layer| k.text(layer.diff_id.as_str()));
+    let name = reference.to_string();
+    k.part(Sort::Image, "", Some(&name), |k| k.list(layers, |k, layer| k.text(layer.diff_id.as_str())));
 }
 
 fn git_key(k: &mut Keyer, op: &GitOp) {
     // A commit names its tree, wherever it was fetched from and whatever name it was found by.
     let GitOp { remote, reference: _, commit, subdir, keep_git_dir, submodules } = op;
     k.tag("git");
-    k.text(commit);
-    k.text(subdir);
-    k.flag(*keep_git_dir);
-    k.flag(*submodules);
-    // .git/config names the remote, and relative submodules hang on it.
-    k.option(((*keep_git_dir || *submodules).then_some(remote)).as_ref(), |k, r| k.text(r));
+    k.part(Sort::Git, "", Some(commit), |k| {
+        k.text(commit);
+        k.text(subdir);
+        k.flag(*keep_git_dir);
+        k.flag(*submodules);
+        // .git/config names the remote, and relative submodules hang on it.
+        k.option(((*keep_git_dir || *submodules).then_some(remote)).as_ref(), |k, r| k.text(r));
+    });
 }
 
 fn http_key(k: &mut Keyer, op: &HttpOp) {
     let HttpOp { url, checksum, filename, content } = op;
     k.tag("http");
-    k.text(filename);
-    match content.as_ref().or(checksum.as_ref()) {
-        Some(digest) => k.text(digest.as_str()),
-        None => k.text(url),
-    }
+    let digest = content.as_ref().or(checksum.as_ref());
+    k.part(Sort::Http, "", digest.map(|d| d.as_str()), |k| {
+        k.text(filename);
+        match digest {
+            Some(digest) => k.text(digest.as_str()),
+            None => k.text(url),
+        }
+    });
 }
 
 fn exec_key(k: &mut Keyer, op: &ExecOp, base: Option<Key>, reads: &mut Reads<'_>) {
@@ -126,26 +142,33 @@ fn exec_key(k: &mut Keyer, op: &ExecOp, base: Option<Key>, reads: &mut Reads<'_>
     } = op;
     k.tag("exec");
     k.option(base.as_ref(), |k, b| k.key(*b));
-    k.list(args, |k, a| k.text(a));
+    k.part(Sort::Command, "", None, |k| k.list(args, |k, a| k.text(a)));
+    // Values may be what somebody takes for a secret.
     k.list(env, |k, (name, value)| {
-        k.text(name);
-        k.text(value);
+        k.part(Sort::Variable, name, None, |k| {
+            k.text(name);
+            k.text(value);
+        })
     });
-    k.text(cwd);
-    k.text(user);
-    k.list(mounts, |k, m| mount_key(k, m, reads));
-    k.tag(match network {
+    k.part(Sort::Folder, "", Some(cwd), |k| k.text(cwd));
+    k.part(Sort::User, "", Some(user), |k| k.text(user));
+    k.list(mounts, |k, m| k.part(Sort::Mount, &m.target, None, |k| mount_key(k, m, reads)));
+    let network = match network {
         Network::Default => "default",
         Network::None => "none",
         Network::Host => "host",
-    });
-    k.flag(*insecure);
+    };
+    k.part(Sort::Network, "", Some(network), |k| k.tag(network));
+    let security = if *insecure { "insecure" } else { "sandbox" };
+    k.part(Sort::Security, "", Some(security), |k| k.flag(*insecure));
     platform_key(k, platform);
     k.list(extra_hosts, |k, (name, address)| {
-        k.text(name);
-        k.text(address);
+        k.part(Sort::Host, name, Some(address), |k| {
+            k.text(name);
+            k.text(address);
+        })
     });
-    limits_key(k, limits);
+    k.part(Sort::Limits, "", None, |k| limits_key(k, limits));
 }
 
 fn limits_key(k: &mut Keyer, limits: &Limits) {
@@ -166,7 +189,7 @@ fn mount_key(k: &mut Keyer, mount: &Mount, reads: &mut Reads<'_>) {
         MountSource::Bind { from, source, readonly } => {
             k.tag("bind");
             k.flag(*readonly);
-            read_key(k, from.is_some().then(|| reads.take()), source);
+            k.apart(|k| read_key(k, from.is_some().then(|| reads.take()), source));
         }
         MountSource::Cache { id, from, source, readonly, sharing, mode, uid, gid } => {
             k.tag("cache");
@@ -180,7 +203,7 @@ fn mount_key(k: &mut Keyer, mount: &Mount, reads: &mut Reads<'_>) {
             k.number(u64::from(*mode));
             k.number(u64::from(*uid));
             k.number(u64::from(*gid));
-            read_key(k, from.is_some().then(|| reads.take()), source);
+            k.apart(|k| read_key(k, from.is_some().then(|| reads.take()), source));
         }
         MountSource::Tmpfs { size } => {
             k.tag("tmpfs");
@@ -216,21 +239,25 @@ fn file_key(k: &mut Keyer, op: &FileOp, base: Option<Key>, reads: &mut Reads<'_>
     let FileOp { base: _, actions, link, workdir } = op;
     k.tag("file");
     k.option(base.filter(|_| !link).as_ref(), |k, b| k.key(*b));
-    k.flag(*link);
-    k.flag(*workdir);
+    k.part(Sort::Link, "", Some(&link.to_string()), |k| k.flag(*link));
+    k.part(Sort::Workdir, "", Some(&workdir.to_string()), |k| k.flag(*workdir));
     k.list(actions, |k, action| match action {
         FileAction::Copy(copy) => copy_key(k, copy, reads),
         FileAction::Mkdir { path, mode, owner } => {
             k.tag("mkdir");
-            k.text(path);
-            k.number(u64::from(*mode));
+            k.part(Sort::MadeFolder, path, None, |k| {
+                k.text(path);
+                k.number(u64::from(*mode));
+            });
             owner_key(k, owner.as_ref());
         }
         FileAction::Mkfile { path, name, content, mode, owner } => {
             k.tag("mkfile");
-            k.text(path);
-            k.text(name);
-            k.bytes(content);
+            k.part(Sort::MadeFile, &format!("{path}{name}"), None, |k| {
+                k.text(path);
+                k.text(name);
+                k.bytes(content);
+            });
             mode_key(k, mode.as_ref());
             owner_key(k, owner.as_ref());
         }
@@ -240,15 +267,16 @@ fn file_key(k: &mut Keyer, op: &FileOp, base: Option<Key>, reads: &mut Reads<'_>
 fn copy_key(k: &mut Keyer, copy: &CopyAction, reads: &mut Reads<'_>) {
     let CopyAction { from, sources, dest, owner, mode, parents, exclude, unpack, source_spans: _ } = copy;
     k.tag("copy");
-    k.text(dest);
+    k.part(Sort::Destination, "", Some(dest), |k| k.text(dest));
     owner_key(k, owner.as_ref());
     mode_key(k, mode.as_ref());
-    k.flag(*parents);
-    k.tag(match unpack {
+    k.part(Sort::Parents, "", Some(&parents.to_string()), |k| k.flag(*parents));
+    let unpack = match unpack {
         Unpack::Never => "never",
         Unpack::Archives => "archives",
         Unpack::Always => "always",
-    });
+    };
+    k.part(Sort::Unpack, "", Some(unpack), |k| k.tag(unpack));
     // The selection's digest says which files come under which names; how they were asked for is then no matter.
     match from.map(|_| reads.take()) {
         Some(ReadKey::Content(content)) => {
@@ -257,8 +285,10 @@ fn copy_key(k: &mut Keyer, copy: &CopyAction, reads: &mut Reads<'_>) {
         }
         read => {
             read_key(k, read, "");
-            k.list(sources, |k, s| k.text(s));
-            k.list(exclude, |k, e| k.text(e));
+            k.part(Sort::Sources, "", None, |k| {
+                k.list(sources, |k, s| k.text(s));
+                k.list(exclude, |k, e| k.text(e));
+            });
         }
     }
 }
@@ -273,38 +303,55 @@ fn read_key(k: &mut Keyer, read: Option<ReadKey>, source: &str) {
         ReadKey::Definition(definition) => {
             k.tag("definition");
             k.key(definition);
-            k.text(source);
+            match source {
+                "" => k.text(source),
+                path => k.part(Sort::Sources, path, None, |k| k.text(path)),
+            }
         }
         ReadKey::Nothing => k.tag("nothing"),
     }
 }
 
 fn owner_key(k: &mut Keyer, owner: Option<&Owner>) {
-    k.option(owner, |k, owner| {
-        let Owner { user, group } = owner;
-        k.text(user);
-        k.option(group.as_ref(), |k, g| k.text(g));
+    let said = owner.map(|Owner { user, group }| match group {
+        Some(group) => format!("{user}:{group}"),
+        None => user.clone(),
+    });
+    k.part(Sort::Owner, "", said.as_deref(), |k| {
+        k.option(owner, |k, owner| {
+            let Owner { user, group } = owner;
+            k.text(user);
+            k.option(group.as_ref(), |k, g| k.text(g));
+        });
     });
 }
 
 fn mode_key(k: &mut Keyer, mode: Option<&Mode>) {
-    k.option(mode, |k, mode| match mode {
-        Mode::Octal(bits) => {
-            k.tag("octal");
-            k.number(u64::from(*bits));
-        }
-        Mode::Symbolic(clauses) => {
-            k.tag("symbolic");
-            k.text(clauses);
-        }
+    let said = mode.map(|mode| match mode {
+        Mode::Octal(bits) => format!("{bits:o}"),
+        Mode::Symbolic(clauses) => clauses.clone(),
+    });
+    k.part(Sort::Mode, "", said.as_deref(), |k| {
+        k.option(mode, |k, mode| match mode {
+            Mode::Octal(bits) => {
+                k.tag("octal");
+                k.number(u64::from(*bits));
+            }
+            Mode::Symbolic(clauses) => {
+                k.tag("symbolic");
+                k.text(clauses);
+            }
+        });
     });
 }
 
 fn platform_key(k: &mut Keyer, platform: &Platform) {
     let Platform { os, arch, variant } = platform;
-    k.text(os);
-    k.text(arch);
-    k.text(variant);
+    k.part(Sort::Platform, "", Some(&platform.to_string()), |k| {
+        k.text(os);
+        k.text(arch);
+        k.text(variant);
+    });
 }
 
 /// The reads of an op, taken one by one in the order of its fields.
@@ -313,70 +360,5 @@ struct Reads<'a>(std::slice::Iter<'a, ReadKey>);
 impl Reads<'_> {
     fn take(&mut self) -> ReadKey {
         self.0.next().copied().unwrap_or(ReadKey::Nothing)
-    }
-}
-
-/// Hashes fields so that no two sequences of them give the same bytes: everything carries its length.
-#[derive(Debug, Clone)]
-pub struct Keyer(blake3::Hasher);
-
-impl Keyer {
-    /// A key of some kind; kinds never collide with each other.
-    pub fn new(kind: &str) -> Self {
-        let mut k = Self(blake3::Hasher::new());
-        k.tag(kind);
-        k
-    }
-
-    /// Bytes.
-    pub fn bytes(&mut self, bytes: &[u8]) {
-        self.number(bytes.len() as u64);
-        self.0.update(bytes);
-    }
-
-    /// A text.
-    pub fn text(&mut self, text: &str) {
-        self.bytes(text.as_bytes());
-    }
-
-    /// The name of a case.
-    pub fn tag(&mut self, tag: &str) {
-        self.text(tag);
-    }
-
-    /// A number.
-    pub fn number(&mut self, n: u64) {
-        self.0.update(&n.to_le_bytes());
-    }
-
-    /// Yes or no.
-    pub fn flag(&mut self, flag: bool) {
-        self.number(u64::from(flag));
-    }
-
-    /// Another key.
-    pub fn key(&mut self, key: Key) {
-        self.0.update(key.as_bytes());
-    }
-
-    /// Something that may be missing.
-    pub fn option<T>(&mut self, value: Option<&T>, mut each: impl FnMut(&mut Self, &T)) {
-        self.flag(value.is_some());
-        if let Some(v) = value {
-            each(self, v);
-        }
-    }
-
-    /// Any number of things.
-    pub fn list<T>(&mut self, values: &[T], mut each: impl FnMut(&mut Self, &T)) {
-        self.number(values.len() as u64);
-        for v in values {
-            each(self, v);
-        }
-    }
-
-    /// The key of everything fed.
-    pub fn finish(self) -> Key {
-        Key::new(*self.0.finalize().as_bytes())
     }
 }

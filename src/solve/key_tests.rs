@@ -1,6 +1,6 @@
 //! One case for each field of each op: a change in it changes the key, or is listed as one that must not.
 
-use super::key::{ReadKey, chain_id, key, named};
+use super::key::{ReadKey, chain_id, key, named, parts};
 use crate::oci::{Descriptor, Digest, MediaType, Platform};
 use crate::plan::op::*;
 use crate::report::Span;
@@ -31,17 +31,7 @@ fn exec() -> ExecOp {
 }
 
 fn copy() -> CopyAction {
-    CopyAction {
-        from: Some(1),
-        sources: vec!["/a".into()],
-        dest: "/b".into(),
-        owner: None,
-        mode: None,
-        parents: false,
-        exclude: vec![],
-        unpack: Unpack::Never,
-        source_spans: vec![],
-    }
+    CopyAction::plain(Some(1), &["/a"], "/b")
 }
 
 fn file(actions: Vec<FileAction>) -> FileOp {
@@ -241,6 +231,25 @@ fn every_keyed_field_changes_the_key() {
             panic!("the same key for {other} and {op:?}");
         }
     }
+}
+
+/// What `kiln explain` tells of: no change of a key goes without a part that says what it was, inputs aside.
+#[test]
+fn every_keyed_field_is_in_a_part() {
+    let inputs = |op: &Op| (super::reads(op).len(), std::mem::discriminant(op));
+    let mut seen = std::collections::HashMap::new();
+    for op in different() {
+        let parts: Vec<String> = parts(&op).iter().map(|p| format!("{:?} {} {}", p.sort, p.name, p.digest)).collect();
+        if let Some(other) = seen.insert((parts, inputs(&op)), format!("{op:?}")) {
+            panic!("the same parts for {other} and {op:?}");
+        }
+    }
+}
+
+#[test]
+fn no_value_of_a_variable_is_in_a_part() {
+    let op = exec_with(|e| e.env = vec![("TOKEN".into(), "hunter2".into())]);
+    assert!(!format!("{:?}", parts(&op)).contains("hunter2"));
 }
 
 #[test]

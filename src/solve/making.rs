@@ -71,7 +71,7 @@ impl Worker {
                     None => Vec::new(),
                 },
             };
-            mounts.push((number, layers));
+            mounts.push((number, exec::MountTree { layers, content: source.content() }));
         }
         let snapshot = exec::run(&self.env, id, op, base, &mounts)?;
         Ok(Made { identity: run_identity(keys.content)?, snapshot: Some(snapshot), stored: None })

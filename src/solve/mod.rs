@@ -13,13 +13,16 @@ mod found;
 #[cfg(test)]
 mod found_tests;
 mod inputs;
+pub mod journal;
 pub mod key;
 #[cfg(test)]
 mod key_tests;
+mod keyer;
 pub mod lookup;
 #[cfg(test)]
 mod lookup_tests;
 mod making;
+pub mod mounts;
 mod output;
 mod pack;
 mod problem;

@@ -3,6 +3,7 @@
 use super::cache::{Bundle, Exported, Mode};
 use super::chain::{Chain, Origin, StoredLayer, image_identity};
 use super::env::{Env, Listed};
+use super::journal::{Diary, Journal};
 use super::lookup::{self, Known};
 use super::output::Output;
 use super::problem::{self, Result, blocking};
@@ -51,9 +52,18 @@ pub struct Solved {
 /// The first step that failed, with the others that did; those that were only stopped because of it aren't told.
 pub async fn run(plan: Arc<BuildPlan>, env: Arc<Env>) -> Result<Built> {
     let worker = Arc::new(prepare(plan.clone(), env.clone()).await?);
-    let wanted = lookup::wanted(&plan, &worker.known);
-    announce(&worker, &wanted);
-    list_known(&worker);
+    let journal = Journal::begin(&worker);
+    let built = solve(&worker).await;
+    journal.end(&worker, built.is_ok()).await;
+    built
+}
+
+/// Runs what is missing, and puts the images together.
+async fn solve(worker: &Arc<Worker>) -> Result<Built> {
+    let (plan, env) = (&worker.plan, &worker.env);
+    let wanted = lookup::wanted(plan, &worker.known);
+    announce(worker, &wanted);
+    list_known(worker);
     let ready = worker.known.chains.iter().map(|(v, c)| (*v, Output::Root(c.clone()))).collect();
     let outcome = scheduler::run(&wanted, ready, &env.cancel, |id, inputs| worker.clone().vertex(id, inputs)).await;
     if let Some(problem) = failure(outcome.failed) {
@@ -64,9 +74,9 @@ pub async fn run(plan: Arc<BuildPlan>, env: Arc<Env>) -> Result<Built> {
     }
     let mut solved = Vec::with_capacity(plan.targets.len());
     for target in &plan.targets {
-        solved.push(finish(&worker, target, &outcome.done).await?);
+        solved.push(finish(worker, target, &outcome.done).await?);
     }
-    let exported = exported(&worker, &outcome.done).await;
+    let exported = exported(worker, &outcome.done).await;
     Ok(Built { images: solved, exported })
 }
 
@@ -117,7 +127,16 @@ async fn prepare(plan: Arc<BuildPlan>, env: Arc<Env>) -> Result<Worker> {
         let wanted = lookup::wanted(&plan, &known);
         let forms = forms(&plan, &env, &wanted);
         let jobs = Semaphore::new(env.options.jobs.get());
-        Ok(Worker { selections, known, forms, jobs, packing: Semaphore::new(PACKING), plan, env })
+        Ok(Worker {
+            selections,
+            known,
+            forms,
+            jobs,
+            packing: Semaphore::new(PACKING),
+            diary: Diary::default(),
+            plan,
+            env,
+        })
     })
     .await
 }

@@ -3,7 +3,8 @@
 use super::chain::{Chain, Origin};
 use super::env::Env;
 use super::file::Selection;
-use super::inputs::Keys;
+use super::inputs::{Inputs, Keys};
+use super::journal::{self, Diary, How};
 use super::key::Key;
 use super::lookup::{self, Known};
 use super::output::Output;
@@ -19,6 +20,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 
 /// One build: the plan, what is known of it, and the world.
 pub struct Worker {
@@ -36,6 +38,8 @@ pub struct Worker {
     pub jobs: Semaphore,
     /// How many layers may be packed at once.
     pub packing: Semaphore,
+    /// What is noted for the build's account.
+    pub diary: Diary,
 }
 
 /// In which form a layer is wanted.
@@ -63,11 +67,15 @@ impl Worker {
         match done {
             Ok((output, cached)) => {
                 let took = started.elapsed();
+                let how = if cached { journal::found(output.chain()) } else { How::Ran };
+                self.diary.ended(id, how, took, output.chain());
                 self.env.reporter.send(if cached { Event::Cached(id) } else { Event::Finished { step: id, took } });
                 Ok(output)
             }
             Err(problem) => {
                 let problem = problem.at(vertex.span);
+                let how = if problem.kind == Kind::Cancelled { How::Stopped } else { How::Failed };
+                self.diary.ended(id, how, started.elapsed(), None);
                 self.env.reporter.send(Event::Failed { step: id, error: problem.message.clone() });
                 Err(problem)
             }
@@ -95,6 +103,7 @@ impl Worker {
     async fn step(self: Arc<Self>, id: VertexId, results: Vec<Output>) -> Result<(Output, bool)> {
         let op = &self.plan.vertices[id].op;
         let inputs = self.inputs(id, results).await?;
+        let noted = self.clone().note(id, &inputs);
         let keys = self.keys(id, &inputs);
         let lock = self.lock(keys.content).await?;
         if !self.plan.vertices[id].no_cache
@@ -102,6 +111,7 @@ impl Worker {
         {
             let chain = lookup::hit(op, &inputs.base, record, keys.all().collect(), origin);
             self.clone().after(id, &chain, true);
+            let _ = noted.await;
             return Ok((Output::Root(chain), true));
         }
         let base = if is_linked(op) { Vec::new() } else { roots::folders(&self.env, &inputs.base).await? };
@@ -109,8 +119,17 @@ impl Worker {
         let worker = self.clone();
         let made = blocking(move || worker.make(id, &base, &inputs, keys)).await?;
         drop((permit, lock));
+        let _ = noted.await;
         self.clone().after(id, &made, true);
         Ok((Output::Root(made), false))
+    }
+
+    /// Lists, beside the work, what a step takes of stages, so that the next build can be told what is new.
+    fn note(self: Arc<Self>, id: VertexId, inputs: &Inputs) -> JoinHandle<()> {
+        let of_stages = |number: &usize| !self.selections.contains_key(&(id, *number));
+        let sources = inputs.sources.iter().enumerate().filter(|(number, _)| of_stages(number));
+        let selections: Vec<_> = sources.filter_map(|(number, s)| Some((number, s.selection.clone()?))).collect();
+        tokio::task::spawn_blocking(move || self.diary.list(&self.env.store, id, &selections))
     }
 
     /// The record of a step whose inputs are there: the store's, or else a cache's where they are what is new, since the

@@ -164,6 +164,7 @@ impl RawIngest {
         inner.mark_new(&self.file, &self.path)?;
         inner.put(&self.path, &target)?;
         inner.dirty.store(true, Ordering::Release);
+        inner.written.fetch_add(self.size, Ordering::AcqRel);
         self.done = true;
         Ok(())
     }

@@ -1,7 +1,8 @@
 //! Folders that outlive builds: what RUN's cache mounts keep.
 
-use super::error::{At as _, Error};
+use super::error::{At as _, Error, Result};
 use super::locks::is_at;
+use super::session::abandoned;
 use super::{Key, Store, tree};
 use crate::sys::Cancel;
 use rustix::fs::{FlockOperation, flock};
@@ -81,6 +82,22 @@ impl Store {
         }
     }
 
+    /// Takes away the first folder of `key` where there is nothing in it and nobody uses it, so that the next use fills
+    /// it again.
+    pub fn forget_empty_cache(&self, key: &Key) -> Result<()> {
+        let folder = self.root().join("caches").join(key.short()).join("0");
+        if !folder.exists() {
+            return Ok(());
+        }
+        let Some(_lock) = abandoned(&folder)? else { return Ok(()) };
+        match std::fs::remove_dir(&folder) {
+            Err(e) if !matches!(e.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::NotFound) => {
+                Err(e).at("remove", &folder)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Opens a folder, made and filled beside and renamed where it isn't there yet.
     fn open_cache<E: From<Error>>(
         &self,
@@ -109,7 +126,6 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Result;
     use super::*;
 
     fn store() -> (tempfile::TempDir, Store) {
@@ -172,6 +188,25 @@ mod tests {
         drop(open(&store, Use::Shared, &cancel).unwrap());
         assert_eq!(pruner.prune(&caches).unwrap().held.count, 1);
         assert!(folder.join("first").exists());
+    }
+
+    #[test]
+    fn an_empty_one_that_nobody_uses_is_filled_again() {
+        let (_dir, store) = store();
+        let cancel = Cancel::new().unwrap();
+        store.forget_empty_cache(&Key::of(b"k")).unwrap();
+        let one = open(&store, Use::Shared, &cancel).unwrap();
+        let first = one.folder().join("first");
+        std::fs::remove_file(&first).unwrap();
+        store.forget_empty_cache(&Key::of(b"k")).unwrap();
+        assert!(!open(&store, Use::Shared, &cancel).unwrap().folder().join("first").exists(), "it is in use");
+        drop(one);
+        store.forget_empty_cache(&Key::of(b"k")).unwrap();
+        assert!(open(&store, Use::Shared, &cancel).unwrap().folder().join("first").exists());
+        std::fs::write(&first, "more").unwrap();
+        store.forget_empty_cache(&Key::of(b"k")).unwrap();
+        open(&store, Use::Shared, &cancel).unwrap();
+        assert_eq!(std::fs::read(&first).unwrap(), b"more");
     }
 
     #[test]

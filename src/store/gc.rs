@@ -68,6 +68,8 @@ pub struct Usage {
     pub records: Amount,
     /// What RUN's cache mounts keep.
     pub cache_mounts: Amount,
+    /// Accounts of past builds.
+    pub builds: Amount,
     /// What running builds are writing, and dead ones left.
     pub temporary: Amount,
 }
@@ -83,15 +85,15 @@ pub struct Pruned {
 
 /// Something that can be taken away.
 #[derive(Debug)]
-struct Item {
-    path: PathBuf,
-    kind: Kind,
-    used: Moment,
-    bytes: u64,
+pub(super) struct Item {
+    pub(super) path: PathBuf,
+    pub(super) kind: Kind,
+    pub(super) used: Moment,
+    pub(super) bytes: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Blob,
     Snapshot,
     Record,
@@ -99,8 +101,9 @@ enum Kind {
 }
 
 /// What isn't taken away.
-struct Needed {
-    blobs: HashSet<PathBuf>,
+#[derive(Default)]
+pub(super) struct Needed {
+    pub(super) blobs: HashSet<PathBuf>,
     /// Snapshots.
     keys: HashSet<Key>,
     /// Whether the cache stays, as far as it is good for anything.
@@ -145,7 +148,7 @@ impl Item {
     }
 
     /// The file whose time is that of the last use.
-    fn marker(&self) -> PathBuf {
+    pub(super) fn marker(&self) -> PathBuf {
         if self.kind == Kind::Snapshot { self.path.join("meta.json") } else { self.path.clone() }
     }
 }
@@ -171,6 +174,7 @@ impl Store {
                 Kind::CacheMount => usage.cache_mounts.add(item.bytes),
             }
         }
+        usage.builds = self.builds_usage()?;
         for folder in entries(&self.root().join("tmp"))? {
             usage.temporary.add(tree::disk_usage(&folder));
         }
@@ -221,7 +225,7 @@ impl Store {
         Ok(needed)
     }
 
-    fn add_spoken_of(&self, value: &Value, needed: &mut Needed) -> Result<()> {
+    pub(super) fn add_spoken_of(&self, value: &Value, needed: &mut Needed) -> Result<()> {
         match value {
             Value::String(text) => {
                 if let Ok(digest) = text.parse::<Digest>() {
@@ -264,7 +268,7 @@ impl Store {
     }
 
     /// Everything that can be taken away. What vanishes meanwhile isn't there.
-    fn items(&self) -> Result<Vec<Item>> {
+    pub(super) fn items(&self) -> Result<Vec<Item>> {
         let root = self.root();
         let mut items = Vec::new();
         for (folder, kind) in [("blobs", Kind::Blob), ("records", Kind::Record), ("caches", Kind::CacheMount)] {
@@ -286,7 +290,7 @@ impl Store {
         Ok(found)
     }
 
-    fn add_image(&self, digest: &str, found: &mut HashSet<PathBuf>) -> Result<()> {
+    pub(super) fn add_image(&self, digest: &str, found: &mut HashSet<PathBuf>) -> Result<()> {
         let Ok(digest) = digest.parse::<Digest>() else { return Ok(()) };
         let path = self.blob_path(&digest);
         // Read as it is: a damaged one keeps nothing alive, and isn't marked as used by looking.

@@ -1,20 +1,26 @@
 //! `kiln build`: the Dockerfile to a plan, the plan to images, the images to where they are wanted.
 
+use super::table::size;
 use super::{check, dockerfile, outputs, planning, secrets};
 use crate::cli::Env;
-use crate::cli::isolation::{self, Place};
-use crate::cli::request::{BuildRequest, CacheAt, NamedContext, ProcessRequest, SourceRequest};
-use crate::cli::session::{Failure, Session, dockerfile_problem};
+use crate::cli::isolation;
+use crate::cli::request::{BuildRequest, CacheAt, CacheMountsAt, NamedContext, Place, ProcessRequest, SourceRequest};
+use crate::cli::session::{Failure, Session, cannot, dockerfile_problem};
 use crate::dockerfile::ast::Dockerfile;
 use crate::dockerfile::lint::Options as Checks;
 use crate::layer::Timestamp;
+use crate::oci::Reference;
 use crate::plan::op::Op;
 use crate::plan::{BuildArgs, BuildPlan, context_name};
+use crate::registry::shown;
 use crate::report::{Diagnostic, Event, Kind, Problem};
 use crate::sandbox;
 use crate::solve::cache::{CacheStore, Caches, Folder, Registry, export};
+use crate::solve::journal::About;
+use crate::solve::mounts::{self, CacheMounts};
 use crate::solve::{self, Options};
 use crate::source::{DockerfileText, LocalTree, Puller, Remotes, ignore_rules};
+use crate::store::{Key, Limit, Shrunk};
 use outputs::{Outputs, Pushing};
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -31,11 +37,31 @@ pub fn run(request: &BuildRequest, store: &Path, env: &Env) -> Result<String, Fa
     let (file, found) = dockerfile::parse(&read.text)?;
     let wanted = Outputs::of(request)?;
     let session = Session::start(store, &request.registry, request.style, Some(read.text.clone()), env)?;
-    let built = session.run(async |session| build(session, request, &read, &file, found, wanted, env).await);
+    let built = session.run(async |session| {
+        let built = build(session, request, &read, &file, found, wanted, env).await;
+        keep_within(session, request.store_limit).await;
+        built
+    });
     built.map_err(|problem| {
         outputs::account_for_failure(request, &problem);
         Failure::of(problem, read.text.clone())
     })
+}
+
+/// Makes room where the store has grown too large. Whether that can be done is no concern of a build's.
+async fn keep_within(session: &Session, limit: Limit) {
+    let store = session.store.clone();
+    let shrinking = tokio::task::spawn_blocking(move || store.keep_within(limit));
+    let shrunk = session.stoppable(async { Ok(shrinking.await) }).await;
+    if let Ok(Ok(Ok(Some(Shrunk { was, limit, removed })))) = shrunk {
+        let text = format!(
+            "the store took {}, its limit is {}: {} of what wasn't used for longest were removed",
+            size(was),
+            size(limit),
+            size(removed.bytes)
+        );
+        session.reporter.send(Event::Note(text));
+    }
 }
 
 async fn build(
@@ -76,15 +102,28 @@ impl Job<'_> {
     async fn run(&self, caches: Arc<Caches>) -> Result<String, Problem> {
         let Self { session, request, wanted, plan, .. } = self;
         let pushing = wanted.start(session);
-        let env = Arc::new(self.world(&pushing, caches.clone())?);
-        let built = solve::run(plan.clone(), env).await?;
+        let cache_mounts = Arc::new(cache_mounts(self));
+        // Where it is, a stage's files may stand later.
+        session.registry.read_credentials().await;
+        let env = Arc::new(self.world(&pushing, caches.clone(), cache_mounts.clone())?);
+        let snapshots = env.snapshots.clone();
+        let built = solve::run(plan.clone(), env).await;
+        // Also after a failure: nothing of a process's root filesystem is left when this one ends.
+        snapshots.end().map_err(|e| cannot("take a root filesystem away", &e))?;
+        let built = built?;
         let text = outputs::write(session, request, plan, built.images, wanted, pushing).await?;
         // After the push, so that it isn't delayed, and its layers needn't be sent again.
         export(&caches, &built.exported, &session.store, &session.reporter).await;
+        cache_mounts.export(&session.store, &session.reporter, &session.cancel, threads(self.env)).await;
         Ok(text)
     }
 
-    fn world(&self, pushing: &Arc<Pushing>, caches: Arc<Caches>) -> Result<solve::Env, Problem> {
+    fn world(
+        &self,
+        pushing: &Arc<Pushing>,
+        caches: Arc<Caches>,
+        cache_mounts: Arc<CacheMounts>,
+    ) -> Result<solve::Env, Problem> {
         let Self { session, request, read, wanted, plan, env } = self;
         let on_layer = pushing.clone();
         let place = place(plan, session, &request.process, env)?;
@@ -99,24 +138,42 @@ impl Job<'_> {
             agents: request.agents.clone(),
             reporter: session.reporter.clone(),
             cancel: session.cancel.clone(),
-            options: options(request, plan, wanted, env),
+            about: about(&request.source, read),
+            options: Options { jobs: jobs(request, place.one_at_a_time), ..options(request, plan, wanted, env) },
             on_layer: Box::new(move |layer| on_layer.layer(layer)),
             caches,
+            cache_mounts,
         })
     }
 }
 
 /// The caches that were named; asked only if they are to be believed.
 fn caches(job: &Job<'_>, asked: bool) -> Caches {
-    let (session, puller, images) = (job.session, puller(job.session), job.wanted.pushed());
-    let open = |at: &CacheAt| -> Arc<dyn CacheStore> {
-        match at {
-            CacheAt::Registry(name) => Arc::new(Registry::new(name, images.clone(), &session.registry, &puller)),
-            CacheAt::Local(folder) => Arc::new(Folder::new(folder.clone(), session.store.clone())),
-        }
-    };
+    let images = job.wanted.pushed();
+    let open = |at: &CacheAt| cache_store(job.session, at, &images);
     let from = job.request.cache_from.iter().filter(|_| asked).map(open).collect();
     Caches::new(from, job.request.cache_to.iter().map(|(at, mode)| (open(at), *mode)).collect())
+}
+
+/// A place of caches; `images` are names that the build pushes to, which may share blobs with it.
+fn cache_store(session: &Session, at: &CacheAt, images: &[Reference]) -> Arc<dyn CacheStore> {
+    match at {
+        CacheAt::Registry(name) => Arc::new(Registry::new(name, images.to_vec(), &session.registry, &puller(session))),
+        CacheAt::Local(folder) => Arc::new(Folder::new(folder.clone(), session.store.clone())),
+    }
+}
+
+/// Where cache mounts come from and go to.
+fn cache_mounts(job: &Job<'_>) -> CacheMounts {
+    let open = |given: &CacheMountsAt| mounts::Place {
+        store: cache_store(job.session, &given.at, &[]),
+        ids: given.ids.clone(),
+        max_size: given.max_size,
+        compression: given.compression,
+    };
+    let request = job.request;
+    let from = request.cache_mounts_from.iter().map(open).collect();
+    CacheMounts::new(from, request.cache_mounts_to.iter().map(open).collect())
 }
 
 /// Tells what was found in the Dockerfile, but for what it wants left out; fails where it wants that.
@@ -159,7 +216,7 @@ fn build_args(request: &BuildRequest) -> BuildArgs {
 }
 
 /// What runs the plan's processes.
-fn place(plan: &BuildPlan, session: &Session, wanted: &ProcessRequest, env: &Env) -> Result<Place, Problem> {
+fn place(plan: &BuildPlan, session: &Session, wanted: &ProcessRequest, env: &Env) -> Result<isolation::Place, Problem> {
     let first = plan.vertices.iter().find(|v| matches!(v.op, Op::Exec(_)));
     isolation::place(session, wanted, first.is_some(), env).map_err(|problem| match first {
         Some(vertex) => problem.at(vertex.span),
@@ -189,6 +246,20 @@ fn contexts(
     Ok(contexts)
 }
 
+/// What is built, as the build's account names it.
+fn about(source: &SourceRequest, read: &DockerfileText) -> About {
+    let (context, stays) = match &source.place {
+        Place::Path => (source.context.display().to_string(), true),
+        Place::Git(url) => (shown(&url.remote), false),
+        Place::Http(url) => (shown(url), false),
+        Place::Stdin => ("-".to_owned(), false),
+    };
+    let name = read.text.name.clone();
+    let path = read.path.as_ref().filter(|_| stays).map_or_else(|| name.clone(), |p| p.display().to_string());
+    let text = Key::of(read.text.text.as_bytes());
+    About { dockerfile: name, context, target: source.target.clone(), path, text }
+}
+
 fn options(request: &BuildRequest, plan: &BuildPlan, wanted: &Outputs, env: &Env) -> Options {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Options {
@@ -202,6 +273,12 @@ fn options(request: &BuildRequest, plan: &BuildPlan, wanted: &Outputs, env: &Env
         now: Timestamp { secs: i64::try_from(now.as_secs()).unwrap_or(0), nanos: now.subsec_nanos() },
         hostname: sandbox::spec::HOSTNAME.to_owned(),
     }
+}
+
+/// How many steps may be at work; those that wait for the one process that can run keep nobody else from it.
+fn jobs(request: &BuildRequest, one_at_a_time: bool) -> NonZeroUsize {
+    let jobs = NonZeroUsize::new(request.jobs).unwrap_or(NonZeroUsize::MIN);
+    if one_at_a_time { jobs.saturating_mul(NonZeroUsize::MIN.saturating_add(7)) } else { jobs }
 }
 
 fn threads(env: &Env) -> NonZeroUsize {

@@ -99,7 +99,7 @@ fn as_text(facts: &Facts) -> String {
     };
     line("Version:", env!("CARGO_PKG_VERSION").into());
     line("Store:", facts.store.root().display().to_string());
-    let Usage { blobs, named, snapshots, records, cache_mounts, temporary } = facts.usage;
+    let Usage { blobs, named, snapshots, records, cache_mounts, builds: _, temporary } = facts.usage;
     line("  Images:", format!("{}, of {} in {} blobs", facts.images, size(named.bytes), named.count));
     line("  Blobs:", format!("{}, {}", blobs.count, size(blobs.bytes)));
     line("  Snapshots:", format!("{}, {}", snapshots.count, size(snapshots.bytes)));

@@ -5,6 +5,8 @@ pub mod build;
 mod check;
 mod context;
 pub mod dockerfile;
+mod du;
+mod explain;
 mod images;
 mod info;
 mod inspect;
@@ -80,8 +82,9 @@ pub fn run(request: &Request, env: &Env) -> Result<Done, Failure> {
         Command::Info { json } => info::info(*json, store, env).map(Done::from),
         Command::Save(images, output) => archive::save(images, output.as_deref(), store).map(Done::from),
         Command::Load(input) => archive::load(input.as_deref(), store, env).map(Done::from),
+        Command::Explain(request) => explain::run(request, store, env).map(Done::from),
         Command::Prune(request) => prune::prune(request, store).map(Done::from),
-        Command::Du { json } => prune::usage(*json, store).map(Done::from),
+        Command::Du { verbose, json } => du::usage(*verbose, *json, store).map(Done::from),
     }
 }
 

@@ -102,7 +102,10 @@ impl Process {
             drop(view);
             let mut spec = self.spec(active.root_mount(), user)?;
             spec.signals = Some(signals);
-            Ok(place.executor.run(&spec, &mut |_, _| {}, &cancel)?)
+            let exit = place.executor.run(&spec, &mut |_, _| {}, &cancel);
+            drop(active);
+            place.snapshots.end().map_err(cannot)?;
+            Ok(exit?)
         });
         ran.await.map_err(|e| cannot("run the process", &e))?
     }

@@ -2,8 +2,8 @@
 
 use super::contexts::{self, NamedContext, Place};
 use super::{
-    CacheAt, CheckFormat, CheckRequest, ProcessRequest, RegistryRequest, Secret, cache, each, mounts, not_yet, process,
-    registry, style, values, word, wrong,
+    CacheAt, CacheMountsAt, CheckFormat, CheckRequest, ProcessRequest, RegistryRequest, Secret, cache, cache_mounts,
+    each, mounts, not_yet, process, registry, style, values, word, wrong,
 };
 use crate::cli::progress::Style;
 use crate::cli::{Env, args};
@@ -12,6 +12,7 @@ use crate::oci::{Platform, Reference};
 use crate::plan::Entitlements;
 use crate::report::{Kind, Problem};
 use crate::solve::cache::Mode;
+use crate::store::Limit;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -71,6 +72,10 @@ pub struct BuildRequest {
     pub cache_from: Vec<CacheAt>,
     /// Caches that get the results, and which of them.
     pub cache_to: Vec<(CacheAt, Mode)>,
+    /// Places that have cache mounts of other machines.
+    pub cache_mounts_from: Vec<CacheMountsAt>,
+    /// Places that get the cache mounts.
+    pub cache_mounts_to: Vec<CacheMountsAt>,
     /// Look nothing up in the cache.
     pub no_cache: bool,
     /// Nor anything of these stages.
@@ -99,6 +104,8 @@ pub struct BuildRequest {
     pub compression: Compression,
     /// What to do with the Dockerfile.
     pub call: Call,
+    /// What the store may take.
+    pub store_limit: Limit,
 }
 
 /// What to do with a Dockerfile.
@@ -141,6 +148,8 @@ pub(super) fn build(b: args::Build, env: &Env) -> Result<BuildRequest, Problem> 
         outputs: b.output,
         cache_from: cache::from(&b.cache_from, env)?,
         cache_to: cache::to(&b.cache_to, env)?,
+        cache_mounts_from: cache_mounts::from(&b.cache_mounts_from, env)?,
+        cache_mounts_to: cache_mounts::to(&b.cache_mounts_to, env)?,
         no_cache: b.no_cache,
         no_cache_filter: b.no_cache_filter,
         pull: b.pull,
@@ -155,6 +164,7 @@ pub(super) fn build(b: args::Build, env: &Env) -> Result<BuildRequest, Problem> 
         jobs: jobs(b.jobs, env)?,
         compression: compression(&b.compression)?,
         call: call(b.check, b.call.as_deref())?,
+        store_limit: store_limit(b.store_limit.as_deref(), env)?,
     })
 }
 
@@ -266,6 +276,19 @@ fn jobs(given: Option<usize>, env: &Env) -> Result<usize, Problem> {
 
 fn compression(text: &str) -> Result<Compression, Problem> {
     text.parse().map_err(|e: CompressionError| Problem::new(Kind::Usage, format!("--compression {e}")))
+}
+
+/// `--store-limit`, else the variable.
+fn store_limit(flag: Option<&str>, env: &Env) -> Result<Limit, Problem> {
+    let (from, text) = match (flag, env.set_var("KILN_STORE_LIMIT")) {
+        (Some(flag), _) => ("--store-limit", flag),
+        (None, Some(variable)) => ("$KILN_STORE_LIMIT", variable),
+        (None, None) => return Ok(Limit::Disk),
+    };
+    match text {
+        "none" => Ok(Limit::None),
+        text => values::bytes(text).map(Limit::Bytes).map_err(|why| wrong(from, text, &format!("{why}, or none"))),
+    }
 }
 
 /// `METHOD[,format=text|json][,ignorestatus=BOOL]`.

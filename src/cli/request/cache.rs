@@ -2,9 +2,9 @@
 
 use super::{not_yet, values::Why};
 use crate::cli::Env;
-use crate::dockerfile::csv;
 use crate::oci::Reference;
 use crate::report::Problem;
+use crate::report::csv;
 use crate::solve::cache::Mode;
 use std::path::PathBuf;
 
@@ -32,10 +32,10 @@ pub(super) fn to(texts: &[String], env: &Env) -> Result<Vec<(CacheAt, Mode)>, Pr
 }
 
 /// The fields of a specification, each taken out once.
-struct Fields(Vec<(String, String)>);
+pub(super) struct Fields(Vec<(String, String)>);
 
 impl Fields {
-    fn parse(text: &str) -> Result<Self, Why> {
+    pub(super) fn parse(text: &str) -> Result<Self, Why> {
         let fields = csv::fields(text)?;
         if let [one] = fields.as_slice()
             && !one.text.contains('=')
@@ -49,10 +49,16 @@ impl Fields {
         fields.iter().map(pair).collect::<Result<_, Why>>().map(Self)
     }
 
-    fn take(&mut self, name: &str) -> Option<String> {
+    /// The value of a field, unless it is empty.
+    pub(super) fn take(&mut self, name: &str) -> Option<String> {
         let found = self.0.iter().rev().find(|(n, _)| n == name).map(|(_, v)| v.clone());
         self.0.retain(|(n, _)| n != name);
         found.filter(|value| !value.is_empty())
+    }
+
+    /// The name of a field that nobody has taken.
+    pub(super) fn first(&self) -> Option<&str> {
+        self.0.first().map(|(name, _)| name.as_str())
     }
 }
 
@@ -65,13 +71,14 @@ fn read(flag: &str, text: &str, place: &str, env: &Env) -> Result<(CacheAt, Mode
     }
     let at = at(&kind, &mut fields, place, env).map_err(wrong)?;
     let mode = if flag == "--cache-to" { mode(&mut fields).map_err(wrong)? } else { Mode::Min };
-    match fields.0.first() {
+    match fields.first() {
         None => Ok((at, mode)),
-        Some((name, _)) => Err(wrong(format!("kiln has no option {name:?} for type={kind}"))),
+        Some(name) => Err(wrong(format!("kiln has no option {name:?} for type={kind}"))),
     }
 }
 
-fn at(kind: &str, fields: &mut Fields, place: &str, env: &Env) -> Result<CacheAt, Why> {
+/// The place that the fields name; a folder in the field `place`.
+pub(super) fn at(kind: &str, fields: &mut Fields, place: &str, env: &Env) -> Result<CacheAt, Why> {
     match kind {
         "registry" => {
             let name: Reference = fields.take("ref").ok_or("ref= is missing")?.parse().map_err(|e| format!("{e}"))?;

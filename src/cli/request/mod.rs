@@ -2,6 +2,7 @@
 
 mod build;
 mod cache;
+mod cache_mounts;
 mod contexts;
 mod mounts;
 mod process;
@@ -10,6 +11,7 @@ mod values;
 
 pub use build::{BuildRequest, Call, DockerfileAt, Method, SourceRequest};
 pub use cache::CacheAt;
+pub use cache_mounts::CacheMountsAt;
 pub use contexts::{NamedContext, Place};
 pub use mounts::{Secret, SecretFrom};
 pub use process::{Isolation, ProcessRequest};
@@ -79,10 +81,14 @@ pub enum Command {
     Login(LoginRequest),
     /// Forget the credentials of a registry's host.
     Logout(String),
+    /// Say why steps ran.
+    Explain(ExplainRequest),
     /// Remove what nothing needs.
     Prune(PruneRequest),
     /// Show what takes the space.
     Du {
+        /// Each thing by itself.
+        verbose: bool,
         /// As JSON rather than a table.
         json: bool,
     },
@@ -239,6 +245,19 @@ impl std::fmt::Debug for PasswordFrom {
     }
 }
 
+/// `kiln explain`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExplainRequest {
+    /// The build's number; `None` is the last.
+    pub build: Option<u64>,
+    /// List the builds instead.
+    pub list: bool,
+    /// Name every file.
+    pub all: bool,
+    /// As JSON rather than text.
+    pub json: bool,
+}
+
 /// A value that its flag doesn't take.
 fn wrong(flag: &str, text: &str, why: &str) -> Problem {
     Problem::new(Kind::Usage, format!("{flag} {text:?}: {why}"))
@@ -299,8 +318,16 @@ fn command(command: args::Command, env: &Env) -> Result<Command, Problem> {
         A::Load(l) => Command::Load(l.input.map(|f| env.cwd.join(f))),
         A::Login(l) => Command::Login(login(l)?),
         A::Logout(l) => Command::Logout(host(l.registry.as_deref())?),
+        A::Explain(e) => Command::Explain(ExplainRequest {
+            build: e.build,
+            list: e.list,
+            all: e.all,
+            json: word("--format", &e.format, &[("text", false), ("json", true)])?,
+        }),
         A::Prune(p) => Command::Prune(prune::prune(&p)?),
-        A::Du(d) => Command::Du { json: word("--format", &d.format, &[("table", false), ("json", true)])? },
+        A::Du(d) => {
+            Command::Du { verbose: d.verbose, json: word("--format", &d.format, &[("table", false), ("json", true)])? }
+        }
         A::Info(i) => Command::Info { json: word("--format", &i.format, &[("text", false), ("json", true)])? },
         A::Debug(args::Debug::ForbidDevices { mount }) => Command::ForbidDevices(mount),
         A::Debug(args::Debug::Ast { file }) => Command::DebugAst(build::dockerfile(file, env)),

@@ -25,7 +25,7 @@ use std::num::NonZero;
 use std::thread;
 
 pub use error::Error;
-pub use select::{Selection, patterns, select};
+pub use select::{Selection, Taken, patterns, select};
 
 /// Knows what is in files, because it reads them or because it remembers.
 pub trait Fingerprints {

@@ -32,7 +32,7 @@ pub(super) struct Pick {
     pub(super) items: Vec<Item>,
     /// Whether it is to be unpacked.
     pub(super) archive: bool,
-    /// The fingerprint, if it is a file.
+    /// What is in it, if it is a file; else what there is to it besides mode and owner, if anything.
     pub(super) fingerprint: Option<Fingerprint>,
 }
 
@@ -44,7 +44,47 @@ pub(super) struct Item {
     pub(super) meta: Meta,
     /// Whether the patterns take it; otherwise it is only a directory on the way to something that they take.
     pub(super) wanted: bool,
+    /// As [`Pick::fingerprint`].
     pub(super) fingerprint: Option<Fingerprint>,
+}
+
+/// Something that a selection takes, for those who compare it with another.
+#[derive(Debug, Clone, Copy)]
+pub struct Taken<'a> {
+    /// The folder that it is in, or its own path where it is named itself.
+    pub source: &'a EntryPath,
+    /// Its path in that folder.
+    pub inside: Option<&'a EntryPath>,
+    /// What it is.
+    pub meta: &'a Meta,
+    /// What is in it.
+    pub fingerprint: Option<&'a Fingerprint>,
+}
+
+impl Selection {
+    /// Everything that is taken, in order; of a folder that is named, what is in it.
+    pub fn taken(&self) -> impl Iterator<Item = Taken<'_>> {
+        self.picks.iter().flat_map(|pick| {
+            let own = (!pick.meta.is_dir()).then_some(Taken {
+                source: &pick.path,
+                inside: None,
+                meta: &pick.meta,
+                fingerprint: pick.fingerprint.as_ref(),
+            });
+            let items = pick.items.iter().filter(|item| item.wanted).map(|item| Taken {
+                source: &pick.path,
+                inside: Some(&item.path),
+                meta: &item.meta,
+                fingerprint: item.fingerprint.as_ref(),
+            });
+            own.into_iter().chain(items)
+        })
+    }
+
+    /// The paths that the sources turned out to be.
+    pub fn sources(&self) -> impl Iterator<Item = &EntryPath> {
+        self.picks.iter().map(|pick| &pick.path)
+    }
 }
 
 /// Selects what `copy` takes from `tree`.
@@ -62,7 +102,7 @@ pub fn select(copy: &CopyAction, tree: &dyn Tree, fingerprints: &dyn Fingerprint
         }
     }
     fingerprint(tree, fingerprints, &mut picks)?;
-    let content = content(tree, &picks)?;
+    let content = content(tree, &mut picks)?;
     Ok(Selection { picks, content })
 }
 
@@ -269,7 +309,7 @@ pub(super) fn below(dir: &EntryPath, path: &EntryPath) -> Result<EntryPath, Erro
 }
 
 /// The content of a selection as one number.
-fn content(tree: &dyn Tree, picks: &[Pick]) -> Result<Fingerprint, Error> {
+fn content(tree: &dyn Tree, picks: &mut [Pick]) -> Result<Fingerprint, Error> {
     let mut hash = Content(blake3::Hasher::new());
     for pick in picks {
         if pick.meta.is_dir() {
@@ -278,12 +318,13 @@ fn content(tree: &dyn Tree, picks: &[Pick]) -> Result<Fingerprint, Error> {
         } else {
             hash.text(if pick.archive { b"archive" } else { b"file" });
             hash.text(&pick.name);
-            hash.file(tree, &pick.path, &pick.meta, pick.fingerprint)?;
+            pick.fingerprint = hash.file(tree, &pick.path, &pick.meta, pick.fingerprint)?;
         }
-        for item in &pick.items {
+        for item in &mut pick.items {
             hash.text(if item.wanted { b"item" } else { b"way" });
             hash.text(item.path.as_bytes());
-            hash.file(tree, &below(&pick.path, &item.path)?, &item.meta, item.fingerprint)?;
+            let path = below(&pick.path, &item.path)?;
+            item.fingerprint = hash.file(tree, &path, &item.meta, item.fingerprint)?;
         }
     }
     Ok(*hash.0.finalize().as_bytes())
@@ -302,42 +343,56 @@ impl Content {
         self.0.update(&number.to_le_bytes());
     }
 
+    /// Takes in what stands at `path`; gives back what there is to it besides mode and owner.
     fn file(
         &mut self,
         tree: &dyn Tree,
         path: &EntryPath,
         meta: &Meta,
         fingerprint: Option<Fingerprint>,
-    ) -> Result<(), Error> {
+    ) -> Result<Option<Fingerprint>, Error> {
         for number in [meta.mode, meta.uid, meta.gid] {
             self.number(number.into());
         }
+        if meta.kind == Kind::File {
+            self.text(b"f");
+            self.number(meta.size);
+            self.text(&fingerprint.unwrap_or_default());
+            return Ok(fingerprint);
+        }
+        let mut special = Self(blake3::Hasher::new());
+        let mut both = |bytes: &[u8]| {
+            self.text(bytes);
+            special.text(bytes);
+        };
         match meta.kind {
-            Kind::File => {
-                self.text(b"f");
-                self.number(meta.size);
-                self.text(&fingerprint.unwrap_or_default());
-            }
+            Kind::File => {}
             Kind::Dir => {
-                self.text(b"d");
-                for (name, value) in tree.xattrs(path)? {
-                    self.text(&name);
-                    self.text(&value);
+                let xattrs = tree.xattrs(path)?;
+                if xattrs.is_empty() {
+                    self.text(b"d");
+                    self.text(b"");
+                    return Ok(None);
                 }
-                self.text(b"");
+                both(b"d");
+                xattrs.iter().for_each(|(name, value)| {
+                    both(name);
+                    both(value);
+                });
+                both(b"");
             }
             Kind::Symlink => {
-                self.text(b"l");
-                self.text(&tree.read_link(path)?);
+                both(b"l");
+                both(&tree.read_link(path)?);
             }
             Kind::CharDevice(device) | Kind::BlockDevice(device) => {
-                self.text(if matches!(meta.kind, Kind::CharDevice(_)) { b"c" } else { b"b" });
-                self.number(device.major.into());
-                self.number(device.minor.into());
+                both(if matches!(meta.kind, Kind::CharDevice(_)) { b"c" } else { b"b" });
+                both(&device.major.to_le_bytes());
+                both(&device.minor.to_le_bytes());
             }
-            Kind::Fifo => self.text(b"p"),
-            Kind::Socket => self.text(b"s"),
+            Kind::Fifo => both(b"p"),
+            Kind::Socket => both(b"s"),
         }
-        Ok(())
+        Ok(Some(*special.0.finalize().as_bytes()))
     }
 }
