@@ -109,7 +109,10 @@ const CASES: [(&str, &str); 12] = [
         "FROM base\nRUN cp /bin/busybox /s && chmod 6755 /s && mkdir /g && chown 0:7 /g && chmod 2775 /g && touch /g/f && mkdir /g/d && chown 9 /s\nCOPY --chmod=4711 --chown=5:6 busybox /t\nRUN cp /bin/busybox /u && chmod 000 /u\nRUN touch /g/d/e && echo x >> /u\n",
     ),
     ("capabilities and attributes", "FROM base\nADD files.tar /\nRUN cp -a /marked/. /copied && mv /marked /moved\n"),
-    ("hardlinks and pipes", "FROM base\nRUN echo a > /a && ln /a /b && ln /a /c && mkfifo /p && chown 4:5 /p /b\nRUN rm /a && chmod 600 /b\n"),
+    (
+        "hardlinks and pipes",
+        "FROM base\nRUN echo a > /a && ln /a /b && ln /a /c && mkfifo /p && chown 4:5 /p /b\nRUN rm /a && chmod 600 /b\n",
+    ),
     (
         "removals",
         "FROM base\nRUN mkdir -p /d/e && touch /d/1 /d/e/2\nRUN rm -r /d && mkdir /d && touch /d/3\nRUN rm /d/3\nFROM base\nCOPY --from=1 / /all\n",
@@ -164,8 +167,14 @@ fn debians_programs_change_users_and_owners_as_roots_do() {
     let package = place.world.path("package");
     place
         .world
-        .file("package/DEBIAN/control", "Package: kdemo\nVersion: 1\nArchitecture: all\nMaintainer: n <n@example.org>\nDescription: a\n")
-        .file("package/DEBIAN/postinst", "#!/bin/sh\nset -e\nchown daemon:adm /var/lib/kdemo\nchmod 2750 /var/lib/kdemo\n")
+        .file(
+            "package/DEBIAN/control",
+            "Package: kdemo\nVersion: 1\nArchitecture: all\nMaintainer: n <n@example.org>\nDescription: a\n",
+        )
+        .file(
+            "package/DEBIAN/postinst",
+            "#!/bin/sh\nset -e\nchown daemon:adm /var/lib/kdemo\nchmod 2750 /var/lib/kdemo\n",
+        )
         .file("package/usr/bin/kdemo", "#!/bin/sh\n")
         .file("package/var/lib/kdemo/f", "f\n");
     for (file, mode) in [("DEBIAN/postinst", 0o755), ("usr/bin/kdemo", 0o4755)] {
@@ -173,9 +182,11 @@ fn debians_programs_change_users_and_owners_as_roots_do() {
     }
     fs::create_dir(place.world.path("context/repo")).unwrap();
     let archive = place.world.path("context/repo/kdemo.deb");
-    let built = Command::new("dpkg-deb").args(["--root-owner-group", "-b"]).arg(&package).arg(&archive).output().unwrap();
+    let built =
+        Command::new("dpkg-deb").args(["--root-owner-group", "-b"]).arg(&package).arg(&archive).output().unwrap();
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-    let (size, sum) = (fs::metadata(&archive).unwrap().len(), Command::new("sha256sum").arg(&archive).output().unwrap());
+    let (size, sum) =
+        (fs::metadata(&archive).unwrap().len(), Command::new("sha256sum").arg(&archive).output().unwrap());
     let sum = String::from_utf8(sum.stdout).unwrap();
     let sum = sum.split_whitespace().next().unwrap();
     let index = format!(
@@ -203,7 +214,9 @@ RUN cp -a /home/app /home/copy && tar -C /home -cf - app | tar -C /srv -xf - && 
 #[test]
 fn an_image_runs_as_its_user_and_nothing_is_left() {
     let Some(place) = Place::new() else { return };
-    place.world.dockerfile(&format!("{BASE}RUN mkdir /d && touch /d/f && chown -R 77:77 /d && chmod 700 /d\nUSER me\n"));
+    place
+        .world
+        .dockerfile(&format!("{BASE}RUN mkdir /d && touch /d/f && chown -R 77:77 /d && chmod 700 /d\nUSER me\n"));
     place.as_user(&["build", "-t", "x", "context"]).ok();
     assert_eq!(place.as_user(&["run", "x", "id", "-u"]).ok().stdout, "1000\n");
     assert_eq!(place.as_user(&["run", "x", "stat", "-c", "%u", "/d"]).ok().stdout, "77\n");
@@ -222,7 +235,11 @@ fn a_process_that_asks_for_nonsense_is_told_what_the_kernel_would_tell() {
     let script = "! chown 1:1 /nowhere 2> /dev/null && ! mkdir /bin 2> /dev/null && ! ln -s a /bin 2> /dev/null && \\
         ! mknod /bin b 1 1 2> /dev/null && ! chown 1 /proc/self/status 2> /dev/null && echo a > /dev/stdout && \\
         chown 5 /dev/shm && test $(stat -c %u /dev/shm) = 5";
-    place.same("refusals", &format!("{BASE}FROM base\nRUN {script}\nUSER me\nRUN ! chown 5 /bin && ! mknod /tmp/x c 1 1\n"), &[]);
+    place.same(
+        "refusals",
+        &format!("{BASE}FROM base\nRUN {script}\nUSER me\nRUN ! chown 5 /bin && ! mknod /tmp/x c 1 1\n"),
+        &[],
+    );
 }
 
 #[test]

@@ -110,9 +110,9 @@ impl Host {
         };
         let Prepared { program, parts, terminal, listener, candidates, bundle } =
             program::prepare(spec, place, streams)?;
-        let namespaces = Namespaces { network: spec.network == Network::None };
+        let namespaces = Namespaces { network: spec.network == Network::None, none: false };
         let mut child = program.spawn(namespaces).map_err(|f| match door {
-            Door::Runtime(runtime) if f.error.call == "execve" => runtime.cannot_start(&f.error),
+            Door::Runtime(hand) if f.error.call == "execve" => hand.cannot_start(&f.error),
             _ => explained(f, spec, &parts, &candidates),
         })?;
         let control = Control { cancel, signals: spec.signals.as_ref(), through: bundle.is_some() };
@@ -157,7 +157,7 @@ fn way() -> Result<Way, Error> {
 }
 
 /// The streams of the process, and the caller's ends of those that are captured.
-fn streams(stdio: Stdio) -> Result<([Source; 3], Pipes), Error> {
+pub(super) fn streams(stdio: Stdio) -> Result<([Source; 3], Pipes), Error> {
     if stdio != Stdio::Captured {
         return Ok(([Source::Inherit(0), Source::Inherit(1), Source::Inherit(2)], Pipes::new(Vec::new())));
     }
@@ -177,7 +177,7 @@ fn pipe() -> Result<(OwnedFd, OwnedFd), Error> {
 }
 
 /// A child's failure in terms of the spec.
-fn explained(
+pub(super) fn explained(
     failure: Failure,
     spec: &Spec,
     parts: &[(std::ops::Range<usize>, Part)],

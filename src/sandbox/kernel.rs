@@ -66,7 +66,7 @@ pub(super) fn prepare(builder: &mut Builder<'_>, spec: &Spec, shown: Vec<Shown>)
         cgroups.push((builder.host(&one.folder, flags(spec))?, at));
     }
     if left_to_runtime(builder) {
-        lend(builder, proc, !cgroups.is_empty())?;
+        lend(builder)?;
     }
     Ok(Prepared { empty, proc, sys, cgroups })
 }
@@ -74,11 +74,20 @@ pub(super) fn prepare(builder: &mut Builder<'_>, spec: &Spec, shown: Vec<Shown>)
 /// What a runtime sees of the kernel, in the child's own mount namespace: the processes of its own namespace, and control
 /// groups that it can't change. So it makes none, which it would remove only if it came to its end, and its process stays in
 /// the one that kiln made.
-fn lend(builder: &mut Builder<'_>, proc: Slot, cgroups: bool) -> Result<(), Error> {
+fn lend(builder: &mut Builder<'_>) -> Result<(), Error> {
+    let proc = builder.file_system(c"proc", &[], QUIET)?;
     builder.push(Step::MountOnHost { mount: proc, path: c"/proc".to_owned() });
-    if cgroups {
-        let mount = builder.host_tree(Path::new("/sys/fs/cgroup"), MountAttrFlags::MOUNT_ATTR_RDONLY)?;
-        builder.push(Step::MountOnHost { mount, path: c"/sys/fs/cgroup".to_owned() });
+    let root = Path::new("/sys/fs/cgroup");
+    if !root.exists() {
+        return Ok(());
+    }
+    let mount = builder.host_tree(root, MountAttrFlags::MOUNT_ATTR_RDONLY)?;
+    builder.push(Step::MountOnHost { mount, path: c_string(root)? });
+    // crun refuses places that have version 2 beside version 1.
+    let second = root.join("unified");
+    if second.exists() {
+        let mount = builder.folder(std::iter::empty())?;
+        builder.push(Step::MountOnHost { mount, path: c_string(second)? });
     }
     Ok(())
 }
@@ -103,9 +112,8 @@ pub(super) fn protected() -> Vec<String> {
 pub(super) fn mount(builder: &mut Builder<'_>, spec: &Spec, prepared: Prepared, dev: Slot) -> Result<(), Error> {
     let proc = prepared.proc;
     let on = builder.target(c"/proc", TargetKind::Folder, true);
-    if !left_to_runtime(builder) {
-        builder.push(Step::Mount { mount: proc, on, path: c"/proc".to_owned() });
-    }
+    // A runtime mounts another one upon it; but it must be there for nobody to be led through it (`Step::Target`).
+    builder.push(Step::Mount { mount: proc, on, path: c"/proc".to_owned() });
     let sys = match prepared.sys {
         Some(sys) => sys,
         None => builder.kernels(c"sysfs", &[], flags(spec), c"/sys")?,

@@ -10,6 +10,7 @@
 //! | [`Executor`] | who runs it; the contract of every isolation level |
 //! | [`root`] | the level `root`: namespaces made by root |
 //! | [`chroot`] | the level `chroot`: as `root`, without `pivot_root` |
+//! | [`in_place`] | the level `in-place`: in `/` itself, without namespaces |
 //! | [`oci`] | the level `oci`: by an installed runtime |
 //! | `host` | what a place gives to every process |
 //! | `program` | a spec to the steps of a child |
@@ -35,6 +36,7 @@ mod control;
 mod devices;
 mod error;
 mod host;
+pub mod in_place;
 mod kernel;
 pub mod network_files;
 pub mod oci;
@@ -50,8 +52,9 @@ pub mod terminal;
 
 pub use chroot::ChrootExecutor;
 pub use error::{Error, Part};
-pub use oci::OciExecutor;
-pub use probe::{Level, probe};
+pub use in_place::InPlaceExecutor;
+pub use oci::{OciExecutor, forbid_devices};
+pub use probe::Level;
 pub use root::RootExecutor;
 pub use spec::{Limits, Mount, MountKind, Network, Spec, Stdio, User};
 

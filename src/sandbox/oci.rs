@@ -10,17 +10,22 @@
 //! BUNDLE/              a tmpfs in the child's mount namespace alone, mode 0700
 //! BUNDLE/config.json   holds the environment, so perhaps secrets
 //! BUNDLE/rootfs/       the root filesystem
+//! BUNDLE/dev/          its `/dev`, which the runtime binds, and so leaves as it is
 //! BUNDLE/state/        the runtime's own
 //! BUNDLE/log           what it complains of, a line of JSON each
 //! BUNDLE/0, 1, …       files and devices that are mounted
 //! ```
+//!
+//! crun mounts the root once more and forgets that no device may be opened there (`nodev`), which is all that keeps a process
+//! that makes a node, or finds one in its image, from the host's disks: there is no control group to forbid it. So a hook, this
+//! program, says it again.
 //!
 //! The runtime is pid 1 of a pid namespace, and it makes no control group (see `kernel`). So whatever ends it ends everything
 //! and leaves nothing: there is no state for `delete --force` to find.
 
 use super::host::Host;
 use super::program::{Builder, CAPABILITIES, Door, Prepared, c_string};
-use super::{Error, Executor, Exit, Spec, Stdio, Stream, command, kernel, seccomp};
+use super::{Error, Executor, Exit, Spec, Stdio, Stream, command, devices, kernel, seccomp};
 use crate::sys::child::step::{Exec, Pointers, Stdio as Streams, Stream as Source};
 use crate::sys::child::{Slot, Step};
 use crate::sys::{self, Cancel, file, userns};
@@ -43,6 +48,14 @@ pub struct Runtime {
     path: PathBuf,
     /// What its `--version` begins with.
     name: String,
+}
+
+/// What a child needs to become a runtime.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Hand<'a> {
+    runtime: &'a Runtime,
+    /// This program, for hooks.
+    own: &'a Path,
 }
 
 /// Those that are looked for, the quicker one first.
@@ -91,11 +104,13 @@ impl Runtime {
         args.extend(["run".into(), "--bundle".into(), bundle.into(), "kiln".into()]);
         args
     }
+}
 
-    /// The error where it can't be executed.
+impl Hand<'_> {
+    /// The error where the runtime can't be executed.
     pub(super) fn cannot_start(&self, error: &sys::Error) -> Error {
         let why = std::io::Error::from(error.errno).to_string();
-        Error::Runtime { runtime: self.path.display().to_string(), said: why }
+        Error::Runtime { runtime: self.runtime.path.display().to_string(), said: why }
     }
 }
 
@@ -104,31 +119,40 @@ impl Runtime {
 pub struct OciExecutor {
     host: Host,
     runtime: Runtime,
+    own: PathBuf,
+}
+
+/// What a runtime calls as a hook, in the mount namespace of the process: forbids devices in a mount.
+///
+/// # Errors
+/// Where nothing is mounted there, or the kernel refuses it.
+pub fn forbid_devices(mount: &Path) -> Result<(), Error> {
+    Ok(sys::child::forbid_devices(mount)?)
 }
 
 impl OciExecutor {
-    /// Looks at the place once. `resolv_conf` is the host's `/etc/resolv.conf`, empty if there is none.
+    /// Looks at the place once. `resolv_conf` is the host's `/etc/resolv.conf`, empty if there is none; `own` is the path of
+    /// this program, which a runtime calls as a hook.
     ///
     /// # Errors
     /// If `/proc` isn't mounted.
-    pub fn new(resolv_conf: String, runtime: Runtime) -> Result<Self, Error> {
-        Ok(Self { host: Host::new(resolv_conf)?, runtime })
+    pub fn new(resolv_conf: String, runtime: Runtime, own: PathBuf) -> Result<Self, Error> {
+        Ok(Self { host: Host::new(resolv_conf)?, runtime, own })
     }
 }
 
 impl Executor for OciExecutor {
     fn run(&self, spec: &Spec, output: &mut dyn FnMut(Stream, &[u8]), cancel: &Cancel) -> Result<Exit, Error> {
-        self.host.run(spec, Door::Runtime(&self.runtime), output, cancel)
+        self.host.run(spec, Door::Runtime(Hand { runtime: &self.runtime, own: &self.own }), output, cancel)
     }
 }
 
 const ROOT: &str = "rootfs";
+const DEV: &str = "dev";
 
 /// Puts the root filesystem into the bundle.
 pub(super) fn enter(builder: &mut Builder<'_>, root: Slot) -> Result<(), Error> {
-    let dir = builder.memory()?;
-    builder.push(Step::Folder { dir, name: c_string(ROOT)?, mode: 0o755 });
-    let path = c_string(bundle(builder).join(ROOT))?;
+    let path = builder.beside(ROOT)?;
     builder.push(Step::MountOnHost { mount: root, path });
     builder.push(Step::LookFrom(root));
     Ok(())
@@ -142,22 +166,29 @@ fn bundle(builder: &Builder<'_>) -> PathBuf {
 pub(super) fn hand_over(
     mut builder: Builder<'_>,
     spec: &Spec,
-    runtime: &Runtime,
-    permitted: CapabilitySet,
+    dev: &devices::Mounted,
+    (hand, permitted): (Hand<'_>, CapabilitySet),
     streams: [Source; 3],
 ) -> Result<Prepared, Error> {
     let dir = builder.memory()?;
     let folder = bundle(&builder);
-    let content = config(spec, permitted, &folder)?.to_string().into_bytes();
+    let content = config(spec, permitted, &folder, hand.own)?.to_string().into_bytes();
+    if spec.stdio == Stdio::Terminal {
+        // crun mounts the terminal on it and doesn't make it.
+        let (name, content) = (c"console".to_owned(), Vec::new());
+        builder.push(Step::File { dir: dev.dir, name, content, mode: 0o600, uid: 0, gid: 0 });
+    }
+    let path = builder.beside(DEV)?;
+    builder.push(Step::MountOnHost { mount: dev.dir, path });
     builder.push(Step::File { dir, name: c"config.json".to_owned(), content, mode: 0o600, uid: 0, gid: 0 });
     builder.work_in(spec)?;
     let inherit = [Source::Inherit(0), Source::Inherit(1), Source::Inherit(2)];
     let streams = if spec.stdio == Stdio::Terminal { inherit } else { streams };
     builder.push(Step::Stdio(Streams { streams, terminal: false }));
     builder.push(Step::Umask(0o022));
-    let args = runtime.args(&folder).into_iter().map(|a| CString::new(a.into_vec()));
+    let args = hand.runtime.args(&folder).into_iter().map(|a| CString::new(a.into_vec()));
     let args = args.collect::<Result<_, _>>().map_err(|_| Error::Spec("the store's path holds a zero byte".into()))?;
-    let candidates = vec![c_string(&runtime.path)?];
+    let candidates = vec![c_string(&hand.runtime.path)?];
     let env = Pointers::new(vec![c"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()]);
     builder.push(Step::Exec(Exec { candidates: candidates.clone(), args: Pointers::new(args), env }));
     let Builder { program, parts, .. } = builder;
@@ -165,14 +196,16 @@ pub(super) fn hand_over(
 }
 
 /// `config.json`, by the OCI runtime specification 1.0.2.
-fn config(spec: &Spec, permitted: CapabilitySet, bundle: &Path) -> Result<Value, Error> {
+fn config(spec: &Spec, permitted: CapabilitySet, bundle: &Path, own: &Path) -> Result<Value, Error> {
     let exec = command::exec(spec)?;
     let env: Vec<_> = exec.env.strings().iter().map(|s| s.to_string_lossy()).collect();
     let kept = permitted & if spec.insecure { CapabilitySet::all() } else { CAPABILITIES };
     let names: Vec<String> = kept.iter_names().map(|(name, _)| format!("CAP_{name}")).collect();
     let inherited = if spec.insecure { names.clone() } else { Vec::new() };
     let quiet = ["nosuid", "noexec", "nodev"];
-    let dev = bundle.join(ROOT).join("dev");
+    let root = bundle.join(ROOT);
+    let dev = bundle.join(DEV);
+    let nodev = if spec.insecure { "dev" } else { "nodev" };
     let mut config = json!({
         "ociVersion": "1.0.2",
         "process": {
@@ -190,12 +223,13 @@ fn config(spec: &Spec, permitted: CapabilitySet, bundle: &Path) -> Result<Value,
         "root": { "path": ROOT, "readonly": false },
         "mounts": [
             { "destination": "/proc", "type": "proc", "source": "proc", "options": quiet },
-            // A bind mount is left as it is; with other options it would lose `nodev`.
-            { "destination": "/dev", "type": "bind", "source": dev.to_string_lossy(), "options": ["rbind"] },
+            { "destination": "/dev", "type": "bind", "source": dev.to_string_lossy(), "options": ["rbind", "nosuid", nodev] },
         ],
         "linux": { "namespaces": [{ "type": "pid" }, { "type": "mount" }, { "type": "cgroup" }] },
     });
     if !spec.insecure {
+        let args = [own.to_string_lossy(), "debug".into(), "forbid-devices".into(), root.to_string_lossy()];
+        config["hooks"] = json!({ "createContainer": [{ "path": own.to_string_lossy(), "args": args }] });
         config["linux"]["maskedPaths"] = kernel::masked().into();
         config["linux"]["readonlyPaths"] = kernel::protected().into();
         config["linux"]["seccomp"] = seccomp::oci::profile(kept);
@@ -249,6 +283,7 @@ fn explained(said: &str, spec: &Spec) -> Error {
         (program, "No such file or directory", Errno::NOENT),
         (program, "no such file or directory", Errno::NOENT),
         (program, "ermission denied", Errno::ACCESS),
+        ("open executable", "ermission denied", Errno::ACCESS),
         (program, "xec format error", Errno::NOEXEC),
     ];
     let fits =

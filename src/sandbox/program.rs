@@ -3,7 +3,7 @@
 
 use super::cgroup::Shown;
 use super::error::Part;
-use super::oci::{self, Runtime};
+use super::oci::{self, Hand};
 use super::overlay::{self, Way};
 use super::spec::clean;
 use super::{Error, Mount, MountKind, Spec, Stdio, begin, devices, kernel, network_files};
@@ -46,7 +46,7 @@ pub(super) enum Door<'a> {
     /// By `chroot`, with the old root covered.
     Chroot,
     /// A runtime does it, and takes the rights away.
-    Runtime(&'a Runtime),
+    Runtime(Hand<'a>),
 }
 
 /// The program and what its maker needs to know of it.
@@ -109,7 +109,7 @@ pub(super) fn prepare(spec: &Spec, place: Place<'_>, streams: [Stream; 3]) -> Re
         builder.part(Part::Mount(at.clone()), |b| b.place_source(source, &at))?;
     }
     match door {
-        Door::Runtime(runtime) => oci::hand_over(builder, spec, runtime, permitted, streams),
+        Door::Runtime(hand) => oci::hand_over(builder, spec, &dev, (hand, permitted), streams),
         Door::Pivot | Door::Chroot => begin::hand_over(builder, spec, &dev, (permitted, filter, recorded), streams),
     }
 }
@@ -149,6 +149,8 @@ pub(super) struct Builder<'a> {
     memory: Option<Slot>,
     /// How many it holds.
     held: usize,
+    /// Folders in it that are there by name.
+    beside: Vec<&'static str>,
     /// What no mount that the process can write to has: devices that can be opened, unless it may do anything.
     guard: MountAttrFlags,
     /// Whether a single number stands for all users and groups.
@@ -174,6 +176,7 @@ impl<'a> Builder<'a> {
             scratch,
             memory: None,
             held: 0,
+            beside: Vec::new(),
             guard,
             single: false,
             parts: Vec::new(),
@@ -367,6 +370,24 @@ impl<'a> Builder<'a> {
         Ok(out)
     }
 
+    /// Where mounts are mounted to look into them: on one another, and never on a runtime's bundle.
+    fn look(&mut self) -> Result<CString, Error> {
+        match self.door {
+            Door::Runtime(_) => self.beside("look"),
+            Door::Pivot | Door::Chroot => Ok(self.scratch.clone()),
+        }
+    }
+
+    /// A folder in the tmpfs of kiln's own files, by its path.
+    pub(super) fn beside(&mut self, name: &'static str) -> Result<CString, Error> {
+        let dir = self.memory()?;
+        if !self.beside.contains(&name) {
+            self.beside.push(name);
+            self.push(Step::Folder { dir, name: c_string(name)?, mode: 0o755 });
+        }
+        c_string(Path::new(OsStr::from_bytes(self.scratch.to_bytes())).join(name))
+    }
+
     /// Makes what a mount of the spec shows, as long as the host's files can be seen.
     fn source(&mut self, mount: &Mount) -> Result<Source, Error> {
         match &mount.kind {
@@ -376,12 +397,12 @@ impl<'a> Builder<'a> {
             }
             MountKind::Tree { root, path, readonly } => {
                 let whole = self.program.slot();
-                let step = overlay::mount(root, self.way, &self.scratch, whole)?;
+                let step = overlay::mount(root, self.way, &self.look()?, whole)?;
                 self.inside(step, whole, path, *readonly)
             }
             MountKind::Layers { lowers, path } => {
                 let whole = self.program.slot();
-                let step = overlay::layers(lowers, self.way, &self.scratch, whole)?;
+                let step = overlay::layers(lowers, self.way, &self.look()?, whole)?;
                 self.inside(step, whole, path, true)
             }
         }
@@ -396,7 +417,8 @@ impl<'a> Builder<'a> {
         let mut part = whole;
         // What is looked into must be mounted, what is mounted elsewhere later must not be.
         if !all && !mounted {
-            self.push(Step::MountOnHost { mount: whole, path: self.scratch.clone() });
+            let path = self.look()?;
+            self.push(Step::MountOnHost { mount: whole, path });
         }
         if !all || mounted {
             part = self.program.slot();

@@ -36,6 +36,13 @@ pub enum Error {
         .0.display()
     )]
     Fixed(std::path::PathBuf),
+    /// A stage has something where kiln itself is.
+    #[error(
+        "the image has {}, where kiln or its store is in this container; at isolation level in-place both must lie in a folder \
+         that no image has (kiln's own image has them in /kiln)",
+        .0.display()
+    )]
+    Held(std::path::PathBuf),
     /// A path that no root filesystem can have.
     #[error(transparent)]
     Path(#[from] PathError),

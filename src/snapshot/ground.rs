@@ -31,6 +31,8 @@ pub struct Ground {
     folder: PathBuf,
     /// The names in `/` that stay where they are.
     stay: BTreeSet<Vec<u8>>,
+    /// Those of them that no stage may have.
+    held: BTreeSet<Vec<u8>>,
     closed: AtomicBool,
 }
 
@@ -60,16 +62,19 @@ pub(super) struct Stand {
 }
 
 impl Ground {
-    /// The ground at `root`, with `folder` for what is set aside, which is made; names in `stay` aren't touched. Puts right
-    /// what a killed process left.
+    /// The ground at `root`, with `folder` for what is set aside, which is made; names in `stay` aren't touched, and no
+    /// stage may have those in `held`. Puts right what a killed process left.
     ///
     /// # Errors
     /// If that can't be done, or files can't be renamed from the one to the other.
-    pub fn new(root: &Path, folder: &Path, stay: BTreeSet<Vec<u8>>) -> Result<Self, Error> {
-        let ground = Self { root: root.into(), folder: folder.into(), stay, closed: AtomicBool::new(false) };
+    pub fn new(root: &Path, folder: &Path, stay: BTreeSet<Vec<u8>>, held: BTreeSet<Vec<u8>>) -> Result<Self, Error> {
+        let ground = Self { root: root.into(), folder: folder.into(), stay, held, closed: AtomicBool::new(false) };
         std::fs::create_dir_all(ground.own()).map_err(|e| Error::host("mkdir", &ground.own(), e))?;
-        let lock = ground.lock()?;
-        ground.repair(lock.as_fd())?;
+        let root = at::open_root(root)?;
+        // Whoever has the lock is alive, and leaves nothing to put right.
+        if flock(&root, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            ground.repair(root.as_fd())?;
+        }
         Ok(ground)
     }
 
@@ -136,6 +141,10 @@ impl Ground {
         }
         self.repair(root.as_fd())?;
         let from = at::open_root(place)?;
+        let names = at::names(from.as_fd()).map_err(|e| Error::host("getdents", place, e))?;
+        if let Some(name) = names.iter().find(|name| self.held.contains(*name)) {
+            return Err(Error::Held(self.root.join(String::from_utf8_lossy(name).as_ref())));
+        }
         let Meta { mode, uid, gid, .. } = stat(root.as_fd(), &self.root)?;
         let own = self.moving(root.as_fd(), &self.root)?;
         let stay = self.stay.iter().cloned().collect();
@@ -262,8 +271,8 @@ mod tests {
         }
 
         fn ground(&self) -> Arc<Ground> {
-            let stay = [b"kiln".to_vec(), b"proc".to_vec()].into();
-            Arc::new(Ground::new(&self.path("root"), &self.path("root/kiln/in-place"), stay).unwrap())
+            let (stay, held) = ([b"kiln".to_vec(), b"proc".to_vec()].into(), [b"kiln".to_vec()].into());
+            Arc::new(Ground::new(&self.path("root"), &self.path("root/kiln/in-place"), stay, held).unwrap())
         }
     }
 
@@ -288,6 +297,15 @@ mod tests {
         assert_eq!(place.list("root/etc"), ["own"]);
         assert_eq!(place.list("stage"), ["bin", "etc", "new", "proc"]);
         assert_eq!(place.list("root/kiln/in-place"), ["own"]);
+    }
+
+    #[test]
+    fn a_stage_with_kilns_own_name_is_refused() {
+        let place = place();
+        fs::create_dir(place.path("stage/kiln")).unwrap();
+        let refused = place.ground().stand(&place.path("stage")).unwrap_err();
+        assert!(matches!(refused, Error::Held(_)), "{refused}");
+        assert_eq!(place.list("root"), ["etc", "kiln", "proc"]);
     }
 
     #[test]

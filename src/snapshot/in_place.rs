@@ -4,9 +4,10 @@ use super::ground::{Ground, Stand};
 use super::standing::{Roots, Standing, copy};
 use super::{Active, Error, NewLayer, Shown, Snapshotter};
 use crate::layer::EntryPath;
-use crate::store::Form;
+use crate::store::{Form, TempSnapshot};
 use crate::sys::RootMount;
 use std::collections::HashSet;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,12 +17,20 @@ pub struct InPlace {
     ground: Arc<Ground>,
     roots: Arc<Roots>,
     form: Form,
+    /// Where the roots are.
+    _folder: TempSnapshot,
 }
 
 impl InPlace {
-    /// Lets stages stand on the ground, from the roots, which are on the same file system; layers are made in this form.
-    pub fn new(ground: Ground, roots: Roots, form: Form) -> Self {
-        Self { ground: Arc::new(ground), roots: Arc::new(roots), form }
+    /// Lets stages stand on the ground, from a folder on the same file system; walks are done on `threads`.
+    ///
+    /// # Errors
+    /// If the folder can't be written to.
+    pub fn new(ground: Ground, folder: TempSnapshot, threads: NonZeroUsize) -> Result<Self, Error> {
+        let place = folder.folder().join("roots");
+        std::fs::create_dir(&place).map_err(|e| Error::host("mkdir", &place, e))?;
+        let (ground, roots) = (Arc::new(ground), Arc::new(Roots::new(place, threads)));
+        Ok(Self { ground, roots, form: folder.form(), _folder: folder })
     }
 
     /// The paths that aren't a stage's.

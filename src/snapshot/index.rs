@@ -24,6 +24,8 @@ pub(super) struct Index {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Change {
     pub(super) path: EntryPath,
+    /// What stood there before.
+    pub(super) was: Option<Meta>,
     /// What stands there now; nothing where something stood before.
     pub(super) now: Option<Meta>,
 }
@@ -91,22 +93,22 @@ impl Index {
             let after = later.dirs.get(&dir).unwrap_or(&nothing);
             let mut old = before.iter().peekable();
             for (name, meta) in after {
-                while let Some((gone, _)) = old.next_if(|(old, _)| old < name) {
-                    changes.push(Change { path: dir.join(gone)?, now: None });
+                while let Some((gone, was)) = old.next_if(|(old, _)| old < name) {
+                    changes.push(Change { path: dir.join(gone)?, was: Some(*was), now: None });
                 }
                 let was = old.next_if(|(old, _)| old == name).map(|(_, was)| was);
                 let path = (was != Some(meta) || meta.is_dir()).then(|| dir.join(name)).transpose()?;
                 if let Some(path) = path {
                     if was != Some(meta) {
-                        changes.push(Change { path: path.clone(), now: Some(*meta) });
+                        changes.push(Change { path: path.clone(), was: was.copied(), now: Some(*meta) });
                     }
                     if meta.is_dir() {
                         todo.push(path);
                     }
                 }
             }
-            for (gone, _) in old {
-                changes.push(Change { path: dir.join(gone)?, now: None });
+            for (gone, was) in old {
+                changes.push(Change { path: dir.join(gone)?, was: Some(*was), now: None });
             }
         }
         Ok(changes)

@@ -15,7 +15,7 @@
 //! | file | what |
 //! |---|---|
 //! | [`NewLayer`] | a layer that is being made, [`view`] and [`diff`] of those that are there |
-//! | [`Snapshotter`] | what a process gets of them: [`Overlay`], [`InPlace`] on a [`Ground`] |
+//! | [`Snapshotter`] | what a process gets of them: [`Overlay`], [`Copy`], [`InPlace`] on a [`Ground`] |
 //! | [`Standing`] | the files of all layers in one folder, where nothing can be mounted; [`Roots`] are those of a build |
 //! | `index` | what stands in a folder, to find what changed |
 //! | [`Tree`] | a file tree to read, confined: [`FolderTree`], [`StackTree`], [`EmptyTree`] |
@@ -24,6 +24,7 @@
 
 mod at;
 mod content;
+mod copy;
 mod diff;
 mod error;
 mod flatten;
@@ -48,6 +49,7 @@ use crate::sys::RootMount;
 use std::path::{Path, PathBuf};
 
 pub use at::{Kind, Meta, Xattrs};
+pub use copy::Copy;
 pub use error::Error;
 pub use flatten::flatten;
 pub use folder::{FolderTree, Ignore, Verdict, walked};

@@ -2,7 +2,7 @@
 //!
 //! What a process changed in it is found by a walk against an [index](super::index) of what was there before, and written
 //! to a folder in the form that all layers are kept in. So the layer is the same as if the process had run on an overlay;
-//! but where two names of a lower layer's file were changed through one, both are, as they are one file.
+//! but what was written to one name of a lower layer's file stands in its other names, too, as they are one file.
 
 use super::at::{self, Kind, Meta};
 use super::index::{Change, Index};
@@ -127,8 +127,12 @@ impl Standing {
         let mut writer = layer.writer(Timestamp::default())?;
         write_root(&tree, &mut writer)?;
         let mut copy = Copy { from: &tree, to: &mut writer, names: HashMap::new() };
-        for Change { path, now } in changes {
+        for Change { path, was, now } in changes {
             match now {
+                // An overlay copies each name of a lower layer's file by itself, so that they are several files then.
+                Some(meta) if was.is_some_and(|was| was.links > 1 && was.inode == meta.inode) => {
+                    copy.one(&path, &Meta { links: 1, ..meta })?;
+                }
                 Some(meta) => copy.one(&path, &meta)?,
                 None => copy.to.add(&crate::layer::Entry::new(path, EntryKind::Whiteout), &mut io::empty())?,
             }

@@ -1,7 +1,7 @@
 //! What the file system lets a layer's files say themselves, and what has to be noted beside them.
 
 use super::error::{At as _, Result};
-use super::{Inner, tree};
+use super::{Inner, Store, tree};
 use rustix::fs::{FileType, Gid, Mode, Uid, XattrFlags, fchmod, fchown, fsetxattr, fstat, mknodat};
 use std::fs::File;
 use std::path::Path;
@@ -34,6 +34,16 @@ impl Form {
         let probed = probe(folder);
         tree::remove(folder)?;
         probed
+    }
+}
+
+impl Store {
+    /// The form of the layers that are made here.
+    ///
+    /// # Errors
+    /// Where nothing can be written to the store.
+    pub fn form(&self) -> Result<Form> {
+        self.inner.form()
     }
 }
 

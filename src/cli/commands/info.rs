@@ -2,7 +2,7 @@
 
 use super::table::size;
 use crate::cli::Env;
-use crate::cli::rootless::{self, Rootless};
+use crate::cli::isolation;
 use crate::cli::session::Failure;
 use crate::oci::Platform;
 use crate::registry::Config;
@@ -52,7 +52,7 @@ fn gather(store: &Path, env: &Env) -> Result<Facts, Problem> {
     Ok(Facts {
         usage: store.usage()?,
         images: store.names()?.len(),
-        levels: levels(store.root(), env),
+        levels: isolation::levels(&store, env),
         limits: sandbox::probe::limits(),
         kernel: format!("{} {}", uname.sysname().to_string_lossy(), uname.release().to_string_lossy()),
         cores: env.cores,
@@ -60,15 +60,6 @@ fn gather(store: &Path, env: &Env) -> Result<Facts, Problem> {
         registries: registries(env),
         store,
     })
-}
-
-/// Each level, tried. For an ordinary user this ends in a user namespace, where there may be one.
-fn levels(store: &Path, env: &Env) -> Vec<sandbox::Level> {
-    let mut levels = rootless::levels(store, env, &Rootless::Untried);
-    if env.uid != 0 {
-        levels.extend(rootless::levels(store, env, &rootless::enter(env)).pop());
-    }
-    levels
 }
 
 fn total_memory(meminfo: &str) -> Option<u64> {
@@ -118,7 +109,8 @@ fn as_text(facts: &Facts) -> String {
     line("Isolation:", String::new());
     for level in &facts.levels {
         let why = level.why_not.as_ref().map(|why| format!("no: {why}"));
-        line(&format!("  {}:", level.name), why.unwrap_or_else(|| "works".into()));
+        let works = || level.remark.as_ref().map_or("works".to_owned(), |remark| format!("works, {remark}"));
+        line(&format!("  {}:", level.name), why.unwrap_or_else(works));
     }
     line("Limits:", String::new());
     for limit in &facts.limits {
@@ -141,6 +133,11 @@ fn or_none<T: AsRef<str>>(all: &[T]) -> String {
     if all.is_empty() { "none".into() } else { all.join(", ") }
 }
 
+fn level_as_json(level: &sandbox::Level) -> Value {
+    let sandbox::Level { name, works, why_not, remark } = level;
+    json!({ "name": name, "works": works, "whyNot": why_not, "remark": remark })
+}
+
 fn as_json(facts: &Facts) -> Value {
     let amount = |a: crate::store::Amount| json!({ "count": a.count, "bytes": a.bytes });
     let found =
@@ -157,7 +154,7 @@ fn as_json(facts: &Facts) -> Value {
             "cacheMounts": amount(facts.usage.cache_mounts),
             "temporary": amount(facts.usage.temporary),
         },
-        "isolation": facts.levels.iter().map(|l| found(l.name, &l.why_not)).collect::<Vec<_>>(),
+        "isolation": facts.levels.iter().map(level_as_json).collect::<Vec<_>>(),
         "limits": facts.limits.iter().map(|l| found(l.name, &l.why_not)).collect::<Vec<_>>(),
         "registries": {
             "config": facts.registries.config,

@@ -1,6 +1,6 @@
 //! What a process of a build or of `kiln run` may see and use.
 
-use super::{each, not_yet, values, word, wrong};
+use super::{each, values, word, wrong};
 use crate::cli::args;
 use crate::plan::op::{Limits, Network};
 use crate::report::Problem;
@@ -16,6 +16,8 @@ pub struct ProcessRequest {
     pub limits: Limits,
     /// How it is kept apart.
     pub isolation: Isolation,
+    /// Whether `/` may be taken in any container.
+    pub force_in_place: bool,
     /// The runtime of the level `oci`, a path or a name, where one is named.
     pub oci_runtime: Option<String>,
 }
@@ -32,12 +34,11 @@ pub enum Isolation {
     Rootless,
     /// Namespaces, as root, where `pivot_root` or overlays are forbidden.
     Chroot,
+    /// In this container's own `/`, one process at a time.
+    InPlace,
     /// An installed runtime.
     Oci,
 }
-
-/// Levels that the design names and kiln doesn't have yet.
-const LATER: &[&str] = &["in-place"];
 
 pub(super) fn process(p: &args::Process) -> Result<ProcessRequest, Problem> {
     let networks = [("default", Network::Default), ("none", Network::None), ("host", Network::Host)];
@@ -47,14 +48,12 @@ pub(super) fn process(p: &args::Process) -> Result<ProcessRequest, Problem> {
         extra_hosts: each("--add-host", &p.add_host, values::host)?,
         limits: limits(p)?,
         isolation: isolation(&p.isolation)?,
+        force_in_place: p.force_in_place,
         oci_runtime: p.oci_runtime.clone().filter(|name| !name.is_empty()),
     })
 }
 
 fn isolation(text: &str) -> Result<Isolation, Problem> {
-    if LATER.contains(&text) {
-        return Err(not_yet(&format!("--isolation {text}")));
-    }
     word(
         "--isolation",
         text,
@@ -63,6 +62,7 @@ fn isolation(text: &str) -> Result<Isolation, Problem> {
             ("root", Isolation::Root),
             ("rootless", Isolation::Rootless),
             ("chroot", Isolation::Chroot),
+            ("in-place", Isolation::InPlace),
             ("oci", Isolation::Oci),
         ],
     )

@@ -151,7 +151,9 @@ impl Recorder<'_> {
         let find = || call.find(start(call, path), &call.string(call.argument(path.1))?, false);
         let Ok(file) = find() else { return Answer::Continue };
         let done = match self.of_link(&file) {
-            Ok(Some(recorded)) => raise(call, Some(path), file, (None, None)).and_then(|up| self.records.put(&up, recorded)),
+            Ok(Some(recorded)) => {
+                raise(call, Some(path), file, (None, None)).and_then(|up| self.records.put(&up, recorded))
+            }
             Ok(None) => Ok(()),
             Err(errno) => Err(errno),
         };

@@ -73,8 +73,8 @@ enum Asked {
 /// The calls.
 static CALLS: [(&str, When, Asked); 44] = {
     use Asked::{
-        Change as Set, ChangeOfFiles, Folder, Groups, KeepRights, Limit, Link, Move, Node, Open, Owner, Status, Statusx, Tell, TellGroups,
-        TellThree,
+        Change as Set, ChangeOfFiles, Folder, Groups, KeepRights, Limit, Link, Move, Node, Open, Owner, Status,
+        Statusx, Tell, TellGroups, TellThree,
     };
     use When::Always;
     const LOCKS: u32 = libc::RLIMIT_LOCKS as u32;

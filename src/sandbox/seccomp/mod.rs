@@ -32,15 +32,29 @@ const I386: Architecture = Architecture { audit: 0x4000_0003, column: 1 };
 const AARCH64: Architecture = Architecture { audit: 0xc000_00b7, column: 2 };
 const ARM: Architecture = Architecture { audit: 0x4000_0028, column: 3 };
 
+/// Those that kiln was made for.
+const OWN: [Architecture; 2] = if cfg!(target_arch = "aarch64") { [AARCH64, ARM] } else { [X86_64, I386] };
+
 /// The filter for a process that keeps these capabilities, for the architecture that kiln was made for.
 pub fn filter(capabilities: CapabilitySet) -> Vec<sock_filter> {
-    let architectures = if cfg!(target_arch = "aarch64") { [AARCH64, ARM] } else { [X86_64, I386] };
-    filter_for(&architectures, capabilities)
+    filter_for(&OWN, capabilities)
+}
+
+/// The same, with no socket but Unix ones: what takes the place of a network namespace.
+pub fn without_network(capabilities: CapabilitySet) -> Vec<sock_filter> {
+    let mut decisions = decisions(capabilities);
+    decisions.insert("socket", Decision::Within(&[(1, 1)]));
+    // The family stands behind a pointer, where no filter sees it.
+    decisions.remove("socketcall");
+    filter_of(&OWN, &decisions)
 }
 
 fn filter_for(architectures: &[Architecture], capabilities: CapabilitySet) -> Vec<sock_filter> {
-    let decisions = decisions(capabilities);
-    let numbered: Vec<_> = architectures.iter().map(|a| (a.audit, numbered(&decisions, *a))).collect();
+    filter_of(architectures, &decisions(capabilities))
+}
+
+fn filter_of(architectures: &[Architecture], decisions: &HashMap<&'static str, Decision>) -> Vec<sock_filter> {
+    let numbered: Vec<_> = architectures.iter().map(|a| (a.audit, numbered(decisions, *a))).collect();
     bpf::filter(&numbered, bpf::REFUSED)
 }
 

@@ -80,6 +80,8 @@ fn one(step: &Step, state: &mut State) -> Done {
         Step::Stdio(stdio) => finish::stdio(stdio, state),
         Step::Seccomp(filter) => identity::seccomp(filter),
         Step::Notify { filter, out } => identity::notify(filter).and_then(|listener| state.put(*out, listener)),
+        Step::NoNewPrivileges => rustix::thread::set_no_new_privs(true).fault("prctl(PR_SET_NO_NEW_PRIVS)"),
+        Step::Restrict(ruleset) => crate::sys::landlock::restrict(ruleset).fault("landlock_restrict_self"),
         Step::Identity(identity) => identity::become_user(identity),
         Step::Exec(exec) => finish::exec(exec, state),
         _ => mounts::one(step, state),

@@ -158,6 +158,15 @@ fn put_on(mount: impl AsFd, on: impl AsFd) -> Done {
 
 /// `mount_setattr(2)`, which rustix doesn't have.
 fn set_flags(mount: impl AsFd, flags: MountAttrFlags) -> Done {
+    set(mount, flags, libc::AT_RECURSIVE)
+}
+
+/// [`set_flags`] of a mount alone, without those below it.
+pub(super) fn set_own_flags(mount: impl AsFd, flags: MountAttrFlags) -> Done {
+    set(mount, flags, 0)
+}
+
+fn set(mount: impl AsFd, flags: MountAttrFlags, how: libc::c_int) -> Done {
     let attributes = libc::mount_attr { attr_set: flags.bits().into(), attr_clr: 0, propagation: 0, userns_fd: 0 };
     // SAFETY: the structure lives across the call and has the size given.
     let result = unsafe {
@@ -165,7 +174,7 @@ fn set_flags(mount: impl AsFd, flags: MountAttrFlags) -> Done {
             libc::SYS_mount_setattr,
             mount.as_fd().as_raw_fd(),
             c"".as_ptr(),
-            libc::AT_EMPTY_PATH | libc::AT_RECURSIVE,
+            libc::AT_EMPTY_PATH | how,
             &raw const attributes,
             size_of::<libc::mount_attr>(),
         )

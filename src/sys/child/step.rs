@@ -220,6 +220,10 @@ pub enum Step {
         /// The listener.
         out: Slot,
     },
+    /// Gives up gaining rights by executing programs, for good.
+    NoNewPrivileges,
+    /// Gives up for good what a [ruleset](crate::sys::landlock::Ruleset) doesn't allow. After [`Step::NoNewPrivileges`].
+    Restrict(OwnedFd),
     /// Becomes a user.
     Identity(Identity),
     /// Becomes the command. The last step.
@@ -406,6 +410,8 @@ impl Step {
             | Self::Stdio(_)
             | Self::Seccomp(_)
             | Self::Notify { .. }
+            | Self::NoNewPrivileges
+            | Self::Restrict(_)
             | Self::Identity(_) => return None,
         };
         Some(PathBuf::from(OsStr::from_bytes(path.to_bytes())))
