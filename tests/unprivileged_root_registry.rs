@@ -19,8 +19,7 @@ const NOBODY: u32 = 65534;
 /// The binary as nobody: no capability, not even one to gain.
 fn as_nobody(world: &World, args: &[&str]) -> Run {
     // In a root of its own: there the kernel makes no user namespaces.
-    let enter =
-        "root=$0 folder=$1; shift; mount --rbind / \"$root\" && exec chroot \"$root\" env -C \"$folder\" \"$@\"";
+    let enter = "root=$0 folder=$1; shift; mount --rbind / \"$root\" && exec /usr/sbin/chroot \"$root\" env -C \"$folder\" \"$@\"";
     let mut command = Command::new("unshare");
     command
         .args(["--mount", "--propagation", "private", "sh", "-c", enter])
