@@ -2,7 +2,6 @@
 //! of root. With root, to make such a user and to compare; Debian's busybox-static and libarchive-tools, and the Debian base of scripts/make-bases.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
-#[allow(dead_code)]
 #[path = "support/docker_registry.rs"]
 mod docker_registry;
 #[allow(dead_code)]
@@ -70,7 +69,7 @@ impl Place {
     fn same(&self, about: &str, dockerfile: &str) {
         self.world.dockerfile(dockerfile);
         let args = ["build", "-q", "--build-arg=SOURCE_DATE_EPOCH=1700000000", "-t", "x", "context"];
-        let (root, user) = (self.world.kiln(&args), self.as_user(&args));
+        let (root, user) = (self.world.kiln(args), self.as_user(&args));
         assert_eq!(root.code, Some(0), "{about}, as root: {}", root.stderr);
         assert_eq!(user.code, Some(0), "{about}, as a user: {}", user.stderr);
         assert_eq!(root.stdout, user.stdout, "{about}");

@@ -37,7 +37,7 @@ impl Four {
     fn set_two(self, real: u32, effective: u32, privileged: bool) -> Result<Self, Errno> {
         let real_allowed = real == NONE || real == self.real || real == self.effective;
         let effective_allowed = effective == NONE || self.has(effective);
-        if !privileged && !(real_allowed && effective_allowed) {
+        if !(privileged || real_allowed && effective_allowed) {
             return Err(Errno::PERM);
         }
         let mut new = Self { real: or(real, self.real), effective: or(effective, self.effective), ..self };

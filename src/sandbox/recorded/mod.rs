@@ -77,7 +77,7 @@ static CALLS: [(&str, When, Asked); 44] = {
         Statusx, Tell, TellGroups, TellThree,
     };
     use When::Always;
-    const LOCKS: u32 = libc::RLIMIT_LOCKS as u32;
+    const LOCKS: u32 = libc::RLIMIT_LOCKS;
     const MAKING: u32 = (libc::O_CREAT | (libc::O_TMPFILE & !libc::O_DIRECTORY)) as u32;
     [
         ("chown", Always, Owner(Named::Path(true), 1)),

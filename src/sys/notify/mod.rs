@@ -188,5 +188,5 @@ fn unless_gone(done: Result<()>) -> Result<()> {
     }
 }
 
-#[cfg(all(test, target_arch = "x86_64"))]
+#[cfg(test)]
 mod tests;
