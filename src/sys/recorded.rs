@@ -132,6 +132,13 @@ impl Records {
         std::fs::write(&path, text).said("write", &path)
     }
 
+    /// Whether anything was recorded of links and pipes that may be gone by now: one that is made within the same tick of the
+    /// file system's clock can get the number, and the time of birth, of one that was removed, so that whoever makes one
+    /// puts down what it is.
+    pub fn is_any_put(&self) -> bool {
+        !self.put.is_empty()
+    }
+
     /// What is recorded of an open file (an `O_PATH` descriptor will do).
     ///
     /// # Errors
@@ -269,9 +276,7 @@ mod tests {
         read.read(&layer).unwrap();
         std::fs::rename(&link, layer.join("m")).unwrap();
         assert_eq!(read.get(path_only(&layer.join("m"))).unwrap(), Some(meant), "renamed");
-        std::fs::remove_file(layer.join("m")).unwrap();
-        std::os::unix::fs::symlink("f", &link).unwrap();
-        assert_eq!(read.get(path_only(&link)).unwrap(), None, "another link, maybe with the same number");
+        assert!(records.is_any_put() && !read.is_any_put());
         records.put(path_only(&file), Recorded::default()).unwrap();
         assert_eq!(records.get(path_only(&file)).unwrap(), None);
     }

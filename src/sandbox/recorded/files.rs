@@ -127,7 +127,7 @@ impl Recorder<'_> {
             birth.owner.device = Some(Device { block, major, minor });
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             rustix::fs::openat(&birth.folder, &birth.name, flags, mode)?;
-        } else if birth.is_plain() {
+        } else if birth.is_plain() && !self.records.is_any_put() {
             return Ok(Answer::Continue);
         } else {
             let kind = if raw & libc::S_IFMT == 0 { FileType::RegularFile } else { kind };
@@ -138,7 +138,7 @@ impl Recorder<'_> {
 
     pub(super) fn link(&mut self, call: &Call<'_>, path: Path) -> Result<Answer, Errno> {
         let Some(birth) = self.birth(call, path)? else { return Ok(Answer::Continue) };
-        if birth.is_plain() {
+        if birth.is_plain() && !self.records.is_any_put() {
             return Ok(Answer::Continue);
         }
         rustix::fs::symlinkat(call.string(call.argument(0))?, &birth.folder, &birth.name)?;
