@@ -8,8 +8,10 @@ mod docker_registry;
 #[path = "support/world.rs"]
 mod world;
 
+use docker_registry::{DockerRegistry, Options};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use world::{Bases, Run, World};
 
 /// A step that says what its cache holds, and adds a line.
@@ -170,6 +172,31 @@ fn what_is_broken_is_a_warning_and_an_empty_cache() {
         empty_disk(&world);
         fs::remove_dir_all(world.path("cache")).unwrap();
     }
+}
+
+#[test]
+fn what_a_registry_has_changed_is_a_warning() {
+    let Some((world, bases)) = world(ADDS) else { return };
+    let Some(registry) = DockerRegistry::start(&Options::default()) else { return };
+    let (to, from) =
+        (format!("--cache-mounts-to={}/m", registry.host), format!("--cache-mounts-from={}/m", registry.host));
+    build(&world, &bases, &[&to]).ok().says("wrote");
+    // The manifest's type says which of its files is the tar; another tar of as many bytes takes its place.
+    let files = String::from_utf8(
+        Command::new("find").arg(registry.folder()).args(["-name", "data", "-type", "f"]).output().unwrap().stdout,
+    );
+    let tar =
+        files.unwrap().lines().map(PathBuf::from).find(|f| fs::read(f).unwrap().starts_with(&[0x28, 0xb5, 0x2f, 0xfd]));
+    let tar = tar.unwrap();
+    let other: Vec<u8> = fs::read(&tar).unwrap().iter().rev().copied().collect();
+    fs::write(&tar, other).unwrap();
+    empty_disk(&world);
+    world.dockerfile(LOOKS);
+    build(&world, &bases, &[&from])
+        .ok()
+        .says("warning: the cache mount \"work\" can't be had")
+        .says("sha256:")
+        .says("found []");
 }
 
 #[test]

@@ -359,3 +359,48 @@ fn a_process_that_wants_too_much_memory() {
     }
     run.fails(1).says("it ran out of memory").says("--memory").points_at("RUN");
 }
+
+/// A control group with a limit of memory, removed when dropped.
+struct Group(PathBuf);
+
+impl Group {
+    /// `None` where this test may make none.
+    fn with_memory(bytes: u64) -> Option<Self> {
+        let own = std::fs::read_to_string("/proc/self/cgroup").unwrap();
+        let path = |line: &str| line.splitn(3, ':').nth(2).unwrap().trim_start_matches('/').to_owned();
+        let first =
+            own.lines().find(|l| l.contains(":memory:")).map(|l| Path::new("/sys/fs/cgroup/memory").join(path(l)));
+        let unified = || own.lines().find(|l| l.starts_with("0::")).map(|l| Path::new("/sys/fs/cgroup").join(path(l)));
+        let (parent, file) = match first {
+            Some(parent) => (parent, "memory.limit_in_bytes"),
+            None => (unified()?, "memory.max"),
+        };
+        let group = Self(parent.join(format!("outer-{}", std::process::id())));
+        std::fs::create_dir(&group.0).ok()?;
+        std::fs::write(group.0.join(file), bytes.to_string()).ok()?;
+        Some(group)
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir(&self.0);
+    }
+}
+
+#[test]
+fn a_process_that_wants_more_memory_than_the_container_has() {
+    let Some((world, bases)) = given("FROM busybox\nRUN x=y; while :; do x=$x$x; done\n") else { return };
+    let Some(group) = Group::with_memory(200 << 20) else {
+        println!("skipped: this test can make no control group with the memory controller");
+        return;
+    };
+    let join = format!("echo $$ > {}/cgroup.procs && exec \"$@\"", group.0.display());
+    let kiln = world.command(["build", "--progress=plain", &bases.mirror(), "context"]);
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", &join, "-"]).arg(kiln.get_program()).args(kiln.get_args()).current_dir(world.path("."));
+    command.env_clear().envs(kiln.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let run = Run::of(command.spawn().unwrap());
+    run.fails(1).says("it ran out of memory").says("the container that kiln runs in").points_at("RUN");
+}

@@ -148,12 +148,23 @@ pub struct Build {
     /// Write the image somewhere: type=oci|docker|local|tar|registry|image,dest=PATH.
     #[arg(short, long, value_name = "SPEC")]
     pub output: Vec<String>,
-    /// Ask this cache too: type=registry,ref=NAME or type=local,src=FOLDER.
+    /// Ask this cache too: type=registry,ref=NAME (of a cache, or of an image with an inline one), type=local,src=FOLDER or
+    /// type=gha.
     #[arg(long, value_name = "SPEC")]
     pub cache_from: Vec<String>,
-    /// Put the steps' results there: type=registry,ref=NAME or type=local,dest=FOLDER, with mode=min|max.
+    /// Put the steps' results there: type=registry,ref=NAME, type=local,dest=FOLDER or type=gha, with mode=min|max and
+    /// ignore-error=true|false; type=inline: into the image itself.
     #[arg(long, value_name = "SPEC")]
     pub cache_to: Vec<String>,
+    /// Ask this repository, and put the results of all stages there: --cache-from and --cache-to type=registry,mode=max.
+    #[arg(long, value_name = "NAME")]
+    pub cache_repo: Option<String>,
+    /// Use no result that is older than this, wherever it is kept, as in 336h.
+    #[arg(long, value_name = "DURATION")]
+    pub cache_ttl: Option<String>,
+    /// Fail where a step would run that the cache doesn't know: any, one of STAGE, or one like PATTERN ('RUN npm *').
+    #[arg(long, value_name = "STAGE|PATTERN", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    pub require_cache: Vec<String>,
     /// Begin cache mounts with what is there: type=registry,ref=NAME or type=local,src=FOLDER, with ids=A|B.
     #[arg(long, value_name = "SPEC")]
     pub cache_mounts_from: Vec<String>,

@@ -11,10 +11,9 @@
 //! BuildKit refuses lines of more than 65,535 bytes; kiln reads them.
 
 pub mod ast;
-pub mod csv;
 mod directives;
 mod dump;
-mod duration;
+pub mod duration;
 pub mod expand;
 mod flags;
 pub mod glob;

@@ -4,10 +4,10 @@
 //! variables expanded. So does kiln, by the same code: the first time it leaves alone what can't be known yet.
 
 use super::ast::{Mount, MountKind, Word};
+use super::flags;
 use super::quote::quoted;
 use super::suggest::suggestion;
-use super::{csv, flags};
-use crate::report::{Diagnostic, Span};
+use crate::report::{Diagnostic, Span, csv};
 
 const KEYS: [&str; 19] = [
     "type",

@@ -8,7 +8,6 @@
 //! A file that is written appears whole or not at all, and a tag only when everything it leads to is there.
 
 pub mod annotations;
-mod csv;
 mod error;
 mod folder;
 mod layout;

@@ -1,10 +1,11 @@
 //! `--output`: what is to be made of a build, as docker buildx reads it.
 
+use super::Error;
 use super::annotations::{self, Annotation};
-use super::{Error, csv};
 use crate::layer::Compression;
 use crate::oci::assemble::Flavor;
 use crate::oci::{Reference, ReferenceError};
+use crate::report::csv;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -119,14 +120,17 @@ fn parse_bool(text: &str) -> Option<bool> {
 }
 
 fn parse(text: &str) -> Result<Spec, String> {
-    let fields = csv::fields(text).ok_or("its quotes make no sense")?;
+    if text.is_empty() {
+        return shorthand(text);
+    }
+    let fields = csv::fields(text)?;
     match fields.as_slice() {
-        [one] if one == text && !text.starts_with("type=") => return shorthand(text),
+        [one] if one.text == text && !text.starts_with("type=") => return shorthand(text),
         _ => {}
     }
     let mut pairs = Vec::new();
     for field in &fields {
-        let (name, value) = field.split_once('=').ok_or_else(|| format!("{field:?} is not NAME=VALUE"))?;
+        let (name, value) = field.text.split_once('=').ok_or_else(|| format!("{:?} is not NAME=VALUE", field.text))?;
         pairs.push((name.trim().to_lowercase(), value.to_owned()));
     }
     let mut fields = Fields(pairs);
@@ -297,7 +301,7 @@ mod tests {
             ("type=image,name=A", "not an image reference"),
             ("type=image,annotation-odd.k=v", "none of manifest"),
             ("type=image,oci-mediatypes=false,annotation.k=v", "no annotations"),
-            ("type=oci,\"dest=x", "quotes"),
+            ("type=oci,\"dest=x", "extraneous or missing"),
         ] {
             let error = text.parse::<Spec>().expect_err(text).to_string();
             assert!(error.contains(why), "{text}: {error}");

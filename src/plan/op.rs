@@ -387,6 +387,23 @@ pub struct CopyAction {
     pub source_spans: Vec<Span>,
 }
 
+impl CopyAction {
+    /// A copy without any flag.
+    pub fn plain(from: Option<VertexId>, sources: &[&str], dest: &str) -> Self {
+        Self {
+            from,
+            sources: sources.iter().map(|s| (*s).to_owned()).collect(),
+            dest: dest.to_owned(),
+            owner: None,
+            mode: None,
+            parents: false,
+            exclude: Vec::new(),
+            unpack: Unpack::Never,
+            source_spans: Vec::new(),
+        }
+    }
+}
+
 /// Whether archives are unpacked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Unpack {

@@ -2,7 +2,7 @@
 
 use super::env::{self, Env};
 use super::names::Counter;
-use super::op::{CopyAction, FileAction, FileOp, HistoryEntry, Op, Target, Unpack, Vertex, VertexId};
+use super::op::{CopyAction, FileAction, FileOp, HistoryEntry, Op, Target, Vertex, VertexId};
 use super::paths;
 use super::vertices::Vertices;
 use crate::oci::{ContainerConfig, ImageConfig, Platform, RootFs};
@@ -123,17 +123,7 @@ impl State {
     /// Its root filesystem: a context's files become one layer.
     pub(super) fn layers(&mut self, vertices: &mut Vertices) -> Option<VertexId> {
         if let Root::Tree(tree) = self.root {
-            let copy = CopyAction {
-                from: Some(tree),
-                sources: vec!["/".into()],
-                dest: "/".into(),
-                owner: None,
-                mode: None,
-                parents: false,
-                exclude: Vec::new(),
-                unpack: Unpack::Never,
-                source_spans: Vec::new(),
-            };
+            let copy = CopyAction::plain(Some(tree), &["/"], "/");
             let op = FileOp { base: None, actions: vec![FileAction::Copy(copy)], link: false, workdir: false };
             let name = "[internal] copy the context that the stage stands on".to_owned();
             self.root = Root::Layers(vertices.add(self.vertex(Op::File(op), name, Span::default())));

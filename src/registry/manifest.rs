@@ -116,9 +116,19 @@ impl Client {
     /// # Errors
     /// As the registry has it; the mirrors' failures are only reported.
     pub async fn resolve(&self, reference: &Reference) -> Result<Descriptor, Error> {
-        let what = format!("lookup of {reference}");
+        let what = &format!("lookup of {reference}");
+        self.at_first(reference, what, |at| async move { self.resolve_at(&at, reference, what).await }).await
+    }
+
+    /// Asks the mirrors and then the registry itself, until somebody answers.
+    async fn at_first<T, F: Future<Output = Result<T, Error>>>(
+        &self,
+        reference: &Reference,
+        what: &str,
+        ask: impl Fn(Endpoint) -> F,
+    ) -> Result<T, Error> {
         for endpoint in self.sources(reference)? {
-            match self.resolve_at(&endpoint, reference, &what).await {
+            match ask(endpoint.clone()).await {
                 Err(error) if endpoint.mirror_of.is_some() => self.pass_over(&endpoint, &error),
                 other => return other,
             }
@@ -159,14 +169,8 @@ impl Client {
     /// # Errors
     /// As the registry has it; [`Error::Digest`], [`Error::TooLarge`].
     pub async fn manifest(&self, reference: &Reference) -> Result<Manifest, Error> {
-        let what = format!("pull of {reference}");
-        for endpoint in self.sources(reference)? {
-            match self.manifest_at(&endpoint, reference, &what).await {
-                Err(error) if endpoint.mirror_of.is_some() => self.pass_over(&endpoint, &error),
-                other => return other,
-            }
-        }
-        Err(Error::Setup(format!("{what}: nowhere to look")))
+        let what = &format!("pull of {reference}");
+        self.at_first(reference, what, |at| async move { self.manifest_at(&at, reference, what).await }).await
     }
 
     async fn manifest_at(&self, endpoint: &Endpoint, reference: &Reference, what: &str) -> Result<Manifest, Error> {

@@ -22,6 +22,7 @@ mod manifest;
 mod retry;
 mod secret;
 mod select;
+mod service;
 mod tls;
 mod transport;
 mod upload;
@@ -38,6 +39,7 @@ pub use manifest::{Document, Image, Manifest};
 pub use retry::Retry;
 pub use secret::Secret;
 pub use select::best;
+pub use service::{Part, Service, Signed};
 pub use tls::Certificates;
 pub use upload::{Content, Outcome, Upload};
 pub use web::{WebFile, shown};
@@ -205,8 +207,14 @@ impl Client {
 
     /// A client that is set up the same and asks once, for what can be done without an answer.
     pub fn impatient(&self) -> Self {
-        let retry = Retry { attempts: 1, ..self.inner.config.retry };
-        Self::new(Config { retry, patience: Duration::from_secs(10), ..self.inner.config.clone() })
+        self.hurried(1, Duration::from_secs(10))
+    }
+
+    /// A client that is set up the same, sends nothing more than `attempts` times, and waits no longer than `patience` for
+    /// a silent server.
+    pub fn hurried(&self, attempts: u32, patience: Duration) -> Self {
+        let retry = Retry { attempts, ..self.inner.config.retry };
+        Self::new(Config { retry, patience, ..self.inner.config.clone() })
     }
 
     /// Where to pull from: the mirrors in order, then the registry itself.

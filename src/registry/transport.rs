@@ -83,6 +83,8 @@ impl Transport {
             Err(e @ Error::Unreachable { .. }) if !https_first || host_name(&endpoint.host) != endpoint.host => {
                 return Err(e);
             }
+            // Whoever wants TLS says at once that this is none.
+            Err(e @ Error::Timeout { .. }) if !https_first => return Err(e),
             other => other,
         };
         match self.answers(endpoint, !https_first).await {

@@ -11,9 +11,9 @@ use reqwest::{Method, Response, Url};
 
 /// A file on its way from a web server.
 pub struct WebFile {
-    client: Client,
-    what: String,
-    response: Response,
+    pub(super) client: Client,
+    pub(super) what: String,
+    pub(super) response: Response,
 }
 
 impl Client {

@@ -88,8 +88,7 @@ impl Group {
 
     /// Whether the kernel killed a process of the group for want of memory.
     pub(super) fn ran_out_of_memory(&self) -> bool {
-        let text = self.kills.as_ref().and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default();
-        kills(&text) > 0
+        counted(self.kills.as_deref()) > 0
     }
 }
 
@@ -163,6 +162,33 @@ fn write(folder: &Path, file: &str, what: &'static str, value: &str) -> Result<(
     std::fs::write(&path, value).map_err(|e| Error::Limit { what, why: format!("write {}: {e}", path.display()) })
 }
 
+/// The kills for want of memory in kiln's own group, whose limit somebody else has set: a container's, a service's.
+#[derive(Debug)]
+pub struct Kills {
+    /// The file that counts them, where there is one.
+    file: Option<PathBuf>,
+    before: u64,
+}
+
+impl Kills {
+    /// Counts from now on.
+    pub fn from_now_on() -> Self {
+        let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+        let place = hierarchies(&read("/proc/self/mountinfo"), &read("/proc/self/cgroup"));
+        let file = find(&place, "memory").and_then(Hierarchy::kills);
+        Self { before: counted(file.as_deref()), file }
+    }
+
+    /// Whether there were any. Another process of the group may have been the victim.
+    pub fn are_more(&self) -> bool {
+        counted(self.file.as_deref()) > self.before
+    }
+}
+
+fn counted(file: Option<&Path>) -> u64 {
+    kills(&file.and_then(|f| std::fs::read_to_string(f).ok()).unwrap_or_default())
+}
+
 /// The number behind `oom_kill` in `memory.events` (version 2) or `memory.oom_control` (version 1).
 fn kills(text: &str) -> u64 {
     text.lines().find_map(|l| l.strip_prefix("oom_kill ")?.trim().parse().ok()).unwrap_or(0)
@@ -194,6 +220,12 @@ impl Hierarchy {
     /// The groups to try, kiln's own first.
     fn parents(&self) -> Vec<PathBuf> {
         self.own.ancestors().map(|a| self.mount.join(a)).collect()
+    }
+
+    /// The file that counts kills in kiln's own group, or in the nearest one above that has it.
+    fn kills(&self) -> Option<PathBuf> {
+        let name = if self.unified { "memory.events" } else { "memory.oom_control" };
+        self.parents().into_iter().map(|group| group.join(name)).find(|file| file.exists())
     }
 
     /// A file that is there if the controller is at work.

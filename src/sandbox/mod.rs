@@ -61,7 +61,7 @@ pub struct Exit {
     pub code: i32,
     /// The signal that killed it.
     pub signal: Option<i32>,
-    /// Whether the kernel killed a process of it for want of memory; only known where a limit was asked for.
+    /// Whether the kernel killed a process of it for want of memory; an executor only knows where a limit was asked for.
     pub out_of_memory: bool,
 }
 

@@ -5,6 +5,7 @@ use super::cache::{Caches, Found};
 use super::chain::{Origin, StoredLayer};
 use super::journal::About;
 use super::mounts::CacheMounts;
+use super::require::Required;
 use crate::layer::{Compression, Timestamp};
 use crate::report::Reporter;
 use crate::sandbox::Executor;
@@ -54,7 +55,7 @@ impl Env {
     /// Asks the caches, unless the build is stopped before they answer.
     pub async fn ask(&self, keys: &[Key], found: &mut Found) {
         tokio::select! {
-            () = self.caches.ask(keys, found, &self.reporter) => {}
+            () = self.caches.ask(keys, found, self.options.oldest, &self.reporter) => {}
             () = stopped(&self.cancel) => {}
         }
     }
@@ -96,6 +97,12 @@ pub struct Options {
     pub epoch: Option<i64>,
     /// The time of the build.
     pub now: Timestamp,
+    /// No result made before this time is used, whoever kept it: seconds since 1970.
+    pub oldest: Option<i64>,
+    /// Steps that may not run.
+    pub required: Vec<Required>,
+    /// Whether the images carry the records of their steps.
+    pub inline: bool,
     /// The host's name in the sandbox, as BuildKit has it.
     pub hostname: String,
 }

@@ -8,6 +8,7 @@ use super::problem::{self, Result};
 use super::redact::{Hidden, Redactor};
 use crate::plan::op::{ExecOp, Limits, Mount, MountSource, Network};
 use crate::report::{Event, Kind, Problem, Step};
+use crate::sandbox::cgroup::Kills;
 use crate::sandbox::{self, MountKind, Spec, Stream};
 use crate::snapshot::{self, Shown, users};
 use crate::store::{CacheMount, TempSnapshot};
@@ -64,6 +65,9 @@ pub fn run(
     Ok(layer)
 }
 
+/// The status of a process that SIGKILL has ended.
+const KILLED: i32 = 128 + 9;
+
 /// Runs the process; what it writes is told without the build's secrets.
 fn execute(env: &Env, step: Step, spec: &Spec) -> Result<sandbox::Exit> {
     let hidden = Hidden::new(env.secrets.values());
@@ -77,7 +81,13 @@ fn execute(env: &Env, step: Step, spec: &Spec) -> Result<sandbox::Exit> {
         Stream::Stdout => tell(false, out.push(bytes)),
         Stream::Stderr => tell(true, err.push(bytes)),
     };
+    let kills = Kills::from_now_on();
     let exit = env.executor.run(spec, &mut output, &env.cancel).map_err(problem::from);
+    // The limit may be that of the container that kiln runs in. A shell gives its victim's status as its own.
+    let exit = exit.map(|exit| match exit.code {
+        KILLED if kills.are_more() => sandbox::Exit { out_of_memory: true, ..exit },
+        _ => exit,
+    });
     tell(false, out.finish());
     tell(true, err.finish());
     exit

@@ -37,17 +37,7 @@ pub(super) fn exec(base: Option<VertexId>, command: &str, mounts: Vec<Mount>) ->
 }
 
 fn copy(base: Option<VertexId>, from: VertexId, link: bool) -> Vertex {
-    let action = FileAction::Copy(CopyAction {
-        from: Some(from),
-        sources: vec!["/a".into()],
-        dest: "/".into(),
-        owner: None,
-        mode: None,
-        parents: false,
-        exclude: vec![],
-        unpack: Unpack::Never,
-        source_spans: vec![],
-    });
+    let action = FileAction::Copy(CopyAction::plain(Some(from), &["/a"], "/"));
     vertex(Op::File(FileOp { base, actions: vec![action], link, workdir: false }))
 }
 
@@ -83,6 +73,8 @@ impl Cache {
                     created: "2026-01-01T00:00:00Z".into(),
                     stored: None,
                     name: n,
+                    made: None,
+                    keys: vec![],
                 };
                 records.insert(key, record);
             }

@@ -33,7 +33,8 @@ pub fn command_failed(args: &[String], exit: crate::sandbox::Exit) -> Problem {
     let mut problem = Problem::new(Kind::Build, format!("process {command:?} did not complete successfully: {how}"));
     problem.run_exit_code = Some(exit.code);
     if exit.out_of_memory {
-        problem = problem.hint("give it more with --memory, or let it use fewer processes");
+        problem = problem
+            .hint("give it more, with --memory or for the container that kiln runs in, or let it use fewer processes");
     }
     problem
 }

@@ -3,11 +3,21 @@
 //! Every line of a secret, without the white space around it, is looked for byte by byte; what any of them covers
 //! becomes `***`. Output comes in pieces that may cut a secret anywhere, so the end of a piece that may be a secret's
 //! beginning is held back until it is clear. Lines shorter than [`SHORTEST`] bytes are too likely to be something else.
+//!
+//! So is a secret of up to [`LARGEST_ENCODED`] bytes in base64, wherever in the encoded bytes it stands (as behind the name in
+//! an `Authorization: Basic` header), unless it is broken into lines.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use std::collections::VecDeque;
 
 /// The shortest line of a secret that is looked for, in bytes.
 pub const SHORTEST: usize = 4;
+
+/// The largest secret that is looked for in base64, in bytes: tokens and passwords.
+pub const LARGEST_ENCODED: usize = 1024;
+/// The fewest letters of base64 that are enough to be taken for a secret.
+const SHORTEST_ENCODED: usize = 8;
 
 /// What stands in a secret's place.
 const MASK: &[u8] = b"***";
@@ -27,14 +37,35 @@ struct Word {
 }
 
 impl Hidden {
-    /// The lines of these secrets.
+    /// The lines of these secrets, and the secrets in base64.
     pub fn new<'a>(secrets: impl IntoIterator<Item = &'a Vec<u8>>) -> Self {
-        let lines = secrets.into_iter().flat_map(|s| s.split(|b| *b == b'\n')).map(<[u8]>::trim_ascii);
-        let mut lines: Vec<&[u8]> = lines.filter(|l| l.len() >= SHORTEST).collect();
-        lines.sort_unstable();
-        lines.dedup();
-        Self { words: lines.into_iter().map(Word::new).collect() }
+        let mut words: Vec<Vec<u8>> = Vec::new();
+        for secret in secrets {
+            let lines = secret.split(|b| *b == b'\n').map(<[u8]>::trim_ascii).filter(|l| l.len() >= SHORTEST);
+            words.extend(lines.map(<[u8]>::to_vec));
+            words.extend(encoded(secret.trim_ascii()));
+        }
+        words.sort_unstable();
+        words.dedup();
+        Self { words: words.iter().map(|w| Word::new(w)).collect() }
     }
+}
+
+/// A secret in base64 behind zero, one and two other bytes: those letters that hang on no byte but its own.
+fn encoded(secret: &[u8]) -> Vec<Vec<u8>> {
+    if secret.is_empty() || secret.len() > LARGEST_ENCODED {
+        return Vec::new();
+    }
+    let mut words = Vec::new();
+    for before in 0..3 {
+        let bytes = [&[0; 2][..before], secret].concat();
+        // Six bits a letter: the first ones have some of the bytes before, the last one perhaps some of the next byte.
+        let (first, end) = ((before * 8).div_ceil(6), bytes.len() * 8 / 6);
+        for text in [STANDARD_NO_PAD.encode(&bytes), URL_SAFE_NO_PAD.encode(&bytes)] {
+            words.extend(text.as_bytes().get(first..end).filter(|w| w.len() >= SHORTEST_ENCODED).map(<[u8]>::to_vec));
+        }
+    }
+    words
 }
 
 impl Word {
@@ -165,6 +196,26 @@ mod tests {
             let bytes: Vec<&[u8]> = text.as_bytes().chunks(1).collect();
             assert_eq!(redact(secrets, &bytes), want, "{secrets:?} in {text:?}, byte by byte");
         }
+    }
+
+    #[test]
+    fn secrets_are_masked_in_base64_wherever_they_stand() {
+        use base64::engine::general_purpose::STANDARD;
+        let secret = "hunter2?>-xyz";
+        for before in ["", "u", "us", "usr", "user:"] {
+            for after in ["", "\n", "&more=1"] {
+                let plain = format!("{before}{secret}{after}");
+                for text in [STANDARD.encode(&plain), URL_SAFE_NO_PAD.encode(&plain)] {
+                    let shown = redact(&[secret], &[text.as_bytes()]);
+                    let left = shown.replace("***", "").len();
+                    assert!(
+                        shown.contains("***") && left <= (before.len() + after.len()).div_ceil(3) * 4 + 4,
+                        "{shown}"
+                    );
+                }
+            }
+        }
+        assert_eq!(redact(&["hunter2"], &[b"aHVudGVy and c2VjcmV0"]), "aHVudGVy and c2VjcmV0");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::{Read, ReadKind};
 use crate::layer::EntryPath;
 use crate::plan::BuildPlan;
 use crate::plan::glob::is_pattern;
-use crate::plan::op::{CopyAction, FileAction, MountSource, Op, Unpack, VertexId};
+use crate::plan::op::{CopyAction, FileAction, MountSource, Op, VertexId};
 use crate::snapshot::{self, Fingerprint, Meta, Tree};
 use crate::source::LocalTree;
 use std::sync::Arc;
@@ -90,18 +90,8 @@ pub fn as_copy(op: &Op, read: &Read) -> Option<CopyAction> {
 /// What a mount of `source` takes.
 pub fn mounted(source: &str) -> CopyAction {
     let path = if source.is_empty() { "/" } else { source };
-    CopyAction {
-        // Some tree; which one is known where this is used.
-        from: Some(0),
-        sources: vec![path.into()],
-        dest: path.into(),
-        owner: None,
-        mode: None,
-        parents: false,
-        exclude: Vec::new(),
-        unpack: Unpack::Never,
-        source_spans: Vec::new(),
-    }
+    // Some tree; which one is known where this is used.
+    CopyAction::plain(Some(0), &[path], path)
 }
 
 /// The key of a read before its tree is there: the definition of what makes it.

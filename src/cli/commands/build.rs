@@ -4,7 +4,9 @@ use super::table::size;
 use super::{agents, check, context, dockerfile, outputs, planning, secrets};
 use crate::cli::Env;
 use crate::cli::isolation;
-use crate::cli::request::{BuildRequest, CacheAt, CacheMountsAt, Isolation, NamedContext, Place, SourceRequest};
+use crate::cli::request::{
+    BuildRequest, CacheAt, CacheMountsAt, CacheTo, Isolation, NamedContext, Place, SourceRequest,
+};
 use crate::cli::session::{Failure, Session, dockerfile_problem};
 use crate::dockerfile::ast::Dockerfile;
 use crate::dockerfile::lint::Options as Checks;
@@ -15,7 +17,7 @@ use crate::plan::{BuildArgs, BuildPlan, context_name};
 use crate::registry::shown;
 use crate::report::{Diagnostic, Event, Kind, Problem};
 use crate::sandbox;
-use crate::solve::cache::{CacheStore, Caches, Folder, Registry, export};
+use crate::solve::cache::{self, Actions, CacheStore, Caches, Folder, Registry, Target, export};
 use crate::solve::journal::About;
 use crate::solve::mounts::{self, CacheMounts};
 use crate::solve::{self, Options};
@@ -26,7 +28,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Builds; the text is what standard output gets.
 ///
@@ -102,12 +104,13 @@ impl Job<'_> {
         let objects = context::objects(session, &request.source, plan, self.env).await?;
         let cache_mounts = Arc::new(cache_mounts(self));
         let env = Arc::new(self.world(&pushing, caches.clone(), cache_mounts.clone(), &objects)?);
+        let oldest = env.options.oldest;
         let built = solve::run(plan.clone(), env).await?;
         let text = outputs::write(session, request, plan, built.images, wanted, pushing).await?;
         // After the push, so that it isn't delayed, and its layers needn't be sent again.
-        export(&caches, &built.exported, &session.store, &session.reporter).await;
+        let exported = export(&caches, &built.exported, oldest, &session.store, &session.reporter).await;
         cache_mounts.export(&session.store, &session.reporter, &session.cancel, threads(self.env)).await;
-        Ok(text)
+        exported.map(|()| text)
     }
 
     fn world(
@@ -143,30 +146,44 @@ impl Job<'_> {
 /// The caches that were named; asked only if they are to be believed.
 fn caches(job: &Job<'_>, asked: bool) -> Caches {
     let images = job.wanted.pushed();
-    let open = |at: &CacheAt| cache_store(job.session, at, &images);
-    let from = job.request.cache_from.iter().filter(|_| asked).map(open).collect();
-    Caches::new(from, job.request.cache_to.iter().map(|(at, mode)| (open(at), *mode)).collect())
+    let open = |at: &CacheAt| cache_store(job, at, &images);
+    let from = job.request.cache_from.iter().filter(|_| asked).filter_map(open).collect();
+    let target = |to: &CacheTo| Some(Target { store: open(to.at.as_ref()?)?, mode: to.mode, required: to.required });
+    Caches::new(from, job.request.cache_to.iter().filter_map(target).collect())
 }
 
-/// A place of caches; `images` are names that the build pushes to, which may share blobs with it.
-fn cache_store(session: &Session, at: &CacheAt, images: &[Reference]) -> Arc<dyn CacheStore> {
-    match at {
-        CacheAt::Registry(name) => Arc::new(Registry::new(name, images.to_vec(), &session.registry, &puller(session))),
-        CacheAt::Local(folder) => Arc::new(Folder::new(folder.clone(), session.store.clone())),
-    }
+/// A place of caches, unless it isn't there, which is told; `images` are names that the build pushes to, which may share
+/// blobs with it.
+fn cache_store(job: &Job<'_>, at: &CacheAt, images: &[Reference]) -> Option<Arc<dyn CacheStore>> {
+    let Session { store, reporter, cancel, .. } = job.session;
+    let client = cache::client(&job.session.registry);
+    let why = match at {
+        CacheAt::Registry(name) => {
+            let puller = Puller::new(store.clone(), client.clone(), reporter.clone(), cancel.clone());
+            let platforms = job.request.source.platforms.clone();
+            return Some(Arc::new(Registry::new(name, images.to_vec(), platforms, &client, &puller)));
+        }
+        CacheAt::Local(folder) => return Some(Arc::new(Folder::new(folder.clone(), store.clone()))),
+        CacheAt::Actions(at) => match Actions::new(at, &client, store.clone(), reporter.clone(), cancel.clone()) {
+            Ok(actions) => return Some(Arc::new(actions)),
+            Err(e) => format!("the cache type=gha isn't used: {e}"),
+        },
+        CacheAt::Missing(why) => why.clone(),
+    };
+    reporter.send(Event::Note(format!("warning: {why}")));
+    None
 }
 
 /// Where cache mounts come from and go to.
 fn cache_mounts(job: &Job<'_>) -> CacheMounts {
-    let open = |given: &CacheMountsAt| mounts::Place {
-        store: cache_store(job.session, &given.at, &[]),
-        ids: given.ids.clone(),
-        max_size: given.max_size,
-        compression: given.compression,
+    let open = |given: &CacheMountsAt| {
+        let store = cache_store(job, &given.at, &[])?;
+        let (ids, max_size, compression) = (given.ids.clone(), given.max_size, given.compression);
+        Some(mounts::Place { store, ids, max_size, compression })
     };
     let request = job.request;
-    let from = request.cache_mounts_from.iter().map(open).collect();
-    CacheMounts::new(from, request.cache_mounts_to.iter().map(open).collect())
+    let from = request.cache_mounts_from.iter().filter_map(open).collect();
+    CacheMounts::new(from, request.cache_mounts_to.iter().filter_map(open).collect())
 }
 
 /// Tells what was found in the Dockerfile, but for what it wants left out; fails where it wants that.
@@ -273,9 +290,16 @@ fn options(request: &BuildRequest, plan: &BuildPlan, wanted: &Outputs, env: &Env
         complete: wanted.complete(),
         trees: wanted.trees(),
         epoch: plan.source_date_epoch,
-        now: Timestamp { secs: i64::try_from(now.as_secs()).unwrap_or(0), nanos: now.subsec_nanos() },
+        oldest: request.cache_ttl.map(|ttl| seconds(now.saturating_sub(ttl))),
+        required: request.require_cache.clone(),
+        inline: request.cache_to.iter().any(|c| c.at.is_none()),
+        now: Timestamp { secs: seconds(now), nanos: now.subsec_nanos() },
         hostname: sandbox::spec::HOSTNAME.to_owned(),
     }
+}
+
+fn seconds(time: Duration) -> i64 {
+    i64::try_from(time.as_secs()).unwrap_or(0)
 }
 
 fn threads(env: &Env) -> NonZeroUsize {

@@ -2,7 +2,7 @@
 
 use super::values::Why;
 use crate::cli::Env;
-use crate::dockerfile::csv;
+use crate::report::csv;
 use std::path::PathBuf;
 
 /// A secret for `RUN --mount=type=secret`. Its value is read when it is needed.

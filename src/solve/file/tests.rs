@@ -8,17 +8,8 @@ use crate::snapshot::testing::{Listing, TextTree, lines, path};
 use std::io::Write;
 
 fn copy(sources: &[&str], dest: &str) -> CopyAction {
-    CopyAction {
-        from: Some(0),
-        sources: sources.iter().map(|s| s.to_string()).collect(),
-        dest: dest.into(),
-        owner: None,
-        mode: None,
-        parents: false,
-        exclude: Vec::new(),
-        unpack: Unpack::Never,
-        source_spans: (0..sources.len()).map(|i| Span::new(i, i + 1)).collect(),
-    }
+    let source_spans = (0..sources.len()).map(|i| Span::new(i, i + 1)).collect();
+    CopyAction { source_spans, ..CopyAction::plain(Some(0), sources, dest) }
 }
 
 fn op(actions: Vec<FileAction>) -> FileOp {

@@ -4,7 +4,7 @@ use super::align::{align, split};
 use super::compare::{Cause, Change, Explanation, explain};
 use super::files::{self, Changed, decode, difference, encode};
 use super::*;
-use crate::plan::op::{CopyAction, Unpack};
+use crate::plan::op::CopyAction;
 use crate::snapshot::FolderTree;
 use crate::solve::file::{self, Selection, select};
 use crate::solve::key::{Sort, named};
@@ -212,17 +212,7 @@ fn steps_are_found_again_among_others() {
 }
 
 fn selected(folder: &Path) -> Selection {
-    let copy = CopyAction {
-        from: Some(0),
-        sources: vec!["/".into()],
-        dest: "/".into(),
-        owner: None,
-        mode: None,
-        parents: false,
-        exclude: vec![],
-        unpack: Unpack::Never,
-        source_spans: vec![],
-    };
+    let copy = CopyAction::plain(Some(0), &["/"], "/");
     select(&copy, &FolderTree::open(folder).unwrap(), &file::Read).unwrap()
 }
 

@@ -86,5 +86,15 @@ mod tests {
         assert!(texts("\"a").unwrap_err().contains("extraneous or missing"));
         assert!(texts("\"a\"b").unwrap_err().contains("extraneous or missing"));
         assert_eq!(fields("a,\"b\"").unwrap()[1].range, 2..5);
+        assert_eq!(texts("é,ü").unwrap(), ["é", "ü"]);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_is_quoted_comes_back(given in proptest::collection::vec(r#"[a,"é]{0,4}"#, 1..4)) {
+            let text: Vec<String> = given.iter().map(|f| format!("\"{}\"", f.replace('"', "\"\""))).collect();
+            let read = fields(&text.join(",")).map(|all| all.into_iter().map(|f| f.text).collect::<Vec<_>>());
+            proptest::prop_assert_eq!(read, Ok(given));
+        }
     }
 }
