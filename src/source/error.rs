@@ -229,7 +229,7 @@ fn hint(error: &Error) -> Option<String> {
         Error::Git { why, .. }
             if ["Authentication failed", "could not read Username"].iter().any(|w| why.contains(w)) =>
         {
-            let hint = "its server wants to know who asks: set GIT_AUTH_TOKEN, which is told to the repositories that the command line names";
+            let hint = "its server wants to know who asks: set GIT_AUTH_TOKEN; repositories of the command line get it";
             Some(hint.into())
         }
         Error::NoGit(_) => Some("install git, or clone the repository and name the folder".into()),
