@@ -1,7 +1,6 @@
 //! Cache mounts from machine to machine: builds on an empty disk, with root, docker-registry and busybox.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
-#[allow(dead_code)]
 #[path = "support/docker_registry.rs"]
 mod docker_registry;
 #[allow(dead_code)]
