@@ -75,14 +75,15 @@ pub struct Source {
     /// Set an ARG; without =VALUE, to the value of the environment variable of that name.
     #[arg(long, value_name = "NAME[=VALUE]")]
     pub build_arg: Vec<String>,
-    /// A further context that COPY --from and FROM can name: a folder, a git or web address, docker-image://REF,
-    /// oci-layout://DIR, target:STAGE.
+    /// A further context that COPY --from and FROM can name: a folder, a git or web address, s3://BUCKET/KEY,
+    /// gs://BUCKET/KEY, docker-image://REF, oci-layout://DIR, target:STAGE.
     #[arg(long, value_name = "NAME=CONTEXT")]
     pub build_context: Vec<String>,
     /// What the image shall run on, as in linux/amd64; several separated by commas.
     #[arg(long, value_name = "PLATFORM", value_delimiter = ',')]
     pub platform: Vec<String>,
-    /// What COPY and ADD read from: a folder, a git repository, a tar (a file, a web address, - for standard input).
+    /// What COPY and ADD read from: a folder, a git repository, a tar (a file, a web address, s3://BUCKET/KEY,
+    /// gs://BUCKET/KEY, - for standard input).
     pub context: String,
 }
 
@@ -185,7 +186,8 @@ pub struct Build {
     /// A secret for RUN --mount=type=secret: id=ID[,src=FILE|,env=NAME].
     #[arg(long, value_name = "SPEC")]
     pub secret: Vec<String>,
-    /// An SSH agent for RUN --mount=type=ssh: default or ID[=SOCKET]; without a socket, that of $SSH_AUTH_SOCK.
+    /// An SSH agent for RUN --mount=type=ssh: default or ID[=SOCKET], without a socket that of $SSH_AUTH_SOCK; or
+    /// ID=KEYFILE[,KEYFILE], whose keys kiln signs with.
     #[arg(long, value_name = "ID[=SOCKET]")]
     pub ssh: Vec<String>,
     /// A label of the image.

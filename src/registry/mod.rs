@@ -32,6 +32,7 @@ pub use blob::Blob;
 pub use body::Progress;
 pub use credentials::Credential;
 pub use endpoint::Mirror;
+pub(crate) use error::printable;
 pub use error::{Error, Said};
 pub use login::{Kept, LoginFile};
 pub use manifest::{Document, Image, Manifest};
@@ -120,7 +121,8 @@ impl Config {
     }
 }
 
-/// Proxies by the usual variables. Loopback is never reached through one.
+/// Proxies by the usual variables. Loopback, and those who tell a machine of a cloud who it is, are never reached through
+/// one.
 #[derive(Clone, Default)]
 pub struct Proxies {
     /// For plain HTTP: `$HTTP_PROXY`.
@@ -148,7 +150,7 @@ impl Proxies {
     }
 
     fn to_reqwest(&self) -> Result<Vec<reqwest::Proxy>, Error> {
-        let none = format!("{},localhost,127.0.0.0/8,::1", self.none);
+        let none = format!("{},localhost,127.0.0.0/8,::1,169.254.0.0/16,metadata.google.internal", self.none);
         let none = reqwest::NoProxy::from_string(none.trim_start_matches(','));
         // The library's error would show the address, and with it a password.
         let bad = |name: &str| Error::Setup(format!("${name} is not the address of an HTTP proxy"));

@@ -155,7 +155,8 @@ impl Transport {
         !is_loopback(host) && !self.insecure.iter().any(|i| i == host || i == host_name(host))
     }
 
-    async fn once(&self, request: &Request) -> Result<Response, Error> {
+    /// Sends a request, and follows no redirect.
+    pub(crate) async fn once(&self, request: &Request) -> Result<Response, Error> {
         let client = self.client(&request.url)?;
         let mut headers = request.headers.clone();
         if !matches!(request.method, Method::GET | Method::HEAD) {

@@ -115,6 +115,14 @@ impl Client {
         self.inner.config.retry.run(|| self.blob_is_there(&what, &endpoint, &scopes, reference, &digest)).await
     }
 
+    /// The repository in the registry of `to` that what was pulled as `from` is in: the same one's, or that of a mirror
+    /// which is this very server.
+    pub fn mount_source(&self, from: &Reference, to: &Reference) -> Option<String> {
+        let target = self.origin(to);
+        let sources = self.sources(from).ok()?;
+        sources.iter().find(|s| s.host == target.host).map(|source| source.repository(&from.repository))
+    }
+
     async fn blob_is_there(
         &self,
         what: &str,

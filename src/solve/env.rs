@@ -1,5 +1,6 @@
 //! Everything a build uses of the world, as arguments.
 
+use super::agent::Agent;
 use super::cache::{Caches, Found};
 use super::chain::{Origin, StoredLayer};
 use super::journal::About;
@@ -14,7 +15,6 @@ use crate::store::{Key, Store};
 use crate::sys::Cancel;
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 /// What a build has at hand.
@@ -37,8 +37,8 @@ pub struct Env {
     pub contexts: BTreeMap<String, Arc<LocalTree>>,
     /// Secrets by id.
     pub secrets: BTreeMap<String, Vec<u8>>,
-    /// The sockets of SSH agents by id.
-    pub agents: BTreeMap<String, PathBuf>,
+    /// SSH agents by id.
+    pub agents: BTreeMap<String, Agent>,
     /// Where events go.
     pub reporter: Reporter,
     /// Stops everything.

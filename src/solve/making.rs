@@ -40,6 +40,7 @@ impl Worker {
             let info = SnapshotInfo { driver: "overlay".into(), size: None, note };
             let kept = self.env.store.commit_snapshot(snapshot, &made.identity, info).map_err(problem::from)?;
             folder = Some(kept.folder);
+            drop(self.env.store.settle_ahead());
         }
         let layer = Layer {
             identity: lookup::identity_on(op, &inputs.base, made.identity),

@@ -36,6 +36,7 @@ mod selecting;
 mod time;
 mod worker;
 
+pub use agent::{Agent, Keys, Unusable};
 pub use chain::Origin;
 pub use env::{Env, Listed, Options};
 pub use exec::{limits, network};

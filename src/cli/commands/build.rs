@@ -1,7 +1,7 @@
 //! `kiln build`: the Dockerfile to a plan, the plan to images, the images to where they are wanted.
 
 use super::table::size;
-use super::{check, dockerfile, outputs, planning, secrets};
+use super::{agents, check, context, dockerfile, outputs, planning, secrets};
 use crate::cli::Env;
 use crate::cli::isolation;
 use crate::cli::request::{
@@ -21,7 +21,7 @@ use crate::solve::cache::{self, Actions, CacheStore, Caches, Folder, Registry, T
 use crate::solve::journal::About;
 use crate::solve::mounts::{self, CacheMounts};
 use crate::solve::{self, Options};
-use crate::source::{DockerfileText, LocalTree, Puller, Remotes, ignore_rules};
+use crate::source::{DockerfileText, Fetched, LocalTree, Puller, Remotes, ignore_rules};
 use crate::store::{Key, Limit, Shrunk};
 use outputs::{Outputs, Pushing};
 use std::collections::BTreeMap;
@@ -44,10 +44,7 @@ pub fn run(request: &BuildRequest, store: &Path, env: &Env) -> Result<String, Fa
         keep_within(session, request.store_limit).await;
         built
     });
-    built.map_err(|problem| {
-        outputs::account_for_failure(request, &problem);
-        Failure::of(problem, read.text.clone())
-    })
+    built.map_err(|problem| Failure::of(problem, read.text.clone()))
 }
 
 /// Makes room where the store has grown too large. Whether that can be done is no concern of a build's.
@@ -104,8 +101,9 @@ impl Job<'_> {
     async fn run(&self, caches: Arc<Caches>) -> Result<String, Problem> {
         let Self { session, request, wanted, plan, .. } = self;
         let pushing = wanted.start(session);
+        let objects = context::objects(session, &request.source, plan, self.env).await?;
         let cache_mounts = Arc::new(cache_mounts(self));
-        let env = Arc::new(self.world(&pushing, caches.clone(), cache_mounts.clone())?);
+        let env = Arc::new(self.world(&pushing, caches.clone(), cache_mounts.clone(), &objects)?);
         let oldest = env.options.oldest;
         let built = solve::run(plan.clone(), env).await?;
         let text = outputs::write(session, request, plan, built.images, wanted, pushing).await?;
@@ -120,6 +118,7 @@ impl Job<'_> {
         pushing: &Arc<Pushing>,
         caches: Arc<Caches>,
         cache_mounts: Arc<CacheMounts>,
+        objects: &BTreeMap<String, Fetched>,
     ) -> Result<solve::Env, Problem> {
         let Self { session, request, read, wanted, plan, env } = self;
         let on_layer = pushing.clone();
@@ -129,10 +128,10 @@ impl Job<'_> {
             snapshots: place.snapshots,
             executor: place.executor,
             puller: puller(session),
-            remotes: remotes(session, env),
-            contexts: contexts(session, &request.source, read, env)?,
+            remotes: remotes(session, &request.source, env),
+            contexts: contexts(session, &request.source, read, objects, env)?,
             secrets: secrets::read(&request.secrets, env)?,
-            agents: request.agents.clone(),
+            agents: agents::read(&request.agents)?,
             reporter: session.reporter.clone(),
             cancel: session.cancel.clone(),
             about: about(&request.source, read),
@@ -207,9 +206,14 @@ pub fn puller(session: &Session) -> Puller {
 }
 
 /// Repositories and files of web servers.
-pub fn remotes(session: &Session, env: &Env) -> Remotes {
+pub fn remotes(session: &Session, source: &SourceRequest, env: &Env) -> Remotes {
+    let contexts = source.named_contexts.iter().filter_map(|(_, context)| match context {
+        NamedContext::Planned(context) => Some(context),
+        NamedContext::Folder(_) | NamedContext::Object(_) => None,
+    });
+    let git = planning::git(session, contexts, env);
     let (store, client, cancel) = (session.store.clone(), session.registry.clone(), session.cancel.clone());
-    Remotes { store, client, git: planning::git(session, env), cancel }
+    Remotes { store, client, git, cancel }
 }
 
 /// The command line as the planner takes it.
@@ -240,6 +244,7 @@ fn contexts(
     session: &Session,
     source: &SourceRequest,
     read: &DockerfileText,
+    objects: &BTreeMap<String, Fetched>,
     env: &Env,
 ) -> Result<BTreeMap<String, Arc<LocalTree>>, Problem> {
     let open = |folder: &Path, dockerfile: Option<&Path>| -> Result<Arc<LocalTree>, Problem> {
@@ -254,6 +259,9 @@ fn contexts(
             contexts.insert(context_name(name), open(folder, None)?);
         }
     }
+    for (name, fetched) in objects {
+        contexts.insert(name.clone(), open(&fetched.folder, None)?);
+    }
     Ok(contexts)
 }
 
@@ -263,6 +271,7 @@ fn about(source: &SourceRequest, read: &DockerfileText) -> About {
         Place::Path => (source.context.display().to_string(), true),
         Place::Git(url) => (shown(&url.remote), false),
         Place::Http(url) => (shown(url), false),
+        Place::Object(url) => (url.to_string(), false),
         Place::Stdin => ("-".to_owned(), false),
     };
     let name = read.text.name.clone();

@@ -206,6 +206,7 @@ pub async fn write(
     pushing: Arc<Pushing>,
 ) -> Result<String, Problem> {
     let mut pushers = pushing.finish()?.into_iter();
+    drop(session.store.settle_ahead());
     let mut id = None;
     for spec in &wanted.specs {
         let names = wanted.names(spec);

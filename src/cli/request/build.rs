@@ -91,8 +91,8 @@ pub struct BuildRequest {
     pub entitlements: Entitlements,
     /// Secrets for RUN.
     pub secrets: Vec<Secret>,
-    /// SSH agents for RUN: their sockets by name.
-    pub agents: BTreeMap<String, PathBuf>,
+    /// SSH agents for RUN: by name, a socket, or files of keys.
+    pub agents: BTreeMap<String, Vec<PathBuf>>,
     /// Labels of the image.
     pub labels: Vec<(String, String)>,
     /// Where the image's id goes.

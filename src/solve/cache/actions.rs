@@ -1,8 +1,8 @@
 //! GitHub's cache service (version 2) as a cache: `type=gha`.
 //!
-//! The service keeps files under keys and never changes one. A blob is kept under its digest; the manifest of a key under
-//! `PREFIX-KEY#N`, of which the newest is found by its prefix, so that a damaged or an old one can be followed by a better
-//! one. Calls are Twirp's: JSON posted to `/twirp/github.actions.results.api.v1.CacheService/METHOD`. They name signed
+//! The service keeps files under keys and never changes one, nor frees the key of somebody who broke off while writing. So
+//! all keys end in `#N`, and the newest is found by what stands before: `kiln-blob-DIGEST` for a blob, `kiln-SCOPE-KEY` for
+//! the manifest of a key. A damaged or an old one can be followed by a better one. Calls are Twirp's: JSON posted to `/twirp/github.actions.results.api.v1.CacheService/METHOD`. They name signed
 //! addresses of Azure's blob store, from which files are read, and to which they are written as block blobs.
 
 use super::{Answer, CacheStore, Error, MAX_MANIFEST};
@@ -28,6 +28,8 @@ const VERSION: &[u8] = b"kiln cache 1";
 const PIECE: u64 = 32 << 20;
 /// How many pieces are sent at once.
 const AT_ONCE: usize = 4;
+/// How many numbers are tried where others have begun to write and not finished.
+const NUMBERS: u64 = 3;
 /// How often a download that breaks is gone on with.
 const BREAKS: u32 = 3;
 /// How long a silent service is waited for by somebody who asks for a record.
@@ -63,8 +65,8 @@ pub struct Actions {
 
 /// A file that the service has.
 struct Located {
-    /// The whole key.
-    key: String,
+    /// Which of those with its prefix.
+    number: u64,
     from: Signed,
 }
 
@@ -97,10 +99,8 @@ impl Actions {
     /// What a key leads to, for somebody who can do without.
     async fn ask(&self, key: Key) -> Result<Option<Vec<u8>>, Error> {
         let prefix = self.prefix(key);
-        let Some(found) = locate(&self.asker, &prefix, true).await? else { return Ok(None) };
-        if let Some(number) = found.key.strip_prefix(&prefix).and_then(|n| n.parse().ok()) {
-            self.newest.lock().unwrap_or_else(PoisonError::into_inner).insert(key, number);
-        }
+        let Some(found) = locate(&self.asker, &prefix).await? else { return Ok(None) };
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner).insert(key, found.number);
         read(&self.asker, &found).await.map(Some)
     }
 
@@ -121,6 +121,18 @@ impl Actions {
             done if done["ok"] == true => Ok(true),
             _ => Err(Error::Refused(format!("the cache service doesn't take {key}"))),
         }
+    }
+
+    /// Keeps a file under `prefix` and a number above `newest`, unless another job is faster.
+    async fn keep(&self, prefix: &str, newest: u64, size: u64, content: &Content) -> Result<(), Error> {
+        for number in (1..=NUMBERS).map(|n| newest.saturating_add(n)) {
+            let saved = self.timed(self.save(&format!("{prefix}{number}"), size, content)).await?;
+            let newer = |found: Located| found.number > newest;
+            if saved || locate(&self.service, prefix).await?.is_some_and(newer) {
+                return Ok(());
+            }
+        }
+        Err(Error::Refused(format!("other jobs are writing {prefix}, or broke off while they did")))
     }
 
     /// A block blob: in one request, or block by block and then the list of the blocks.
@@ -147,7 +159,7 @@ impl Actions {
 
     /// Downloads a blob into the store; a connection that breaks is made anew for the rest.
     async fn download(&self, step: Step, blob: &Descriptor, digest: &Digest) -> Result<(), Error> {
-        let found = locate(&self.service, &blob_key(digest), false).await?;
+        let found = locate(&self.service, &blob_prefix(digest)).await?;
         let found = found.ok_or_else(|| Error::Refused(format!("the cache service has no {digest}")))?;
         let mut ingest = self.store.ingest_expecting(digest)?;
         let mut breaks = 0;
@@ -201,10 +213,9 @@ async fn call(service: &Service, method: &str, mut request: Value) -> Result<Val
     service.call(&format!("{method} of the cache service"), &format!("{SERVICE}/{method}"), &request).await
 }
 
-/// The newest file whose key begins with `key`, or is it.
-async fn locate(service: &Service, key: &str, as_prefix: bool) -> Result<Option<Located>, Error> {
-    let restore: &[&str] = if as_prefix { &[key] } else { &[] };
-    let request = json!({ "key": key, "restore_keys": restore });
+/// The newest file whose key is `prefix` and a number.
+async fn locate(service: &Service, prefix: &str) -> Result<Option<Located>, Error> {
+    let request = json!({ "key": prefix, "restore_keys": [prefix] });
     let found = match call(service, "GetCacheEntryDownloadURL", request).await {
         Err(e) if e.is_not_found() => return Ok(None),
         other => other?,
@@ -212,13 +223,11 @@ async fn locate(service: &Service, key: &str, as_prefix: bool) -> Result<Option<
     if found["ok"] != true {
         return Ok(None);
     }
-    let matched = found["matched_key"].as_str().unwrap_or(key);
-    if !(matched == key || as_prefix && matched.starts_with(key)) {
-        return Err(Error::Refused(format!("the cache service has something else under {key}")));
-    }
+    let number = found["matched_key"].as_str().and_then(|key| key.strip_prefix(prefix)?.parse().ok());
+    let number =
+        number.ok_or_else(|| Error::Refused(format!("the cache service has something else than {prefix}N")))?;
     let address = found["signed_download_url"].as_str().unwrap_or_default();
-    let from = service.signed("an address of the cache service", address)?;
-    Ok(Some(Located { key: matched.to_owned(), from }))
+    Ok(Some(Located { number, from: service.signed("an address of the cache service", address)? }))
 }
 
 /// The whole of a small file.
@@ -234,9 +243,9 @@ async fn read(service: &Service, found: &Located) -> Result<Vec<u8>, Error> {
     Ok(whole)
 }
 
-/// What a blob is kept under, whatever the scope: its digest says what it is.
-fn blob_key(digest: &Digest) -> String {
-    format!("kiln-blob-{digest}")
+/// What the keys of a blob begin with, whatever the scope: its digest says what it is.
+fn blob_prefix(digest: &Digest) -> String {
+    format!("kiln-blob-{digest}#")
 }
 
 /// The blocks of a large file: their names, which are as long as each other, and their bytes.
@@ -270,16 +279,11 @@ impl CacheStore for Actions {
     fn put_blob<'a>(&'a self, blob: &'a Descriptor, content: Content) -> Answer<'a, ()> {
         Box::pin(async move {
             let digest = Digest::try_from(blob.digest()).map_err(|e| Error::Refused(e.to_string()))?;
-            let key = blob_key(&digest);
+            let prefix = blob_prefix(&digest);
             // Another branch's files can be read, and needn't be kept again.
-            if locate(&self.service, &key, false).await?.is_some()
-                || self.timed(self.save(&key, blob.size(), &content)).await?
-            {
-                return Ok(());
-            }
-            match locate(&self.service, &key, false).await? {
+            match locate(&self.service, &prefix).await? {
                 Some(_) => Ok(()),
-                None => Err(Error::Refused(format!("another job is writing {digest}, or broke off while it did"))),
+                None => self.keep(&prefix, 0, blob.size(), &content).await,
             }
         })
     }
@@ -287,10 +291,9 @@ impl CacheStore for Actions {
     fn put<'a>(&'a self, key: Key, manifest: &'a [u8]) -> Answer<'a, ()> {
         Box::pin(async move {
             let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner).get(&key).copied();
-            let name = format!("{}{}", self.prefix(key), newest.map_or(1, |n| n.saturating_add(1)));
             let content = Content::Bytes(Bytes::copy_from_slice(manifest));
-            // Where another job was faster its record is as good as this one.
-            self.timed(self.save(&name, manifest.len() as u64, &content)).await.map(drop)
+            // Where another job is faster its record is as good as this one.
+            self.keep(&self.prefix(key), newest.unwrap_or(0), manifest.len() as u64, &content).await
         })
     }
 

@@ -145,7 +145,9 @@ impl Source {
     /// # Errors
     /// Whatever went wrong; then the build can't be finished with what this cache said.
     pub async fn fetch(&self, step: Step, blob: &Descriptor) -> Result<(), Error> {
-        let fetched = self.store.fetch(step, blob).await;
+        let longest = longest(blob.size());
+        let late = |_| Error::Refused(format!("{} isn't there after {} seconds", blob.digest(), longest.as_secs()));
+        let fetched = tokio::time::timeout(longest, self.store.fetch(step, blob)).await.map_err(late).flatten();
         if fetched.is_err() {
             self.give_way();
         }
@@ -185,6 +187,11 @@ impl Source {
         let origin = Origin::Cached { cache: self.clone(), step: 0 };
         self.store.carried(&origin).await
     }
+}
+
+/// How long a layer may take: a cache that sends less than 64 KiB in a second is slower than most builds.
+fn longest(size: u64) -> Duration {
+    Duration::from_secs(60 + (size >> 16))
 }
 
 /// Whether a layer in the store has the content that it is said to have: its blob was verified, but not that this is the
