@@ -63,7 +63,7 @@ impl std::fmt::Debug for Content {
 
 impl Content {
     /// The body with the bytes from `start` to `end`.
-    async fn part(&self, start: u64, end: u64, progress: Option<Progress>) -> Result<Body, String> {
+    pub(super) async fn part(&self, start: u64, end: u64, progress: Option<Progress>) -> Result<Body, String> {
         let file = match self {
             Self::File(file) => Arc::clone(file),
             Self::Later(open) => {

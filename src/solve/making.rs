@@ -47,8 +47,10 @@ impl Worker {
             own: made.identity,
             origin: Origin::Step,
             keys: keys.all().collect(),
+            claimed: keys.all().collect(),
             name: self.plan.vertices[id].name.clone(),
             created: Some(super::time::rfc3339(self.env.options.time())),
+            made: Some(self.env.options.now.secs),
             stored: OnceCell::new_with(made.stored),
             folder: OnceCell::new_with(folder),
         };
