@@ -440,7 +440,7 @@ pub struct Explain {
     /// List the builds that are remembered.
     #[arg(short, long)]
     pub list: bool,
-    /// Name every file that is new, not only the first ten.
+    /// Name every file that changed, not only the first.
     #[arg(short, long)]
     pub all: bool,
     /// How: text or json.
