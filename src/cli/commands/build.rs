@@ -106,8 +106,7 @@ impl Job<'_> {
         // Where it is, a stage's files may stand later.
         session.registry.read_credentials().await;
         let env = Arc::new(self.world(&pushing, caches.clone(), cache_mounts.clone(), &objects)?);
-        let oldest = env.options.oldest;
-        let snapshots = env.snapshots.clone();
+        let (oldest, snapshots) = (env.options.oldest, env.snapshots.clone());
         let built = solve::run(plan.clone(), env).await;
         // Also after a failure: nothing of a process's root filesystem is left when this one ends.
         snapshots.end().map_err(|e| cannot("take a root filesystem away", &e))?;
@@ -304,14 +303,14 @@ fn options(request: &BuildRequest, plan: &BuildPlan, wanted: &Outputs, env: &Env
     }
 }
 
-fn seconds(time: Duration) -> i64 {
-    i64::try_from(time.as_secs()).unwrap_or(0)
-}
-
 /// How many steps may be at work; those that wait for the one process that can run keep nobody else from it.
 fn jobs(request: &BuildRequest, one_at_a_time: bool) -> NonZeroUsize {
     let jobs = NonZeroUsize::new(request.jobs).unwrap_or(NonZeroUsize::MIN);
     if one_at_a_time { jobs.saturating_mul(NonZeroUsize::MIN.saturating_add(7)) } else { jobs }
+}
+
+fn seconds(time: Duration) -> i64 {
+    i64::try_from(time.as_secs()).unwrap_or(0)
 }
 
 fn threads(env: &Env) -> NonZeroUsize {
