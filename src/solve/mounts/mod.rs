@@ -13,7 +13,7 @@ mod contents;
 #[cfg(test)]
 mod tests;
 
-use super::cache::{CacheStore, Error};
+use super::cache::{CacheStore, Error, longest};
 use super::env::Env;
 use crate::layer::{Compression, LayerReader};
 use crate::oci::Digest;
@@ -129,6 +129,8 @@ impl CacheMounts {
                     () = stopped(cancel) => return,
                 };
                 let name = place.store.name();
+                // Whoever doesn't answer for one wouldn't for the next; a folder that can't be read is one of several.
+                let gives_up = matches!(&done, Err(e) if !matches!(e, Error::Refused(_) | Error::Store(_)));
                 reporter.send(Event::Note(match done {
                     Ok(Done::Same) => format!("the cache mount {id:?} in {name} is up to date"),
                     Ok(Done::Written(bytes)) => format!("wrote the cache mount {id:?} to {name} ({bytes} bytes)"),
@@ -139,6 +141,9 @@ impl CacheMounts {
                     }
                     Err(e) => format!("warning: the cache mount {id:?} isn't written to {name}: {e}"),
                 }));
+                if gives_up {
+                    break;
+                }
             }
         }
     }
@@ -162,7 +167,11 @@ impl Source {
         let turn = super::key::named("cache mount's blob", digest.as_str());
         let _turn = env.store.lock(&turn, &env.cancel, &mut || ())?;
         let had = env.store.blob(&digest, None)?.is_some();
-        runtime.block_on(or_stopped(&env.cancel, store.fetch(step, &artifact.blob)))?;
+        let longest = longest(artifact.blob.size());
+        let late = |_| Error::Refused(format!("{digest} isn't there after {} seconds", longest.as_secs()));
+        let fetched =
+            async { tokio::time::timeout(longest, store.fetch(step, &artifact.blob)).await.map_err(late).flatten() };
+        runtime.block_on(or_stopped(&env.cancel, fetched))?;
         let unpacked = unpack(&env.store, &artifact, &digest);
         if !had {
             env.store.discard_blob(&digest)?;
