@@ -5,7 +5,6 @@
 mod actions;
 #[path = "support/docker_registry.rs"]
 mod docker_registry;
-#[allow(dead_code)]
 #[path = "support/server.rs"]
 mod server;
 #[allow(dead_code)]
