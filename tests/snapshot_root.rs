@@ -4,7 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use kiln::layer::{Entry, EntryKind, EntryPath, EntrySink, TarReader, TarWriter, Timestamp};
-use kiln::snapshot::{Active as _, Kind, NewLayer, StackTree, Tree, diff, view};
+use kiln::snapshot::{Active as _, Kind, NewLayer, Roots, StackTree, Tree, diff, view};
+use kiln::store::Form;
 use std::fs;
 use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -40,7 +41,8 @@ impl Chain {
     }
 
     fn prepare(&self) -> NewLayer {
-        NewLayer::prepare(&self.folder.path().join(format!("new{}", self.layers.len())), &self.layers).unwrap()
+        NewLayer::prepare(&self.folder.path().join(format!("new{}", self.layers.len())), &self.layers, Form::default())
+            .unwrap()
     }
 
     fn commit(&mut self, layer: NewLayer) {
@@ -74,6 +76,20 @@ impl Chain {
         );
         let done = Command::new("unshare").args(["-m", "sh", "-c", &script]).output().unwrap();
         assert!(done.status.success(), "{}\n{script}", String::from_utf8_lossy(&done.stderr));
+        self.commit(active);
+        self
+    }
+
+    /// The same in a folder with all files of the layers.
+    fn run_standing(mut self, roots: &Roots, script: &str) -> Self {
+        let active = self.prepare();
+        let mut standing = roots.take(&self.layers).unwrap();
+        standing.ready();
+        let script = format!("set -e; umask 022\n{script}");
+        let done = Command::new("sh").args(["-c", &script]).current_dir(standing.place()).output().unwrap();
+        assert!(done.status.success(), "{}\n{script}", String::from_utf8_lossy(&done.stderr));
+        standing.changes(&active).unwrap();
+        roots.give(standing);
         self.commit(active);
         self
     }
@@ -115,7 +131,7 @@ impl Chain {
         diff(&self.layers[0], &self.layers[1..], &mut tar).unwrap();
         let bytes = tar.finish().unwrap();
         let folder = self.folder.path().join(format!("again{}", self.layers.len()));
-        let layer = NewLayer::prepare(&folder, &self.layers[1..]).unwrap();
+        let layer = NewLayer::prepare(&folder, &self.layers[1..], Form::default()).unwrap();
         let mut writer = layer.writer(MADE).unwrap();
         let mut reader = TarReader::layer(bytes.as_slice());
         while let Some(entry) = reader.next_entry().unwrap() {
@@ -449,4 +465,70 @@ fn folders_have_the_times_of_their_entries() {
     let time = |at: &str| chain.view().stat(&path(at)).unwrap().unwrap().mtime;
     assert_eq!(time("d"), Timestamp { secs: -5, nanos: 7 });
     assert_eq!(time("d/e"), Timestamp::default());
+}
+
+/// Without the times of the test itself.
+fn still(text: &str) -> String {
+    let mut still = String::new();
+    let mut rest = text;
+    while let Some((before, time)) = rest.split_once("secs: ") {
+        still += before;
+        let secs: u64 = time.split(',').next().unwrap().parse().unwrap();
+        let (_, after) = time.split_once('}').unwrap();
+        still += if secs > 1_000_000_000 { "now" } else { time.split(',').next().unwrap() };
+        rest = after;
+    }
+    still + rest
+}
+
+/// Scripts that change a root filesystem.
+const CHANGES: [&str; 9] = [
+    "mkdir -p etc usr/bin d/sub; echo a > etc/a; echo b > etc/b; echo x > usr/bin/x; chmod 4755 usr/bin/x; ln -s a etc/l; \
+     for i in 1 2 3; do echo $i > d/$i; echo $i > d/sub/$i; done; touch -d @5 etc/a etc/b; mkfifo p; mknod n c 1 3",
+    "echo c > etc/c; rm etc/b; chown 5:6 etc/a; chmod 700 d",
+    "rm -rf d; mkdir d; echo 1 > d/1; echo new > d/new",
+    "rm -rf d; echo file > d; rm etc/a; mkdir etc/a; echo in > etc/a/in",
+    "setfattr -n user.x -v y etc; echo changed > usr/bin/x; touch -d @7 usr/bin/x",
+    "ln usr/bin/x usr/bin/y; ln -s nowhere etc/l2; rm etc/l; ln -s c etc/l",
+    "chmod 0711 .; touch -d @9 etc/c; touch etc; chmod 644 etc/c",
+    "rm p n; mkdir p; echo f > n; rm -r etc/a",
+    "mkdir -p tmp; chmod 1777 tmp; echo x > tmp/x; rm tmp/x; true",
+];
+
+#[test]
+fn a_standing_root_changes_like_an_overlay() {
+    needs_root!();
+    let (mut overlay, mut standing) = (Chain::new(), Chain::new());
+    let folder = tempfile::tempdir().unwrap();
+    let roots = Roots::new(folder.path().into(), std::num::NonZeroUsize::MIN.saturating_add(1));
+    for script in CHANGES {
+        overlay = overlay.run(script);
+        standing = standing.run_standing(&roots, script);
+        assert_eq!(still(&standing.diff()), still(&overlay.diff()), "{script}");
+        assert_eq!(still(&show(&standing.view())), still(&show(&overlay.view())), "{script}");
+    }
+    // One root went all the way.
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_standing_root_takes_layers_that_others_made() {
+    needs_root!();
+    let folder = tempfile::tempdir().unwrap();
+    let roots = Roots::new(folder.path().into(), std::num::NonZeroUsize::MIN);
+    let mut chain = Chain::new();
+    for (number, script) in CHANGES.into_iter().enumerate() {
+        chain = chain.run(script);
+        if number % 3 == 2 {
+            let mut standing = roots.take(&chain.layers).unwrap();
+            assert_eq!(show(&StackTree::open(&[standing.place()]).unwrap()), show(&chain.view()), "{script}");
+            // Nothing has changed yet.
+            let layer = chain.prepare();
+            standing.changes(&layer).unwrap();
+            chain.commit(layer);
+            assert_eq!(chain.diff(), "", "{script}");
+            roots.give(standing);
+        }
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 }

@@ -122,9 +122,15 @@ pub struct Process {
     /// How many cores, as in 1.5.
     #[arg(long, value_name = "N")]
     pub cpus: Option<String>,
-    /// How processes are isolated: auto, root or rootless.
+    /// How processes are isolated: auto, root, rootless, chroot, in-place or oci.
     #[arg(long, value_name = "LEVEL", default_value = "auto")]
     pub isolation: String,
+    /// Allow the level in-place, which takes the container's whole root directory, outside of kiln's own image.
+    #[arg(long)]
+    pub force_in_place: bool,
+    /// The runtime of the level oci: crun or runc, by name or path. $KILN_OCI_RUNTIME, or the first in $PATH, without it.
+    #[arg(long, value_name = "PROGRAM")]
+    pub oci_runtime: Option<String>,
 }
 
 /// `kiln build`.
@@ -485,6 +491,12 @@ pub struct Info {
 /// `kiln debug`.
 #[derive(Debug, Subcommand)]
 pub enum Debug {
+    /// Forbid devices in a mount, as a hook of an OCI runtime.
+    #[command(hide = true)]
+    ForbidDevices {
+        /// Where it is mounted.
+        mount: PathBuf,
+    },
     /// Print a Dockerfile's syntax tree as BuildKit's parser does.
     Ast {
         /// The Dockerfile; - reads it from standard input.

@@ -13,6 +13,8 @@ pub struct Env {
     pub vars: BTreeMap<OsString, OsString>,
     /// The working directory; relative paths of the command line start there.
     pub cwd: PathBuf,
+    /// This program.
+    pub program: PathBuf,
     /// The effective user; the one outside of the user namespace.
     pub uid: u32,
     /// Whether the process is in a user namespace of its own.
@@ -35,11 +37,12 @@ pub struct Terminal {
 }
 
 impl Env {
-    /// The surroundings of this process. Fails where the working directory is gone.
+    /// The surroundings of this process. Fails where the working directory is gone, or `/proc` isn't mounted.
     pub fn current() -> io::Result<Self> {
         Ok(Self {
             vars: std::env::vars_os().collect(),
             cwd: std::env::current_dir()?,
+            program: std::env::current_exe()?,
             uid: rustix::process::geteuid().as_raw(),
             rootless: Rootless::Untried,
             cores: std::thread::available_parallelism().map_or(1, usize::from),

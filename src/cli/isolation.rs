@@ -1,12 +1,18 @@
 //! The isolation ladder: which level runs processes here, and the driver that goes with it.
 
 use super::env::Env;
-use super::request::Isolation;
-use super::rootless;
+use super::in_place;
+use super::request::{Isolation, ProcessRequest};
+use super::rootless::{self, Rootless};
 use super::session::Session;
-use crate::report::{Kind, Problem};
-use crate::sandbox::{self, Executor, RootExecutor};
-use crate::snapshot::{Overlay, Snapshotter};
+use crate::report::{Event, Kind, Problem};
+use crate::sandbox::oci::Runtime;
+use crate::sandbox::probe::{Way, probe};
+use crate::sandbox::{self, ChrootExecutor, Executor, Level, OciExecutor, RootExecutor};
+use crate::snapshot::{Copy, Overlay, Snapshotter};
+use crate::store::Store;
+use std::ffi::OsStr;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 /// How processes are run.
@@ -16,30 +22,192 @@ pub struct Place {
     pub snapshots: Arc<dyn Snapshotter>,
     /// Who runs them.
     pub executor: Arc<dyn Executor>,
+    /// Whether one process runs at a time, so that others wait.
+    pub one_at_a_time: bool,
+    /// What its user ought to know.
+    pub warning: Option<String>,
 }
 
-/// Finds the place for processes. Unless it is root, who is told by the first process, somebody who `wants` one is told
-/// before any work is done in vain.
+/// A level.
+struct Rung {
+    /// As `--isolation` takes it.
+    name: &'static str,
+    isolation: Isolation,
+    /// Whether it is taken without being asked for.
+    auto: bool,
+    /// Tries it; says what was refused.
+    open: fn(&Site<'_>) -> Result<Place, Refused>,
+}
+
+/// All levels, the best first.
+const LADDER: [Rung; 5] = [
+    Rung { name: "root", isolation: Isolation::Root, auto: true, open: root },
+    Rung { name: "rootless", isolation: Isolation::Rootless, auto: true, open: rootless },
+    Rung { name: "chroot", isolation: Isolation::Chroot, auto: true, open: chroot },
+    Rung { name: "in-place", isolation: Isolation::InPlace, auto: true, open: in_place },
+    Rung { name: "oci", isolation: Isolation::Oci, auto: false, open: oci },
+];
+
+/// Why a level can't be had.
+enum Refused {
+    /// It is for others: nobody misses it.
+    Never(&'static str),
+    /// This is in its way.
+    Here(String),
+}
+
+impl Refused {
+    fn why(&self) -> &str {
+        match self {
+            Self::Never(why) => why,
+            Self::Here(why) => why,
+        }
+    }
+}
+
+/// Where levels are tried.
+struct Site<'a> {
+    store: &'a Store,
+    process: &'a ProcessRequest,
+    env: &'a Env,
+}
+
+/// Finds the place for processes: the level that is asked for, or the best that works. Who `wants` no process gets one untried.
 ///
 /// # Errors
-/// With the reason for each way that doesn't work here.
-pub fn place(session: &Session, isolation: Isolation, wants: bool, env: &Env) -> Result<Place, Problem> {
-    if isolation == Isolation::Rootless && env.uid == 0 {
-        let what = format!("--isolation rootless: {}", rootless::FOR_USERS);
-        return Err(Problem::new(Kind::Environment, what));
+/// With the reason for each level that doesn't work here.
+pub fn place(session: &Session, process: &ProcessRequest, wants: bool, env: &Env) -> Result<Place, Problem> {
+    let place = find(session, process, wants, env)?;
+    if let Some(warning) = place.warning.as_ref().filter(|_| wants) {
+        session.reporter.send(Event::Note(warning.clone()));
     }
-    if wants && !rustix::process::geteuid().is_root() {
-        return Err(no_isolation(&rootless::levels(session.store.root(), env, &env.rootless)));
+    Ok(place)
+}
+
+fn find(session: &Session, process: &ProcessRequest, wants: bool, env: &Env) -> Result<Place, Problem> {
+    let site = Site { store: &session.store, process, env };
+    if process.isolation == Isolation::Auto {
+        return if wants { climb(session, &site) } else { untried() };
     }
-    let resolv_conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    Ok(Place { snapshots: Arc::new(Overlay), executor: Arc::new(RootExecutor::new(resolv_conf)?) })
+    let Some(rung) = LADDER.iter().find(|rung| rung.isolation == process.isolation) else { return untried() };
+    match (rung.open)(&site) {
+        Err(Refused::Here(_)) if !wants => untried(),
+        other => other.map_err(|refused| none(&[(rung, refused)])),
+    }
+}
+
+/// The best level that works; what that says of the place is told.
+fn climb(session: &Session, site: &Site<'_>) -> Result<Place, Problem> {
+    let mut above: Vec<(&Rung, Refused)> = Vec::new();
+    for rung in LADDER.iter().filter(|rung| rung.auto) {
+        match (rung.open)(site) {
+            Err(refused) => above.push((rung, refused)),
+            Ok(place) => {
+                if let Some(missed) = above.iter().find(|(_, refused)| matches!(refused, Refused::Here(_))) {
+                    let text = format!(
+                        "isolation level {}, since {} doesn't work here: {}",
+                        rung.name,
+                        missed.0.name,
+                        missed.1.why()
+                    );
+                    session.reporter.send(Event::Note(text));
+                }
+                return Ok(place);
+            }
+        }
+    }
+    Err(none(&above))
+}
+
+/// Each level, tried in turn, whether or not a better one works. For an ordinary user this ends in a user namespace, where
+/// there may be one.
+pub fn levels(store: &Store, env: &Env) -> Vec<Level> {
+    let process = ProcessRequest::default();
+    let level = |rung: &Rung, env: &Env| {
+        let refused = (rung.open)(&Site { store, process: &process, env }).err();
+        Level { name: rung.name, works: refused.is_none(), why_not: refused.map(|r| r.why().to_owned()) }
+    };
+    let Some((best, others)) = LADDER.split_first() else { return Vec::new() };
+    let best = level(best, env);
+    let inside = Env { rootless: rootless::enter(env), ..env.clone() };
+    std::iter::once(best).chain(others.iter().map(|rung| level(rung, &inside))).collect()
 }
 
 /// Why no process can be run here.
-fn no_isolation(levels: &[sandbox::Level]) -> Problem {
+fn none(refused: &[(&Rung, Refused)]) -> Problem {
     let problem = Problem::new(Kind::Environment, "there is no way to run a process isolated here");
-    levels.iter().fold(problem, |problem, level| match &level.why_not {
-        Some(why) => problem.cause(format!("{}: {why}", level.name)),
-        None => problem,
-    })
+    refused.iter().fold(problem, |problem, (rung, refused)| problem.cause(format!("{}: {}", rung.name, refused.why())))
+}
+
+/// For somebody who runs nothing.
+fn untried() -> Result<Place, Problem> {
+    let (snapshots, executor) = (Arc::new(Overlay), Arc::new(RootExecutor::new(String::new())?));
+    Ok(Place { snapshots, executor, one_at_a_time: false, warning: None })
+}
+
+fn root(site: &Site<'_>) -> Result<Place, Refused> {
+    if site.env.rootless == Rootless::Entered {
+        return Err(Refused::Never("it needs root"));
+    }
+    site.works(Way { pivot: true, overlay: true })?;
+    site.place(RootExecutor::new(resolv_conf()), Arc::new(Overlay))
+}
+
+fn rootless(site: &Site<'_>) -> Result<Place, Refused> {
+    match &site.env.rootless {
+        _ if site.env.uid == 0 => return Err(Refused::Never(rootless::FOR_USERS)),
+        Rootless::Untried => return Err(Refused::Never("it wasn't asked for")),
+        Rootless::Refused(why) => return Err(Refused::Here(why.clone())),
+        Rootless::Entered => {}
+    }
+    let snapshots = site.snapshots(true)?;
+    site.place(RootExecutor::new(resolv_conf()), snapshots)
+}
+
+fn chroot(site: &Site<'_>) -> Result<Place, Refused> {
+    let snapshots = site.snapshots(false)?;
+    site.place(ChrootExecutor::new(resolv_conf()), snapshots)
+}
+
+fn in_place(site: &Site<'_>) -> Result<Place, Refused> {
+    in_place::place(site.store, site.process.force_in_place, site.env).map_err(Refused::Here)
+}
+
+fn oci(site: &Site<'_>) -> Result<Place, Refused> {
+    let path = site.env.vars.get(OsStr::new("PATH")).cloned().unwrap_or_default();
+    let wanted = site.process.oci_runtime.as_deref().or_else(|| site.env.set_var("KILN_OCI_RUNTIME"));
+    let runtime = Runtime::find(wanted, &path).map_err(Refused::Here)?;
+    let snapshots = site.snapshots(true)?;
+    site.place(OciExecutor::new(resolv_conf(), runtime, site.env.program.clone()), snapshots)
+}
+
+impl Site<'_> {
+    fn works(&self, way: Way) -> Result<(), Refused> {
+        probe(self.store.root(), way).map_err(Refused::Here)
+    }
+
+    /// Overlays, or copies where there can be none; where neither can be had, why there are no copies.
+    fn snapshots(&self, pivot: bool) -> Result<Arc<dyn Snapshotter>, Refused> {
+        if self.works(Way { pivot, overlay: true }).is_ok() {
+            return Ok(Arc::new(Overlay));
+        }
+        self.works(Way { pivot, overlay: false })?;
+        let folder = self.store.new_snapshot().map_err(|e| Refused::Here(e.to_string()))?;
+        let threads = NonZeroUsize::new(self.env.cores).unwrap_or(NonZeroUsize::MIN);
+        Ok(Arc::new(Copy::new(folder, threads)))
+    }
+
+    fn place<E: Executor + 'static>(
+        &self,
+        executor: Result<E, sandbox::Error>,
+        snapshots: Arc<dyn Snapshotter>,
+    ) -> Result<Place, Refused> {
+        let executor = executor.map_err(|e| Refused::Here(e.to_string()))?;
+        Ok(Place { snapshots, executor: Arc::new(executor), one_at_a_time: false, warning: None })
+    }
+}
+
+/// The host's, which processes on its network get.
+fn resolv_conf() -> String {
+    std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default()
 }

@@ -7,6 +7,7 @@ pub mod args;
 mod commands;
 mod env;
 pub mod failure;
+mod in_place;
 mod isolation;
 pub mod progress;
 pub mod request;
@@ -42,6 +43,7 @@ pub fn main() -> ExitCode {
             match parse(std::env::args_os(), &env)? {
                 Wanted::Text(text) => Ok(Done::from(text)),
                 Wanted::Request(request) => {
+                    let env = in_place::guard(&request, env);
                     let rootless = rootless::prepare(&request, &env);
                     commands::run(&request, &Env { rootless, ..env })
                 }

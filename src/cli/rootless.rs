@@ -3,10 +3,9 @@
 
 use super::env::Env;
 use super::request::{Command, Isolation, Method, Request};
-use crate::sandbox::{self, Level};
 use crate::sys::userns::{self, Refused};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Whether this process is in a user namespace of its own.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -43,21 +42,6 @@ pub fn enter(env: &Env) -> Rootless {
     }
 }
 
-/// Each level, and whether it works. `rootless` says where this process is.
-pub fn levels(store: &Path, env: &Env, rootless: &Rootless) -> Vec<Level> {
-    let found = sandbox::probe(store);
-    let named = |name, why_not: Option<String>| Level { name, works: why_not.is_none(), why_not };
-    match rootless {
-        Rootless::Entered => {
-            vec![named("root", Some(NOT_ROOT.into())), named("rootless", found.why_not)]
-        }
-        Rootless::Refused(why) => vec![found, named("rootless", Some(why.clone()))],
-        Rootless::Untried if env.uid == 0 => vec![found, named("rootless", Some(FOR_USERS.into()))],
-        Rootless::Untried => vec![found],
-    }
-}
-
-const NOT_ROOT: &str = "it needs root";
 /// Why root doesn't get the level.
 pub const FOR_USERS: &str = "it is for ordinary users; root has the level root";
 

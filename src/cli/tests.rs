@@ -11,6 +11,7 @@ use std::path::PathBuf;
 fn env() -> Env {
     let vars = [("HOME", "/home/u"), ("TOKEN", "t0k"), ("EMPTY", "")];
     Env {
+        program: "/usr/bin/kiln".into(),
         vars: vars.map(|(k, v)| (k.into(), v.into())).into_iter().collect(),
         cwd: PathBuf::from("/work"),
         uid: 1000,
@@ -295,7 +296,6 @@ fn flags_whose_work_is_not_done_are_refused_by_name() {
         "--provenance=mode=max",
         "--sbom=true",
         "--cgroup-parent g",
-        "--isolation in-place",
     ] {
         let problem = ask(&format!("build {flag} .")).unwrap_err();
         assert_eq!(problem.kind, Kind::Usage, "{flag}");

@@ -77,6 +77,13 @@ impl Auth {
         Self { path, file: OnceCell::new(), hosts: Mutex::default() }
     }
 
+    /// Reads `config.json` now rather than when it is first needed. What is wrong with it is told then.
+    pub(crate) async fn read(&self) {
+        if let Some(path) = &self.path {
+            let _ = self.file.get_or_try_init(|| async { credentials::read(path) }).await;
+        }
+    }
+
     /// The header that requests to this registry need, as far as earlier answers told.
     pub(crate) async fn known(
         &self,

@@ -205,6 +205,12 @@ impl Client {
         Self { inner: Arc::new(Inner { config, transport, auth }) }
     }
 
+    /// Reads the file of credentials now rather than when it is first needed, when something else may stand in its place.
+    /// What is wrong with it is told then.
+    pub async fn read_credentials(&self) {
+        self.inner.auth.read().await;
+    }
+
     /// A client that is set up the same and asks once, for what can be done without an answer.
     pub fn impatient(&self) -> Self {
         self.hurried(1, Duration::from_secs(10))

@@ -11,6 +11,8 @@ use rustix::process::Pid;
 pub(super) struct Control<'a> {
     pub(super) cancel: &'a Cancel,
     pub(super) signals: Option<&'a Signals>,
+    /// Whether the process is one that runs another, which is the one that the signals are for.
+    pub(super) through: bool,
 }
 
 impl Control<'_> {
@@ -18,6 +20,21 @@ impl Control<'_> {
     pub(super) fn polled(&self) -> impl Iterator<Item = PollFd<'_>> {
         let signals = self.signals.map(|s| PollFd::new(s, PollFlags::IN));
         std::iter::once(PollFd::new(self.cancel, PollFlags::IN)).chain(signals)
+    }
+
+    /// The process that signals are for, if it is there yet: a runtime has one child, which it hands them on to.
+    fn meant(&self, pid: Pid) -> Option<Pid> {
+        if !self.through {
+            return Some(pid);
+        }
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", pid.as_raw_pid())).ok()?;
+        let children = tasks.flatten().filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+        let numbers: Vec<i32> =
+            children.flat_map(|c| c.split_whitespace().map(str::parse).collect::<Vec<_>>()).flatten().collect();
+        match numbers.as_slice() {
+            [one] => Pid::from_raw(*one),
+            _ => None,
+        }
     }
 
     /// Does what was asked for meanwhile, and says how the process ended if it did for that.
@@ -37,7 +54,7 @@ impl Control<'_> {
             };
         }
         while let Some(number) = self.signals.and_then(Signals::take) {
-            if leaves_to_default(child.pid(), number) {
+            if self.meant(child.pid()).is_some_and(|pid| leaves_to_default(pid, number)) {
                 child.kill()?;
                 child.wait()?;
                 return Ok(Some(Ended::Killed(number.into())));

@@ -44,13 +44,14 @@ pub(super) struct Mounted {
 ///
 /// The process may make device nodes (CAP_MKNOD is in Docker's set, and a layer may hold any), but must not reach the host's
 /// disks through them. So no mount that it can write to lets devices be opened, `/dev` neither; what can be opened are these
-/// nodes alone, which lie where it can't write. In a user namespace none can be made: they are mounts of the host's.
-pub(super) fn prepare(builder: &mut Builder, spec: &Spec) -> Result<Vec<(&'static CStr, Slot)>, Error> {
+/// nodes alone, which lie where it can't write. In a user namespace, or without CAP_MKNOD, none can be made: they are mounts of
+/// the host's.
+pub(super) fn prepare(builder: &mut Builder<'_>, spec: &Spec) -> Result<Vec<(&'static CStr, Slot)>, Error> {
     if spec.insecure {
         return Ok(Vec::new());
     }
     let flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    let borrowed = builder.is_in_user_namespace();
+    let borrowed = !builder.makes_devices();
     DEVICES
         .iter()
         .map(|(name, major, minor)| {
@@ -62,7 +63,11 @@ pub(super) fn prepare(builder: &mut Builder, spec: &Spec) -> Result<Vec<(&'stati
 }
 
 /// Adds the steps that mount `/dev`.
-pub(super) fn mount(builder: &mut Builder, spec: &Spec, devices: Vec<(&'static CStr, Slot)>) -> Result<Mounted, Error> {
+pub(super) fn mount(
+    builder: &mut Builder<'_>,
+    spec: &Spec,
+    devices: Vec<(&'static CStr, Slot)>,
+) -> Result<Mounted, Error> {
     let mut flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_STRICTATIME;
     if !spec.insecure {
         flags |= MountAttrFlags::MOUNT_ATTR_NODEV;
@@ -86,14 +91,14 @@ pub(super) fn mount(builder: &mut Builder, spec: &Spec, devices: Vec<(&'static C
 }
 
 /// Terminals, shared memory and message queues; gives the first.
-fn special(builder: &mut Builder, spec: &Spec, dir: Slot) -> Result<Slot, Error> {
+fn special(builder: &mut Builder<'_>, spec: &Spec, dir: Slot) -> Result<Slot, Error> {
     let quiet = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let options = [("newinstance", None), ("ptmxmode", Some("0666")), ("mode", Some("0620")), ("gid", Some("5"))];
-    let pts = builder.file_system(c"devpts", &options, quiet)?;
+    let pts = builder.kernels(c"devpts", &options, quiet, c"/dev/pts")?;
     let size = spec.limits.shm_size.unwrap_or(SHM).to_string();
     let quiet = quiet | MountAttrFlags::MOUNT_ATTR_NODEV;
     let shm = builder.file_system(c"tmpfs", &[("mode", Some("1777")), ("size", Some(&size))], quiet)?;
-    let mqueue = builder.file_system(c"mqueue", &[], quiet)?;
+    let mqueue = builder.kernels(c"mqueue", &[], quiet, c"/dev/mqueue")?;
     for (mount, name) in [(pts, "pts"), (shm, "shm"), (mqueue, "mqueue")] {
         let path = c_string(Path::new("/dev").join(name))?;
         builder.push(Step::Folder { dir, name: c_string(name)?, mode: 0o755 });
@@ -103,7 +108,7 @@ fn special(builder: &mut Builder, spec: &Spec, dir: Slot) -> Result<Slot, Error>
     Ok(pts)
 }
 
-fn insecure(builder: &mut Builder, dir: Slot) {
+fn insecure(builder: &mut Builder<'_>, dir: Slot) {
     for (name, major, minor) in DEVICES.into_iter().chain(INSECURE) {
         builder.push(Step::Device { dir, name: name.to_owned(), major, minor, block: false, mode: 0o666 });
     }

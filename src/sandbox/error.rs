@@ -51,6 +51,14 @@ pub enum Error {
         /// Why.
         why: String,
     },
+    /// The OCI runtime couldn't be started, or didn't start the process.
+    #[error("{runtime} can't run the process: {said}")]
+    Runtime {
+        /// Which.
+        runtime: String,
+        /// What it said.
+        said: String,
+    },
     /// A system call was refused.
     #[error("can't make the sandbox")]
     Call(#[from] sys::Error),
@@ -103,7 +111,7 @@ impl Error {
                 Errno::PERM if source.call == "mount" => Kind::Build,
                 _ => Kind::Environment,
             },
-            Self::Limit { .. } | Self::Call(_) => Kind::Environment,
+            Self::Limit { .. } | Self::Runtime { .. } | Self::Call(_) => Kind::Environment,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What the kernel shows of itself: `/proc`, `/sys`, control groups; and what of that a container doesn't see.
 
 use super::cgroup::Shown;
-use super::program::{Builder, c_string};
+use super::program::{Builder, Door, c_string};
 use super::{Error, Spec};
 use crate::sys::child::step::TargetKind;
 use crate::sys::child::{Slot, Step};
@@ -49,10 +49,10 @@ fn flags(spec: &Spec) -> MountAttrFlags {
 /// Adds the steps that need the host's files: the process's control groups are mounts of the host's, of the process's own
 /// part of them. A new mount of each (as runc makes) would show the same in a new cgroup namespace and costs a tenth of a
 /// millisecond for each.
-pub(super) fn prepare(builder: &mut Builder, spec: &Spec, shown: Vec<Shown>) -> Result<Prepared, Error> {
+pub(super) fn prepare(builder: &mut Builder<'_>, spec: &Spec, shown: Vec<Shown>) -> Result<Prepared, Error> {
     let empty = builder.folder(std::iter::empty())?;
     // Made here and never looked up by a path: what is hidden and protected is that of procfs whatever the image says.
-    let proc = builder.file_system(c"proc", &[], QUIET)?;
+    let proc = builder.kernels(c"proc", &[], QUIET, c"/proc")?;
     let borrowed = builder.is_in_user_namespace();
     let sys = borrowed.then(|| builder.host_tree(Path::new("/sys"), flags(spec))).transpose()?;
     let root = Path::new("/sys/fs/cgroup");
@@ -65,24 +65,65 @@ pub(super) fn prepare(builder: &mut Builder, spec: &Spec, shown: Vec<Shown>) -> 
         let at = if one.name.is_empty() { root.to_owned() } else { root.join(one.name) };
         cgroups.push((builder.host(&one.folder, flags(spec))?, at));
     }
+    if left_to_runtime(builder) {
+        lend(builder)?;
+    }
     Ok(Prepared { empty, proc, sys, cgroups })
 }
 
+/// What a runtime sees of the kernel, in the child's own mount namespace: the processes of its own namespace, and control
+/// groups that it can't change. So it makes none, which it would remove only if it came to its end, and its process stays in
+/// the one that kiln made.
+fn lend(builder: &mut Builder<'_>) -> Result<(), Error> {
+    let proc = builder.file_system(c"proc", &[], QUIET)?;
+    builder.push(Step::MountOnHost { mount: proc, path: c"/proc".to_owned() });
+    let root = Path::new("/sys/fs/cgroup");
+    if !root.exists() {
+        return Ok(());
+    }
+    let mount = builder.host_tree(root, MountAttrFlags::MOUNT_ATTR_RDONLY)?;
+    builder.push(Step::MountOnHost { mount, path: c_string(root)? });
+    // crun refuses places that have version 2 beside version 1.
+    let second = root.join("unified");
+    if second.exists() {
+        let mount = builder.folder(std::iter::empty())?;
+        builder.push(Step::MountOnHost { mount, path: c_string(second)? });
+    }
+    Ok(())
+}
+
+/// Whether a runtime mounts `/proc` and hides what is hidden.
+fn left_to_runtime(builder: &Builder<'_>) -> bool {
+    matches!(builder.door, Door::Runtime(_))
+}
+
+/// What is hidden from a process, as absolute paths.
+pub(super) fn masked() -> Vec<String> {
+    let under = |root: &str, names: &[&str]| names.iter().map(|n| format!("{root}/{n}")).collect::<Vec<_>>();
+    [under("/proc", &MASKED_PROC), under("/sys", &MASKED_SYS)].concat()
+}
+
+/// What a process can't write to, as absolute paths.
+pub(super) fn protected() -> Vec<String> {
+    PROTECTED_PROC.iter().map(|n| format!("/proc/{n}")).collect()
+}
+
 /// Adds the steps that mount `/proc`, `/sys` and the control groups. `dev` is the mounted `/dev`.
-pub(super) fn mount(builder: &mut Builder, spec: &Spec, prepared: Prepared, dev: Slot) -> Result<(), Error> {
+pub(super) fn mount(builder: &mut Builder<'_>, spec: &Spec, prepared: Prepared, dev: Slot) -> Result<(), Error> {
     let proc = prepared.proc;
     let on = builder.target(c"/proc", TargetKind::Folder, true);
+    // A runtime mounts another one upon it; but it must be there for nobody to be led through it (`Step::Target`).
     builder.push(Step::Mount { mount: proc, on, path: c"/proc".to_owned() });
     let sys = match prepared.sys {
         Some(sys) => sys,
-        None => builder.file_system(c"sysfs", &[], flags(spec))?,
+        None => builder.kernels(c"sysfs", &[], flags(spec), c"/sys")?,
     };
     let on = builder.target(c"/sys", TargetKind::Folder, true);
     builder.push(Step::Mount { mount: sys, on, path: c"/sys".to_owned() });
     for (mount, at) in prepared.cgroups {
         builder.place(mount, &at, TargetKind::Folder)?;
     }
-    if spec.insecure {
+    if spec.insecure || left_to_runtime(builder) {
         return Ok(());
     }
     for (root, path) in MASKED_PROC.map(|p| (proc, p)).into_iter().chain(MASKED_SYS.map(|p| (sys, p))) {

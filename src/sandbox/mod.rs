@@ -9,7 +9,12 @@
 //! | [`spec`] | what is to run |
 //! | [`Executor`] | who runs it; the contract of every isolation level |
 //! | [`root`] | the level `root`: namespaces made by root |
+//! | [`chroot`] | the level `chroot`: as `root`, without `pivot_root` |
+//! | [`in_place`] | the level `in-place`: in `/` itself, without namespaces |
+//! | [`oci`] | the level `oci`: by an installed runtime |
+//! | `host` | what a place gives to every process |
 //! | `program` | a spec to the steps of a child |
+//! | `begin` | its last steps, but for those of a runtime |
 //! | `command` | its program and arguments |
 //! | `overlay` | short paths for overlayfs |
 //! | `devices` | `/dev` |
@@ -22,13 +27,18 @@
 //! | [`terminal`] | a person's terminal connected to the sandbox's |
 //! | [`probe`] | which levels work here |
 
+mod begin;
 pub mod cgroup;
+pub mod chroot;
 mod command;
 mod control;
 mod devices;
 mod error;
+mod host;
+pub mod in_place;
 mod kernel;
 pub mod network_files;
+pub mod oci;
 mod output;
 mod overlay;
 pub mod probe;
@@ -38,8 +48,11 @@ pub mod seccomp;
 pub mod spec;
 pub mod terminal;
 
+pub use chroot::ChrootExecutor;
 pub use error::{Error, Part};
-pub use probe::{Level, probe};
+pub use in_place::InPlaceExecutor;
+pub use oci::{OciExecutor, forbid_devices};
+pub use probe::Level;
 pub use root::RootExecutor;
 pub use spec::{Limits, Mount, MountKind, Network, Spec, Stdio, User};
 

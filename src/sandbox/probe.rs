@@ -1,6 +1,6 @@
 //! Which isolation levels work here, found out by trying: what a filter or a security module forbids can't be read anywhere.
 
-use super::overlay::{self, Calls, Way};
+use super::overlay::{self, Calls};
 use super::program::c_string;
 use super::{Error, Limits, Part, cgroup};
 use crate::sys::child::{Namespaces, Program, Step};
@@ -23,13 +23,26 @@ pub struct Level {
 pub const NEEDS_ROOT: &str = "isolation level root needs root with CAP_SYS_ADMIN, and a seccomp profile and security module that \
      allow clone, mount and pivot_root: in a container, start it with --privileged";
 
-/// Tries the level `root`: with the rights that this process has, be it those of root or of a user namespace's. Overlays
-/// are tried in `folder`, which must be on the file system that will hold the root filesystems; nothing is left there.
-pub fn probe(folder: &Path) -> Level {
-    match root(folder) {
-        Ok(()) => Level { name: "root", works: true, why_not: None },
-        Err(error) => Level { name: "root", works: false, why_not: Some(why(&error)) },
-    }
+/// What the levels below need, too.
+const NEEDS_MOUNT: &str = "it needs CAP_SYS_ADMIN, and a seccomp profile and security module that allow clone and mount: in a \
+     container, start it with --cap-add SYS_ADMIN and without AppArmor's profile";
+
+/// A way to run a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Way {
+    /// Whether the new root is entered by `pivot_root`; by `chroot` otherwise.
+    pub pivot: bool,
+    /// Whether the new root is an overlay; a folder otherwise.
+    pub overlay: bool,
+}
+
+/// Tries a way with the rights that this process has, be it those of root or of a user namespace's. Overlays are tried in
+/// `folder`, which must be on the file system that will hold the root filesystems; nothing is left there.
+///
+/// # Errors
+/// The call that was refused, and what would have to be allowed.
+pub fn probe(folder: &Path, way: Way) -> Result<(), String> {
+    attempt(folder, way).map_err(|error| why(&error, way))
 }
 
 /// A kind of limit and whether it can be set here.
@@ -54,38 +67,46 @@ pub fn limits() -> Vec<Limit> {
     vec![tried("memory", &memory), tried("cpu", &processor)]
 }
 
-fn why(error: &Error) -> String {
+fn why(error: &Error, way: Way) -> String {
+    let needs = if way.pivot { NEEDS_ROOT } else { NEEDS_MOUNT };
     match error {
         Error::Part { part: Part::Mount(at), source } if !source.is_denied() => format!(
             "{source}: no overlay can be made in {}; the store must be on a file system like ext4, xfs, btrfs or tmpfs \
              (not on overlayfs itself)",
             at.display()
         ),
-        Error::Call(call) | Error::Part { source: call, .. } if call.is_denied() => format!("{call}: {NEEDS_ROOT}"),
+        Error::Call(call) | Error::Part { source: call, .. } if call.is_denied() => format!("{call}: {needs}"),
         Error::Call(call) if call.errno == rustix::io::Errno::NOSYS => format!("{call}: it needs Linux 5.12"),
         Error::Call(call) => call.to_string(),
         other => other.to_string(),
     }
 }
 
-/// Makes a process like a sandbox's, as far as the new root, with an overlay of empty folders.
-fn root(folder: &Path) -> Result<(), Error> {
+/// Makes a process like a sandbox's, as far as the new root, of empty folders.
+fn attempt(folder: &Path, tried: Way) -> Result<(), Error> {
     let dir = tempfile::Builder::new().prefix(".probe-").tempdir_in(folder).said("mkdir", folder)?;
     let path = |name: &str| dir.path().join(name);
     for name in ["lower", "upper", "work"] {
         std::fs::create_dir(path(name)).said("mkdir", path(name))?;
     }
-    let root = RootMount::Overlay { lowers: vec![path("lower")], upper: path("upper"), work: path("work") };
+    let root = match tried.overlay {
+        true => RootMount::Overlay { lowers: vec![path("lower")], upper: path("upper"), work: path("work") },
+        false => RootMount::Dir(path("upper")),
+    };
     let mut program = Program::default();
     let mount = program.slot();
     for step in [Step::DieWithMaker, Step::NewCgroupNamespace, Step::NewSession, Step::PrivateMounts] {
         program.push(step);
     }
     let overlay = program.steps().len();
-    let way = Way { calls: Calls::Mount, user_attributes: !userns::is_initial()? };
-    program.push(overlay::mount(&root, way, &c_string(path("upper"))?, mount)?);
+    let way = overlay::Way { calls: Calls::Mount, user_attributes: !userns::is_initial()? };
+    let at = c_string(path("upper"))?;
+    program.push(overlay::mount(&root, way, &at, mount)?);
     program.push(Step::SetFlags { mount, flags: MountAttrFlags::MOUNT_ATTR_NODEV });
-    program.push(Step::EnterRoot(mount));
+    if !tried.overlay {
+        program.push(Step::MountOnHost { mount, path: at });
+    }
+    program.push(if tried.pivot { Step::EnterRoot(mount) } else { Step::CoverRoot(mount) });
     let mut child = program.spawn(Namespaces::default()).map_err(|failure| match failure.step {
         Some(step) if step == overlay => Error::Part { part: Part::Mount(folder.to_owned()), source: failure.error },
         _ => Error::Call(failure.error),
@@ -99,20 +120,30 @@ mod tests {
     use super::*;
     use crate::sys::Error as CallError;
 
+    const WAYS: [Way; 4] = [
+        Way { pivot: true, overlay: true },
+        Way { pivot: true, overlay: false },
+        Way { pivot: false, overlay: true },
+        Way { pivot: false, overlay: false },
+    ];
+
     #[test]
     fn says_why_or_works_and_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let level = probe(dir.path());
-        assert_eq!(level.works, level.why_not.is_none());
-        assert!(rustix::process::geteuid().is_root() || !level.works);
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+        for way in WAYS {
+            let found = probe(dir.path(), way);
+            assert!(rustix::process::geteuid().is_root() || found.is_err());
+            assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "{way:?}: {found:?}");
+        }
     }
 
     #[test]
     fn reasons_name_the_call_and_the_remedy() {
         let call = |errno| Error::Call(CallError { call: "clone", path: None, errno });
-        let text = why(&call(rustix::io::Errno::PERM));
+        let [best, .., last] = WAYS;
+        let text = why(&call(rustix::io::Errno::PERM), best);
         assert!(text.starts_with("clone: Operation not permitted") && text.contains("CAP_SYS_ADMIN"), "{text}");
-        assert!(why(&call(rustix::io::Errno::NOSYS)).contains("5.12"));
+        assert!(why(&call(rustix::io::Errno::PERM), last).contains("--cap-add SYS_ADMIN"));
+        assert!(why(&call(rustix::io::Errno::NOSYS), best).contains("5.12"));
     }
 }

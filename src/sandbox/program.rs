@@ -1,13 +1,14 @@
 //! A spec to the steps of a child, in the order of runc: namespaces, mounts made while the host's files can still be seen,
-//! the new root, what is mounted in it, and then everything that takes rights away.
+//! the new root, what is mounted in it, and then everything that takes rights away, or an OCI runtime that does that.
 
 use super::cgroup::Shown;
 use super::error::Part;
+use super::oci::{self, Hand};
 use super::overlay::{self, Way};
 use super::spec::clean;
-use super::{Error, Mount, MountKind, Spec, Stdio, User, command, devices, kernel, network_files};
+use super::{Error, Mount, MountKind, Spec, Stdio, begin, devices, kernel, network_files};
 use crate::sys::RootMount;
-use crate::sys::child::step::{FileSystem, Identity, Stdio as Streams, Stream, Target, TargetKind};
+use crate::sys::child::step::{FileSystem, Stream, Target, TargetKind};
 use crate::sys::child::{Program, Slot, Step};
 use rustix::mount::MountAttrFlags;
 use rustix::thread::CapabilitySet;
@@ -21,6 +22,8 @@ use std::path::Path;
 pub(super) struct Place<'a> {
     /// How overlays are made.
     pub(super) way: Way,
+    /// How the new root is entered.
+    pub(super) door: Door<'a>,
     /// The host's `/etc/resolv.conf`.
     pub(super) resolv_conf: &'a str,
     /// The control groups that the process is in, and where it sees them.
@@ -33,6 +36,17 @@ pub(super) struct Place<'a> {
     pub(super) join: Vec<(OwnedFd, CString)>,
 }
 
+/// How a process comes to have the new root as its own.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Door<'a> {
+    /// By `pivot_root`: nothing of the old root is left.
+    Pivot,
+    /// By `chroot`, with the old root covered.
+    Chroot,
+    /// A runtime does it, and takes the rights away.
+    Runtime(Hand<'a>),
+}
+
 /// The program and what its maker needs to know of it.
 pub(super) struct Prepared {
     pub(super) program: Program,
@@ -42,6 +56,8 @@ pub(super) struct Prepared {
     pub(super) terminal: Option<Slot>,
     /// The programs that the command's name may mean, in the order they are tried.
     pub(super) candidates: Vec<CString>,
+    /// The folder that a runtime got.
+    pub(super) bundle: Option<Slot>,
 }
 
 /// Docker's default set.
@@ -65,12 +81,13 @@ pub(super) const CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
 /// # Errors
 /// What the kernel would not take: a path with a zero byte, an unknown limit, no command.
 pub(super) fn prepare(spec: &Spec, place: Place<'_>, streams: [Stream; 3]) -> Result<Prepared, Error> {
-    let mut builder = Builder::new(spec, place.way)?;
-    builder.namespaces(spec, place.join)?;
+    let Place { way, door, resolv_conf, cgroups, permitted, filter, join } = place;
+    let mut builder = Builder::new(spec, way, door, permitted)?;
+    builder.namespaces(spec, join)?;
     let root = builder.root(&spec.root)?;
     let devices = devices::prepare(&mut builder, spec)?;
-    let files = builder.files(network(spec, place.resolv_conf).into_iter())?;
-    let kernel = kernel::prepare(&mut builder, spec, place.cgroups)?;
+    let files = builder.files(network(spec, resolv_conf).into_iter())?;
+    let kernel = kernel::prepare(&mut builder, spec, cgroups)?;
     let mut sources = Vec::new();
     for mount in &spec.mounts {
         let at = clean(&mount.target, "mount")?;
@@ -86,19 +103,10 @@ pub(super) fn prepare(spec: &Spec, place: Place<'_>, streams: [Stream; 3]) -> Re
     for (at, source) in sources {
         builder.part(Part::Mount(at.clone()), |b| b.place_source(source, &at))?;
     }
-    let terminal = (spec.stdio == Stdio::Terminal).then(|| builder.terminal(spec, &dev)).transpose()?;
-    let streams = match &terminal {
-        Some((_, user)) => [Stream::Slot(*user), Stream::Slot(*user), Stream::Slot(*user)],
-        None => streams,
-    };
-    let streams = Streams { streams, terminal: terminal.is_some() };
-    builder.process(spec, streams)?;
-    builder.rights(spec, place.permitted, place.filter);
-    let exec = command::exec(spec)?;
-    let candidates = exec.candidates.clone();
-    builder.push(Step::Exec(exec));
-    let Builder { program, parts, .. } = builder;
-    Ok(Prepared { program, parts, terminal: terminal.map(|(main, _)| main), candidates })
+    match door {
+        Door::Runtime(hand) => oci::hand_over(builder, spec, &dev, (hand, permitted), streams),
+        Door::Pivot | Door::Chroot => begin::hand_over(builder, spec, &dev, (permitted, filter), streams),
+    }
 }
 
 /// The files that every sandbox has in `/etc`.
@@ -124,36 +132,61 @@ struct Root {
 }
 
 /// Adds steps.
-pub(super) struct Builder {
+pub(super) struct Builder<'a> {
     pub(super) program: Program,
     way: Way,
+    pub(super) door: Door<'a>,
+    /// Whether devices can be made.
+    makes_devices: bool,
     /// A folder of the host that mounts may be mounted on, in the child's namespace, to look into them.
-    scratch: CString,
-    /// The tmpfs that holds files, once there is one, and how many it holds.
-    held: Option<(Slot, usize)>,
+    pub(super) scratch: CString,
+    /// The tmpfs that holds files, once there is one.
+    memory: Option<Slot>,
+    /// How many it holds.
+    held: usize,
+    /// Folders in it that are there by name.
+    beside: Vec<&'static str>,
     /// What no mount that the process can write to has: devices that can be opened, unless it may do anything.
     guard: MountAttrFlags,
-    parts: Vec<(Range<usize>, Part)>,
+    pub(super) parts: Vec<(Range<usize>, Part)>,
 }
 
-impl Builder {
-    fn new(spec: &Spec, way: Way) -> Result<Self, Error> {
+impl<'a> Builder<'a> {
+    fn new(spec: &Spec, way: Way, door: Door<'a>, permitted: CapabilitySet) -> Result<Self, Error> {
         let scratch = match &spec.root {
             RootMount::Overlay { work, .. } => work,
             RootMount::Dir(dir) => dir,
         };
         let scratch = c_string(scratch)?;
         let guard = if spec.insecure { MountAttrFlags::empty() } else { MountAttrFlags::MOUNT_ATTR_NODEV };
-        Ok(Self { program: Program::default(), way, scratch, held: None, guard, parts: Vec::new() })
+        let makes_devices = !way.user_attributes && permitted.contains(CapabilitySet::MKNOD);
+        let program = Program::default();
+        Ok(Self {
+            program,
+            way,
+            door,
+            makes_devices,
+            scratch,
+            memory: None,
+            held: 0,
+            beside: Vec::new(),
+            guard,
+            parts: Vec::new(),
+        })
     }
 
-    /// Whether devices can't be made, nor file systems that belong to the host's namespaces.
+    /// Whether there can be no file systems that belong to the host's namespaces.
     pub(super) fn is_in_user_namespace(&self) -> bool {
         self.way.user_attributes
     }
 
+    /// Whether devices can be made.
+    pub(super) fn makes_devices(&self) -> bool {
+        self.makes_devices
+    }
+
     /// Adds steps that belong to a part of the spec.
-    fn part<T>(&mut self, part: Part, add: impl FnOnce(&mut Self) -> Result<T, Error>) -> Result<T, Error> {
+    pub(super) fn part<T>(&mut self, part: Part, add: impl FnOnce(&mut Self) -> Result<T, Error>) -> Result<T, Error> {
         let first = self.program.steps().len();
         let result = add(self)?;
         self.parts.push((first..self.program.steps().len(), part));
@@ -171,10 +204,15 @@ impl Builder {
     }
 
     fn enter(&mut self, root: Root) -> Result<(), Error> {
-        if let Some(path) = root.at {
-            self.push(Step::MountOnHost { mount: root.mount, path });
+        let Root { mount, at } = root;
+        if let Door::Runtime(_) = self.door {
+            return oci::enter(self, mount);
         }
-        self.push(Step::EnterRoot(root.mount));
+        if let Some(path) = at {
+            self.push(Step::MountOnHost { mount, path });
+        }
+        let chroot = matches!(self.door, Door::Chroot);
+        self.push(if chroot { Step::CoverRoot(mount) } else { Step::EnterRoot(mount) });
         Ok(())
     }
 
@@ -187,8 +225,14 @@ impl Builder {
         for (procs, path) in cgroups {
             self.push(Step::JoinCgroup { procs, path });
         }
-        self.push(Step::NewCgroupNamespace);
-        self.push(Step::NewSession);
+        let runtime = matches!(self.door, Door::Runtime(_));
+        if !runtime {
+            self.push(Step::NewCgroupNamespace);
+        }
+        // A runtime connects the terminal itself, and is told of its size by a signal to kiln's session.
+        if !runtime || spec.stdio != Stdio::Terminal {
+            self.push(Step::NewSession);
+        }
         self.push(Step::NewKeyring);
         self.push(Step::Umask(0));
         self.push(Step::Hostname(c_string(&spec.hostname)?));
@@ -200,7 +244,7 @@ impl Builder {
     }
 
     /// Writes files into memory and makes a mount of each.
-    fn files<'a>(&mut self, files: impl Iterator<Item = (&'a str, Vec<u8>)>) -> Result<Vec<(&'a str, Slot)>, Error> {
+    fn files<'f>(&mut self, files: impl Iterator<Item = (&'f str, Vec<u8>)>) -> Result<Vec<(&'f str, Slot)>, Error> {
         let flags = READ_ONLY.union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
         files.map(|(path, content)| Ok((path, self.file(content, 0o644, (0, 0), flags)?))).collect()
     }
@@ -235,18 +279,21 @@ impl Builder {
         Ok(self.shown(dir, name, READ_ONLY.union(MountAttrFlags::MOUNT_ATTR_NOEXEC)))
     }
 
-    /// The tmpfs that all of kiln's own files lie in, which the process sees only parts of; and a new name there.
+    /// The tmpfs that all of kiln's own files lie in, which the process sees only parts of.
+    pub(super) fn memory(&mut self) -> Result<Slot, Error> {
+        if let Some(dir) = self.memory {
+            return Ok(dir);
+        }
+        let dir = self.file_system(c"tmpfs", &[("mode", Some("0700"))], MountAttrFlags::empty())?;
+        self.push(Step::MountOnHost { mount: dir, path: self.scratch.clone() });
+        self.memory = Some(dir);
+        Ok(dir)
+    }
+
+    /// That tmpfs, and a new name there.
     fn held(&mut self) -> Result<(Slot, CString), Error> {
-        let (dir, number) = match self.held {
-            Some(held) => held,
-            None => {
-                let dir = self.file_system(c"tmpfs", &[("mode", Some("0700"))], MountAttrFlags::empty())?;
-                self.push(Step::MountOnHost { mount: dir, path: self.scratch.clone() });
-                (dir, 0)
-            }
-        };
-        self.held = Some((dir, number + 1));
-        Ok((dir, c_string(number.to_string())?))
+        self.held += 1;
+        Ok((self.memory()?, c_string(self.held.to_string())?))
     }
 
     fn shown(&mut self, dir: Slot, name: CString, flags: MountAttrFlags) -> Slot {
@@ -279,13 +326,53 @@ impl Builder {
         options: &[(&str, Option<&str>)],
         flags: MountAttrFlags,
     ) -> Result<Slot, Error> {
+        self.file_system_or(kind, options, flags, None)
+    }
+
+    /// The same of what a process has but one of; by a `chroot`, the host's is good enough where no new one can be had.
+    pub(super) fn kernels(
+        &mut self,
+        kind: &'static CStr,
+        options: &[(&str, Option<&str>)],
+        flags: MountAttrFlags,
+        hosts: &CStr,
+    ) -> Result<Slot, Error> {
+        let otherwise = matches!(self.door, Door::Chroot).then(|| hosts.to_owned());
+        self.file_system_or(kind, options, flags, otherwise)
+    }
+
+    fn file_system_or(
+        &mut self,
+        kind: &'static CStr,
+        options: &[(&str, Option<&str>)],
+        flags: MountAttrFlags,
+        otherwise: Option<CString>,
+    ) -> Result<Slot, Error> {
         let out = self.program.slot();
         let options = options
             .iter()
             .map(|(name, value)| Ok((c_string(name)?, value.map(c_string).transpose()?)))
             .collect::<Result<_, Error>>()?;
-        self.push(Step::FileSystem(FileSystem { kind, options, flags, out }));
+        self.push(Step::FileSystem(FileSystem { kind, options, flags, otherwise, out }));
         Ok(out)
+    }
+
+    /// Where mounts are mounted to look into them: on one another, and never on a runtime's bundle.
+    fn look(&mut self) -> Result<CString, Error> {
+        match self.door {
+            Door::Runtime(_) => self.beside("look"),
+            Door::Pivot | Door::Chroot => Ok(self.scratch.clone()),
+        }
+    }
+
+    /// A folder in the tmpfs of kiln's own files, by its path.
+    pub(super) fn beside(&mut self, name: &'static str) -> Result<CString, Error> {
+        let dir = self.memory()?;
+        if !self.beside.contains(&name) {
+            self.beside.push(name);
+            self.push(Step::Folder { dir, name: c_string(name)?, mode: 0o755 });
+        }
+        c_string(Path::new(OsStr::from_bytes(self.scratch.to_bytes())).join(name))
     }
 
     /// Makes what a mount of the spec shows, as long as the host's files can be seen.
@@ -297,12 +384,12 @@ impl Builder {
             }
             MountKind::Tree { root, path, readonly } => {
                 let whole = self.program.slot();
-                let step = overlay::mount(root, self.way, &self.scratch, whole)?;
+                let step = overlay::mount(root, self.way, &self.look()?, whole)?;
                 self.inside(step, whole, path, *readonly)
             }
             MountKind::Layers { lowers, path } => {
                 let whole = self.program.slot();
-                let step = overlay::layers(lowers, self.way, &self.scratch, whole)?;
+                let step = overlay::layers(lowers, self.way, &self.look()?, whole)?;
                 self.inside(step, whole, path, true)
             }
         }
@@ -317,7 +404,8 @@ impl Builder {
         let mut part = whole;
         // What is looked into must be mounted, what is mounted elsewhere later must not be.
         if !all && !mounted {
-            self.push(Step::MountOnHost { mount: whole, path: self.scratch.clone() });
+            let path = self.look()?;
+            self.push(Step::MountOnHost { mount: whole, path });
         }
         if !all || mounted {
             part = self.program.slot();
@@ -358,57 +446,6 @@ impl Builder {
         let out = self.program.slot();
         self.push(Step::Target(Target { path: path.to_owned(), kind, plain, out }));
         out
-    }
-
-    /// A terminal of the sandbox's own; its two sides. `/dev/console` is the second.
-    fn terminal(&mut self, spec: &Spec, dev: &devices::Mounted) -> Result<(Slot, Slot), Error> {
-        let (main, user) = (self.program.slot(), self.program.slot());
-        self.push(Step::OpenTerminal { pts: dev.pts, main, user, uid: spec.user.uid });
-        let console = self.program.slot();
-        // The first terminal of a new devpts has the number 0.
-        self.push(Step::CloneInside { root: dev.pts, path: c"0".to_owned(), out: console });
-        self.place(console, Path::new("/dev/console"), TargetKind::File)?;
-        Ok((main, user))
-    }
-
-    /// What the process starts with: its folder, its streams, its limits.
-    fn process(&mut self, spec: &Spec, streams: Streams) -> Result<(), Error> {
-        let cwd = clean(&spec.cwd, "working directory")?;
-        let (path, uid, gid) = (c_string(&cwd)?, spec.user.uid, spec.user.gid);
-        self.part(Part::WorkingDirectory(cwd), |b| {
-            b.push(Step::WorkIn { path, uid, gid });
-            Ok(())
-        })?;
-        self.push(Step::Stdio(streams));
-        for (name, soft, hard) in &spec.limits.ulimits {
-            let finite = |n: u64| (n != u64::MAX).then_some(n);
-            let resource = command::resource(name)?;
-            let step = Step::Limit { resource, name: c_string(name)?, soft: finite(*soft), hard: finite(*hard) };
-            self.part(Part::Limit(format!("{name}={soft}:{hard}")), |b| {
-                b.push(step);
-                Ok(())
-            })?;
-        }
-        self.push(Step::Umask(0o022));
-        Ok(())
-    }
-
-    /// What takes rights away. The filter comes first: it is loaded with CAP_SYS_ADMIN, as `no_new_privs` stays off.
-    fn rights(&mut self, spec: &Spec, permitted: CapabilitySet, filter: &[libc::sock_filter]) {
-        let wanted = if spec.insecure { permitted } else { CAPABILITIES };
-        if !spec.insecure {
-            self.push(Step::Seccomp(filter.to_vec()));
-        }
-        let User { uid, gid, groups } = &spec.user;
-        self.push(Step::Identity(Identity {
-            uid: *uid,
-            gid: *gid,
-            groups: groups.iter().map(|g| rustix::fs::Gid::from_raw(*g)).collect(),
-            capabilities: wanted & permitted,
-            ambient: spec.insecure,
-        }));
-        // A change of user has undone the first.
-        self.push(Step::DieWithMaker);
     }
 }
 

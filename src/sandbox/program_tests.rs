@@ -9,6 +9,7 @@ fn steps(spec: &Spec) -> Vec<String> {
     let filter = [libc::sock_filter { code: 6, jt: 0, jf: 0, k: libc::SECCOMP_RET_ALLOW }];
     let place = Place {
         way: WAY,
+        door: Door::Pivot,
         resolv_conf: "",
         cgroups: Vec::new(),
         permitted: CapabilitySet::all(),
@@ -81,7 +82,8 @@ fn what_cannot_be_is_refused() {
         change(&mut spec);
         let streams = [Stream::Inherit(0), Stream::Inherit(1), Stream::Inherit(2)];
         let (way, permitted) = (WAY, CapabilitySet::empty());
-        let place = Place { way, resolv_conf: "", cgroups: vec![], permitted, filter: &[], join: vec![] };
+        let door = Door::Pivot;
+        let place = Place { way, door, resolv_conf: "", cgroups: vec![], permitted, filter: &[], join: vec![] };
         prepare(&spec, place, streams).is_err()
     };
     assert!(!refused(&|_| ()));

@@ -1,39 +1,21 @@
 //! The level `root`: namespaces, overlayfs and pivot_root, with the rights of root (CAP_SYS_ADMIN). Linux 5.12 at least.
 //!
 //! The process is pid 1 of its pid namespace: when it ends, everything it started ends, too. It has its own mount, ipc, uts
-//! and cgroup namespaces, and a network namespace with a loopback device alone where its spec says [`Network::None`];
-//! otherwise it is on the host's network.
+//! and cgroup namespaces, and a network namespace with a loopback device alone where its spec says
+//! [`Network::None`](super::Network::None); otherwise it is on the host's network.
 //!
 //! A control group is made only where limits are asked for: making and removing one costs more than all the rest of a small
 //! step (a removal waits for the kernel's grace periods), and pid 1's end is enough to end everything.
 
-use super::cgroup::{self, Group, Hierarchy};
-use super::control::Control;
-use super::error::Part;
-use super::output::Pipes;
-use super::overlay::{Calls, Way};
-use super::program::{self, CAPABILITIES, Place, Prepared};
-use super::{Error, Executor, Exit, Network, Spec, Stdio, Stream, seccomp, terminal};
-use crate::sys::child::step::Stream as Source;
-use crate::sys::child::{Child, Ended, Failure, Namespaces};
-use crate::sys::{Cancel, Said, userns};
-use libc::sock_filter;
-use rustix::fs::{CWD, Mode, OFlags};
-use rustix::mount::FsOpenFlags;
-use rustix::pipe::PipeFlags;
-use rustix::thread::CapabilitySet;
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use super::host::Host;
+use super::program::Door;
+use super::{Error, Executor, Exit, Spec, Stream};
+use crate::sys::Cancel;
 
 /// Runs processes with the rights of root. One serves a whole build; threads share it.
 #[derive(Debug)]
 pub struct RootExecutor {
-    resolv_conf: String,
-    way: Way,
-    hierarchies: Vec<Hierarchy>,
-    permitted: CapabilitySet,
-    filter: Vec<sock_filter>,
-    groups: AtomicU64,
+    host: Host,
 }
 
 impl RootExecutor {
@@ -42,116 +24,20 @@ impl RootExecutor {
     /// # Errors
     /// If `/proc` isn't mounted.
     pub fn new(resolv_conf: String) -> Result<Self, Error> {
-        let read = |path| std::fs::read_to_string(path).said("read", path);
-        let hierarchies = cgroup::hierarchies(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?);
-        let permitted = rustix::thread::capabilities(None).call("capget")?.permitted;
-        Ok(Self {
-            resolv_conf,
-            way: way()?,
-            hierarchies,
-            permitted,
-            filter: seccomp::filter(CAPABILITIES & permitted),
-            groups: AtomicU64::new(0),
-        })
-    }
-
-    fn group(&self, spec: &Spec) -> Result<Option<Group>, Error> {
-        if !spec.limits.needs_cgroup() {
-            return Ok(None);
-        }
-        let number = self.groups.fetch_add(1, Ordering::Relaxed);
-        Group::new(&self.hierarchies, &spec.limits, number).map(Some)
+        Ok(Self { host: Host::new(resolv_conf)? })
     }
 }
 
 impl Executor for RootExecutor {
     fn run(&self, spec: &Spec, output: &mut dyn FnMut(Stream, &[u8]), cancel: &Cancel) -> Result<Exit, Error> {
-        if cancel.is_cancelled() {
-            return Err(Error::Cancelled);
-        }
-        let group = self.group(spec)?;
-        let (streams, pipes) = streams(spec.stdio)?;
-        let place = Place {
-            way: self.way,
-            resolv_conf: &self.resolv_conf,
-            cgroups: cgroup::shown(&self.hierarchies, group.as_ref()),
-            permitted: self.permitted,
-            filter: &self.filter,
-            join: group.as_ref().map(Group::procs).transpose()?.unwrap_or_default(),
-        };
-        let Prepared { program, parts, terminal, candidates } = program::prepare(spec, place, streams)?;
-        let namespaces = Namespaces { network: spec.network == Network::None };
-        let mut child = program.spawn(namespaces).map_err(|f| explained(f, spec, &parts, &candidates))?;
-        let control = Control { cancel, signals: spec.signals.as_ref() };
-        let ended = match terminal.and_then(|slot| child.take(slot)) {
-            Some(main) => terminal::connect(&main, &mut child, control),
-            None => pipes.follow(&mut child, output, control),
-        };
-        finish(child, ended, group)
-    }
-}
-
-/// Takes away what was made for the process, and says how it ended.
-fn finish(mut child: Child, ended: Result<Ended, Error>, group: Option<Group>) -> Result<Exit, Error> {
-    let ended = ended?;
-    child.remove_stubs()?;
-    let out_of_memory = group.as_ref().is_some_and(Group::ran_out_of_memory);
-    Ok(match ended {
-        Ended::Exited(code) => Exit { code, signal: None, out_of_memory },
-        Ended::Killed(signal) => Exit { code: 128 + signal, signal: Some(signal), out_of_memory },
-    })
-}
-
-/// Whether the kernel takes the layers of an overlay one by one, and where an overlay may keep its notes.
-fn way() -> Result<Way, Error> {
-    let one_by_one = rustix::mount::fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC)
-        .and_then(|fs| rustix::mount::fsconfig_set_string(fs.as_fd(), c"lowerdir+", c"/"));
-    let calls = if one_by_one.is_ok() { Calls::Fsconfig } else { Calls::Mount };
-    Ok(Way { calls, user_attributes: !userns::is_initial()? })
-}
-
-/// The streams of the process, and the caller's ends of those that are captured.
-fn streams(stdio: Stdio) -> Result<([Source; 3], Pipes), Error> {
-    if stdio != Stdio::Captured {
-        return Ok(([Source::Inherit(0), Source::Inherit(1), Source::Inherit(2)], Pipes::new(Vec::new())));
-    }
-    let null = rustix::fs::openat(CWD, "/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-    let null = null.said("open", "/dev/null")?;
-    let (out, out_end) = pipe()?;
-    let (err, err_end) = pipe()?;
-    let pipes = Pipes::new(vec![(Stream::Stdout, out), (Stream::Stderr, err)]);
-    Ok(([Source::Fd(null), Source::Fd(out_end), Source::Fd(err_end)], pipes))
-}
-
-fn pipe() -> Result<(OwnedFd, OwnedFd), Error> {
-    let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).call("pipe2")?;
-    // Of this end alone: the process expects an ordinary pipe.
-    rustix::io::ioctl_fionbio(&read, true).call("ioctl(FIONBIO)")?;
-    Ok((read, write))
-}
-
-/// A child's failure in terms of the spec.
-fn explained(
-    failure: Failure,
-    spec: &Spec,
-    parts: &[(std::ops::Range<usize>, Part)],
-    candidates: &[std::ffi::CString],
-) -> Error {
-    if failure.error.call == "execve" {
-        let program = spec.args.first().map_or("", String::as_str);
-        let found = candidates.get(failure.candidate).map(|c| c.to_string_lossy());
-        return Error::command(program, found.as_deref(), failure.error.errno);
-    }
-    let part = failure.step.and_then(|step| parts.iter().find(|(steps, _)| steps.contains(&step)));
-    match part {
-        Some((_, part)) => Error::Part { part: part.clone(), source: failure.error },
-        None => Error::Call(failure.error),
+        self.host.run(spec, Door::Pivot, output, cancel)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sandbox::overlay::Calls;
     use crate::sandbox::{Mount, MountKind};
     use crate::sys::RootMount;
     use std::fs;
@@ -184,7 +70,7 @@ mod tests {
             mount("/rw", MountKind::Tree { root: other, path: "".into(), readonly: false }),
         ];
         let mut executor = RootExecutor::new(String::new()).unwrap();
-        executor.way.calls = Calls::Mount;
+        executor.host.way.calls = Calls::Mount;
         let mut out = Vec::new();
         let exit = executor.run(&spec, &mut |_, bytes| out.extend_from_slice(bytes), &Cancel::new().unwrap());
         assert!(exit.as_ref().is_ok_and(|e| e.success()), "{exit:?} {}", String::from_utf8_lossy(&out));

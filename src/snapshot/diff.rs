@@ -108,7 +108,7 @@ impl Differ<'_> {
     fn visit(&mut self, dir: &Frame, name: &[u8], path: &EntryPath) -> Result<Option<(OwnedFd, Below)>, Error> {
         let old = if dir.below == Below::Nothing { None } else { self.base.stat(path)? };
         let new = at::stat_name(dir.fd.as_fd(), name).map_err(|e| Error::inside("stat", path, e))?;
-        match new.filter(|m| !m.is_whiteout()).map(|m| self.notes.meta(path, m)) {
+        match new.map(|m| self.notes.meta(path, m)).filter(|m| !m.is_whiteout()) {
             None => {
                 if old.is_some() {
                     self.write(&Entry::new(path.clone(), EntryKind::Whiteout), &mut io::empty())?;
@@ -218,7 +218,8 @@ impl Differ<'_> {
         if at::has_redirect(fd).map_err(|e| Error::inside("fgetxattr", path, e))? {
             return Err(Error::Redirect(path.clone()));
         }
-        Ok(below == Below::Merged && at::is_opaque(fd).map_err(|e| Error::inside("fgetxattr", path, e))?)
+        let is_marked = || at::is_opaque(fd).map_err(|e| Error::inside("fgetxattr", path, e));
+        Ok(below == Below::Merged && (self.notes.is_opaque(path) || is_marked()?))
     }
 
     /// Writes an entry, after the directories that it is in.

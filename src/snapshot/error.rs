@@ -29,6 +29,20 @@ pub enum Error {
     /// A device, which only the machine's root may make.
     #[error("{0} is a device, which can't be made in a user namespace; isolation level root can")]
     Device(EntryPath),
+    /// Something in `/` that a stage can't stand in the place of.
+    #[error(
+        "{} can't be set aside: it belongs to a lower layer of this container's image, or to another file system; \
+         isolation level in-place needs kiln's own image, which has nothing but kiln",
+        .0.display()
+    )]
+    Fixed(std::path::PathBuf),
+    /// A stage has something where kiln itself is.
+    #[error(
+        "the image has {}, where kiln or its store is in this container; at isolation level in-place both must lie in a folder \
+         that no image has (kiln's own image has them in /kiln)",
+        .0.display()
+    )]
+    Held(std::path::PathBuf),
     /// A path that no root filesystem can have.
     #[error(transparent)]
     Path(#[from] PathError),

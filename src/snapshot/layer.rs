@@ -1,9 +1,10 @@
 //! The form that every layer is kept in, whatever a process gets of it: overlayfs's upper directory, in a folder of its own.
 
 use super::diff::diff as diff_of;
-use super::notes::{Notes, open_mode};
+use super::notes::open_mode;
 use super::{Error, FolderWriter, StackTree, Tree, at};
 use crate::layer::{EntryPath, EntrySink, Timestamp};
+use crate::store::Form;
 use rustix::fs::{Gid, Mode, Uid};
 use std::fs;
 use std::os::fd::AsFd;
@@ -20,14 +21,16 @@ pub struct NewLayer {
     folder: PathBuf,
     /// The layers below, top first.
     parents: Vec<PathBuf>,
+    form: Form,
 }
 
 impl NewLayer {
-    /// Makes `folder` ready for a new layer on top of `parents`. Does nothing to a folder that is ready.
+    /// Makes `folder` ready for a new layer on top of `parents`, of this form; one that overlays are made of must be
+    /// native. Does nothing to a folder that is ready.
     ///
     /// # Errors
     /// If a folder can't be made or the layers can't be read.
-    pub fn prepare(folder: &Path, parents: &[PathBuf]) -> Result<Self, Error> {
+    pub fn prepare(folder: &Path, parents: &[PathBuf], form: Form) -> Result<Self, Error> {
         let (files, work) = (folder.join(FILES), folder.join(WORK));
         for dir in [&files, &work] {
             fs::create_dir_all(dir).map_err(|e| Error::host("mkdir", dir, e))?;
@@ -38,13 +41,13 @@ impl NewLayer {
             None => (0o755, 0, 0),
         };
         let root = at::open_root(&files)?;
-        if rustix::process::geteuid().is_root() {
+        if !form.owners {
             rustix::fs::fchown(root.as_fd(), Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
                 .map_err(|e| Error::host("fchown", &files, e))?;
         }
-        let mode = if Notes::are_needed() { open_mode(mode, true) } else { mode };
+        let mode = if form.owners { open_mode(mode, true) } else { mode };
         rustix::fs::fchmod(root.as_fd(), Mode::from_raw_mode(mode)).map_err(|e| Error::host("fchmod", &files, e))?;
-        Ok(Self { folder: folder.into(), parents: parents.into() })
+        Ok(Self { folder: folder.into(), parents: parents.into(), form })
     }
 
     /// Takes the layer's entries; directories that no entry speaks of get the time `made`.
@@ -52,7 +55,12 @@ impl NewLayer {
     /// # Errors
     /// If the layers below can't be read.
     pub fn writer(&self, made: Timestamp) -> Result<FolderWriter, Error> {
-        FolderWriter::new(&self.files(), view(&self.parents)?, made)
+        FolderWriter::new(&self.files(), view(&self.parents)?, made, self.form)
+    }
+
+    /// The folder that it is in.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// The layer's files.

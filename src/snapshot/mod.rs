@@ -6,7 +6,7 @@
 //! SNAPSHOT/fs/     the layer as overlayfs has it: removed files are character devices 0:0, and a directory that hides
 //!                  the one below has the attribute trusted.overlay.opaque=y
 //! SNAPSHOT/work/   overlayfs's own, only while the layer is made
-//! SNAPSHOT/notes.json   where its maker isn't root: owners, modes, capabilities, devices
+//! SNAPSHOT/notes.json   what can't be given to files here: owners, modes, capabilities, devices; whiteouts, what is opaque
 //! ```
 //!
 //! A chain of layers is a list of such folders, topmost first. Where they lie, how long they live and who may use them
@@ -15,20 +15,28 @@
 //! | file | what |
 //! |---|---|
 //! | [`NewLayer`] | a layer that is being made, [`view`] and [`diff`] of those that are there |
-//! | [`Snapshotter`] | what a process gets of them: [`Overlay`] |
+//! | [`Snapshotter`] | what a process gets of them: [`Overlay`], [`Copy`], [`InPlace`] on a [`Ground`] |
+//! | [`Standing`] | the files of all layers in one folder, where nothing can be mounted; [`Roots`] are those of a build |
+//! | `index` | what stands in a folder, to find what changed |
 //! | [`Tree`] | a file tree to read, confined: [`FolderTree`], [`StackTree`], [`EmptyTree`] |
 //! | [`FolderWriter`] | entries of a layer to a folder |
 //! | [`users`] | names and numbers of users, by an image's own files |
 
 mod at;
+mod content;
+mod copy;
 mod diff;
 mod error;
 mod flatten;
 mod folder;
+mod ground;
+mod in_place;
+mod index;
 mod layer;
 mod notes;
 mod overlay;
 mod stack;
+mod standing;
 mod tee;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -40,12 +48,16 @@ use crate::sys::RootMount;
 use std::path::{Path, PathBuf};
 
 pub use at::{Kind, Meta, Xattrs};
+pub use copy::Copy;
 pub use error::Error;
 pub use flatten::flatten;
 pub use folder::{FolderTree, Ignore, Verdict, walked};
+pub use ground::Ground;
+pub use in_place::InPlace;
 pub use layer::{NewLayer, diff, files, view};
 pub use overlay::Overlay;
 pub use stack::StackTree;
+pub use standing::{Roots, Standing};
 pub use tee::Tee;
 pub use tree::{
     EmptyTree, Fingerprint, Found, Tree, bare_entry, entry, fingerprint, fingerprint_again, follow, xattrs_of,
@@ -67,6 +79,14 @@ pub trait Snapshotter: Send + Sync {
     /// # Errors
     /// If a folder can't be made or the layers can't be read.
     fn show(&self, layers: &[PathBuf], scratch: &Path, writable: bool) -> Result<Shown, Error>;
+
+    /// Waits until no process has a root filesystem any more, before this process ends; none gets one from then on.
+    ///
+    /// # Errors
+    /// If that can't be found out.
+    fn end(&self) -> Result<(), Error> {
+        Ok(())
+    }
 }
 
 /// A root filesystem that a process runs in.

@@ -1,13 +1,15 @@
-//! What a user without any privilege can't give to a file, written down beside the layer.
+//! What can't be given to a file in the place where kiln runs, written down beside the layer.
 //!
 //! Without the right to change owners, files are the user's own, and the user can read them all; who owns them in the image,
-//! their mode, their capabilities, and which of them are devices, stands in the snapshot's `notes.json`.
+//! their mode, their capabilities, and which of them are devices, stands in the snapshot's `notes.json`. Where overlayfs's
+//! marks can't be made, empty files stand for whiteouts; which those are, and what is opaque, stands there, too.
 
 use super::Error;
 use super::at::{Kind, Meta, Xattrs};
 use crate::layer::{Device, Entry, EntryKind, EntryPath};
+use crate::store::Form;
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -16,7 +18,24 @@ const CAPABILITY: &[u8] = b"security.capability";
 
 /// What is noted about the files of one layer.
 #[derive(Debug, Default)]
-pub(super) struct Notes(HashMap<EntryPath, Note>);
+pub(super) struct Notes {
+    form: Form,
+    files: HashMap<EntryPath, Note>,
+    /// Files that stand for whiteouts.
+    gone: HashSet<EntryPath>,
+    /// Directories that hide the ones below.
+    opaque: HashSet<EntryPath>,
+}
+
+/// `notes.json`.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Stored {
+    owners: bool,
+    marks: bool,
+    files: Vec<(Vec<u8>, Note)>,
+    gone: Vec<Vec<u8>>,
+    opaque: Vec<Vec<u8>>,
+}
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 struct Note {
@@ -36,9 +55,14 @@ fn place(files: &Path) -> PathBuf {
 }
 
 impl Notes {
-    /// Whether a layer needs them: its maker isn't root, of the machine or of a user namespace.
-    pub(super) fn are_needed() -> bool {
-        !rustix::process::geteuid().is_root()
+    /// None so far, of a layer of this form.
+    pub(super) fn new(form: Form) -> Self {
+        Self { form, ..Self::default() }
+    }
+
+    /// What is noted.
+    pub(super) fn form(&self) -> Form {
+        self.form
     }
 
     /// Those of a layer; none where there are none.
@@ -48,22 +72,62 @@ impl Notes {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
             text => text.map_err(|e| Error::host("read", &path, e))?,
         };
-        let all: Vec<(Vec<u8>, Note)> =
+        let stored: Stored =
             serde_json::from_slice(&text).map_err(|e| Error::host("read", &path, io::Error::from(e)))?;
-        all.into_iter().map(|(path, note)| Ok((EntryPath::parse(&path)?, note))).collect::<Result<_, _>>().map(Self)
+        let files = stored.files.into_iter().map(|(path, note)| Ok((EntryPath::parse(&path)?, note)));
+        let paths = |all: Vec<Vec<u8>>| all.iter().map(|path| EntryPath::parse(path)).collect::<Result<_, _>>();
+        Ok(Self {
+            form: Form { owners: stored.owners, marks: stored.marks },
+            files: files.collect::<Result<_, Error>>()?,
+            gone: paths(stored.gone)?,
+            opaque: paths(stored.opaque)?,
+        })
     }
 
     /// Writes them beside the layer.
     pub(super) fn write(&self, files: &Path) -> Result<(), Error> {
         let path = place(files);
-        let mut all: Vec<(&[u8], &Note)> = self.0.iter().map(|(path, note)| (path.as_bytes(), note)).collect();
-        all.sort_unstable_by_key(|(path, _)| *path);
-        let text = serde_json::to_vec(&all).map_err(|e| Error::host("write", &path, io::Error::from(e)))?;
+        let mut all: Vec<(Vec<u8>, Note)> =
+            self.files.iter().map(|(path, note)| (path.as_bytes().to_vec(), note.clone())).collect();
+        all.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        let sorted = |paths: &HashSet<EntryPath>| {
+            let mut paths: Vec<Vec<u8>> = paths.iter().map(|path| path.as_bytes().to_vec()).collect();
+            paths.sort_unstable();
+            paths
+        };
+        let Form { owners, marks } = self.form;
+        let stored = Stored { owners, marks, files: all, gone: sorted(&self.gone), opaque: sorted(&self.opaque) };
+        let text = serde_json::to_vec(&stored).map_err(|e| Error::host("write", &path, io::Error::from(e)))?;
         std::fs::write(&path, text).map_err(|e| Error::host("write", &path, e))
+    }
+
+    /// Notes that the file at `path` stands for a whiteout.
+    pub(super) fn note_gone(&mut self, path: EntryPath) {
+        self.gone.insert(path);
+    }
+
+    /// Notes that the directory at `path` hides what lower layers have in it.
+    pub(super) fn note_opaque(&mut self, path: EntryPath) {
+        self.opaque.insert(path);
+    }
+
+    /// Whether that is noted.
+    pub(super) fn is_opaque(&self, path: &EntryPath) -> bool {
+        self.opaque.contains(path)
+    }
+
+    /// Forgets what was noted of a file that is gone from the layer.
+    pub(super) fn forget(&mut self, path: &EntryPath) {
+        self.files.remove(path);
+        self.gone.remove(path);
+        self.opaque.remove(path);
     }
 
     /// Notes what an entry says about the file at `path`.
     pub(super) fn note(&mut self, path: EntryPath, entry: &Entry) {
+        if !self.form.owners {
+            return;
+        }
         let numbers = |block, device: &Device| Some((block, device.major, device.minor));
         let device = match &entry.kind {
             EntryKind::CharDevice(device) => numbers(false, device),
@@ -72,19 +136,22 @@ impl Notes {
         };
         let capability = entry.xattrs.get(CAPABILITY).cloned();
         let Entry { mode, uid, gid, .. } = *entry;
-        self.0.insert(path, Note { mode, uid, gid, device, capability });
+        self.files.insert(path, Note { mode, uid, gid, device, capability });
     }
 
     /// Notes the same of another name.
     pub(super) fn note_link(&mut self, from: &EntryPath, to: EntryPath) {
-        if let Some(note) = self.0.get(from).cloned() {
-            self.0.insert(to, note);
+        if let Some(note) = self.files.get(from).cloned() {
+            self.files.insert(to, note);
         }
     }
 
     /// What the file at `path` is in the image.
     pub(super) fn meta(&self, path: &EntryPath, meta: Meta) -> Meta {
-        let Some(Note { mode, uid, gid, device, .. }) = self.0.get(path).filter(|_| !meta.is_whiteout()) else {
+        if self.gone.contains(path) {
+            return Meta { kind: Kind::CharDevice(Device { major: 0, minor: 0 }), ..meta };
+        }
+        let Some(Note { mode, uid, gid, device, .. }) = self.files.get(path).filter(|_| !meta.is_whiteout()) else {
             return meta;
         };
         let kind = match *device {
@@ -97,7 +164,7 @@ impl Notes {
 
     /// The attributes of the file at `path` in the image.
     pub(super) fn xattrs(&self, path: &EntryPath, mut xattrs: Xattrs) -> Xattrs {
-        if let Some(capability) = self.0.get(path).and_then(|note| note.capability.clone()) {
+        if let Some(capability) = self.files.get(path).and_then(|note| note.capability.clone()) {
             xattrs.insert(CAPABILITY.to_vec(), capability);
         }
         xattrs

@@ -2,6 +2,7 @@
 
 use super::layer::files;
 use super::{Active, Error, NewLayer, Shown, Snapshotter};
+use crate::store::Form;
 use crate::sys::RootMount;
 use std::path::{Path, PathBuf};
 
@@ -11,13 +12,13 @@ pub struct Overlay;
 
 impl Snapshotter for Overlay {
     fn prepare(&self, folder: &Path, parents: &[PathBuf]) -> Result<Box<dyn Active>, Error> {
-        Ok(Box::new(NewLayer::prepare(folder, parents)?))
+        Ok(Box::new(NewLayer::prepare(folder, parents, Form::default())?))
     }
 
     fn show(&self, layers: &[PathBuf], scratch: &Path, writable: bool) -> Result<Shown, Error> {
         // An overlay of no layers needs a folder, too.
         if writable || layers.is_empty() {
-            return Ok(Shown::Root(NewLayer::prepare(scratch, layers)?.root_mount()));
+            return Ok(Shown::Root(NewLayer::prepare(scratch, layers, Form::default())?.root_mount()));
         }
         Ok(Shown::Layers(layers.iter().map(|l| files(l)).collect()))
     }

@@ -34,6 +34,11 @@ impl StackTree {
         Ok(Self { layers, notes, merged: Mutex::default() })
     }
 
+    /// A folder that is no layer: what stands in it is all there is.
+    pub(super) fn plain(folder: &Path) -> Result<Self, Error> {
+        Ok(Self { layers: vec![at::open_root(folder)?], notes: vec![Notes::default()], merged: Mutex::default() })
+    }
+
     /// Whether there is no layer at all.
     pub fn is_empty(&self) -> bool {
         self.layers.is_empty()
@@ -67,8 +72,7 @@ impl StackTree {
                 None => {}
                 Some(meta) if meta.is_dir() => {
                     merged.push(index);
-                    let dir = self.fd(index, path, OFlags::RDONLY | OFlags::DIRECTORY)?;
-                    if at::is_opaque(dir.as_fd()).map_err(|e| Error::inside("fgetxattr", path, e))? {
+                    if self.hides(index, path)? {
                         break;
                     }
                 }
@@ -119,12 +123,10 @@ impl StackTree {
     }
 }
 
-impl Tree for StackTree {
-    fn stat(&self, path: &EntryPath) -> Result<Option<Meta>, Error> {
-        Ok(self.find(path)?.map(|(_, meta)| meta))
-    }
-
-    fn read_dir(&self, path: &EntryPath) -> Result<Vec<(Vec<u8>, Meta)>, Error> {
+/// What a layer says of the layers below it; for a view of one layer.
+impl StackTree {
+    /// Like [`read_dir`](Tree::read_dir), with its whiteouts.
+    pub(super) fn all_in(&self, path: &EntryPath) -> Result<Vec<(Vec<u8>, Meta)>, Error> {
         let fail = |call| move |e| Error::inside(call, path, e);
         let mut entries = BTreeMap::new();
         for index in self.merged(path)?.iter().copied() {
@@ -138,7 +140,28 @@ impl Tree for StackTree {
                 }
             }
         }
-        Ok(entries.into_iter().filter(|(_, meta)| !meta.is_whiteout()).collect())
+        Ok(entries.into_iter().collect())
+    }
+
+    /// Whether the directory at `path` of a layer hides what lower layers have in it.
+    pub(super) fn hides(&self, index: usize, path: &EntryPath) -> Result<bool, Error> {
+        if self.notes.get(index).is_some_and(|notes| notes.is_opaque(path)) {
+            return Ok(true);
+        }
+        let dir = self.fd(index, path, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        at::is_opaque(dir.as_fd()).map_err(|e| Error::inside("fgetxattr", path, e))
+    }
+}
+
+impl Tree for StackTree {
+    fn stat(&self, path: &EntryPath) -> Result<Option<Meta>, Error> {
+        Ok(self.find(path)?.map(|(_, meta)| meta))
+    }
+
+    fn read_dir(&self, path: &EntryPath) -> Result<Vec<(Vec<u8>, Meta)>, Error> {
+        let mut entries = self.all_in(path)?;
+        entries.retain(|(_, meta)| !meta.is_whiteout());
+        Ok(entries)
     }
 
     fn read_link(&self, path: &EntryPath) -> Result<Vec<u8>, Error> {

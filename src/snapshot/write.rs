@@ -1,17 +1,18 @@
 //! Entries of a layer to a folder in overlayfs's form, on top of lower layers.
 
 use super::at::{self, Kind, Meta};
+use super::content::{copy_exactly, copy_file};
 use super::notes::{Notes, can_be_set, open_mode};
 use super::tree::{MOST_LINKS, entry, missing, steps};
 use super::{Error, StackTree, Tree};
 use crate::layer::{self, Device, Entry, EntryKind, EntryPath, EntrySink, Timestamp};
-use crate::sys;
+use crate::store::Form;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Timestamps};
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -29,7 +30,8 @@ use std::path::{Path, PathBuf};
 pub struct FolderWriter {
     lower: StackTree,
     /// The folder, and what can't be given to the files in it.
-    notes: Option<(PathBuf, Notes)>,
+    notes: Notes,
+    folder: PathBuf,
     /// The directories from the root to where the last entry went; the root is always there.
     way: Vec<Step>,
     /// When each directory of this layer says it changed.
@@ -56,40 +58,77 @@ enum Was {
 }
 
 impl FolderWriter {
-    /// Writes into `folder` what is to lie upon `lower`; directories that no entry speaks of get the time `made`.
-    pub fn new(folder: &Path, lower: StackTree, made: Timestamp) -> Result<Self, Error> {
+    /// Writes into `folder` what is to lie upon `lower`, in the form given; directories that no entry speaks of get the
+    /// time `made`.
+    pub(super) fn new(folder: &Path, lower: StackTree, made: Timestamp, form: Form) -> Result<Self, Error> {
         let root = Step { path: EntryPath::root(), fd: at::open_root(folder)?, lower: !lower.is_empty() };
-        let mut writer = Self { lower, notes: None, way: vec![root], times: HashMap::new(), made };
-        if Notes::are_needed() {
-            writer.notes = Some((folder.to_owned(), writer.notes_of_root()?));
-        }
+        let (way, times, folder) = (vec![root], HashMap::new(), folder.to_owned());
+        let mut writer = Self { lower, notes: Notes::new(form), folder, way, times, made };
+        writer.note_root()?;
         Ok(writer)
     }
 
-    /// Notes that say of the root that it is like the one below.
-    fn notes_of_root(&self) -> Result<Notes, Error> {
+    /// Writes into a folder that isn't to lie upon anything: whatever is gone is removed from it. Directories that no
+    /// entry speaks of get the time `made`.
+    ///
+    /// # Errors
+    /// If the folder can't be opened.
+    pub fn plain(folder: &Path, made: Timestamp) -> Result<Self, Error> {
+        Self::new(folder, StackTree::open::<&Path>(&[])?, made, Form::default())
+    }
+
+    /// Gives the root directory what an entry says of it.
+    pub(super) fn set_root(&mut self, entry: &Entry) -> Result<(), Error> {
+        self.way.truncate(1);
+        let root = self.here()?.fd.try_clone().map_err(|e| Error::inside("dup", &entry.path, e))?;
+        self.set_meta(root.as_fd(), &entry.path, entry)
+    }
+
+    /// Makes a socket that nobody listens at, which only a folder that is never packed has.
+    pub(super) fn add_socket(&mut self, entry: &Entry) -> Result<(), Error> {
+        let name = self.go_to(&entry.path)?;
+        self.clear(&name, false)?;
+        self.mknod(&name, &entry.path, FileType::Socket, Device::default())?;
+        self.set_meta_at(&name, entry)
+    }
+
+    /// Removes whatever is at `path` from the folder.
+    pub(super) fn delete(&mut self, path: &EntryPath) -> Result<(), Error> {
+        let name = self.go_to(path)?;
+        self.clear(&name, false).map(drop)
+    }
+
+    /// Removes whatever is in the directory at `path` from the folder.
+    pub(super) fn empty(&mut self, path: &EntryPath) -> Result<(), Error> {
+        self.descend(path)?;
+        let fd = self.here()?.fd.as_fd();
+        for name in at::names(fd).map_err(|e| Error::inside("getdents", path, e))? {
+            at::remove(fd, &name).map_err(|e| Error::inside("unlink", path, e))?;
+        }
+        Ok(())
+    }
+
+    /// Notes of the root that it is like the one below.
+    fn note_root(&mut self) -> Result<(), Error> {
         let path = EntryPath::root();
         let root = match self.lower.stat(&path)? {
             Some(meta) => entry(&self.lower, &path, &meta)?,
             None => Entry { mode: 0o755, ..Entry::new(path.clone(), EntryKind::Dir) },
         };
-        let mut notes = Notes::default();
-        notes.note(path, &root);
-        Ok(notes)
+        self.notes.note(path, &root);
+        Ok(())
     }
 
     /// Owner, attributes, mode and time of an open file at `path`, or a note of them.
     fn set_meta(&mut self, file: BorrowedFd<'_>, path: &EntryPath, entry: &Entry) -> Result<(), Error> {
-        if let Some((_, notes)) = &mut self.notes {
-            notes.note(path.clone(), entry);
-        }
-        set_meta(file, entry, self.notes.is_some())
+        self.notes.note(path.clone(), entry);
+        set_meta(file, entry, self.notes.form().owners)
     }
 
     /// Sets the times of all directories.
     pub fn finish(self) -> Result<(), Error> {
-        if let Some((folder, notes)) = &self.notes {
-            notes.write(folder)?;
+        if !self.notes.form().is_native() {
+            self.notes.write(&self.folder)?;
         }
         let Some(root) = self.way.first() else { return Ok(()) };
         for (path, time) in &self.times {
@@ -188,15 +227,16 @@ impl FolderWriter {
         match at::open_dir(here.fd.as_fd(), name) {
             Ok(fd) => {
                 let lower = here.lower
+                    && !self.notes.is_opaque(&path)
                     && !at::is_opaque(fd.as_fd()).map_err(fail("fgetxattr"))?
                     && self.lower.stat(&path)?.is_some_and(|m| m.is_dir());
                 self.way.push(Step { path, fd, lower });
                 return Ok(None);
             }
             Err(Errno::NOENT) => {}
-            Err(Errno::NOTDIR | Errno::LOOP) => match at::stat_name(here.fd.as_fd(), name).map_err(fail("stat"))? {
+            Err(Errno::NOTDIR | Errno::LOOP) => match self.here_at(name, &path)? {
                 Some(meta) if meta.kind == Kind::Symlink => {
-                    return at::read_link(here.fd.as_fd(), name).map(Some).map_err(fail("readlink"));
+                    return at::read_link(self.here()?.fd.as_fd(), name).map(Some).map_err(fail("readlink"));
                 }
                 // The directory that this layer removed comes back with nothing in it.
                 Some(meta) if meta.is_whiteout() => {
@@ -229,6 +269,12 @@ impl FolderWriter {
         self.way.last().ok_or_else(|| missing("open", &EntryPath::root()))
     }
 
+    /// What this layer has by a name at the end of the way, which is `path`.
+    fn here_at(&self, name: &[u8], path: &EntryPath) -> Result<Option<Meta>, Error> {
+        let meta = at::stat_name(self.here()?.fd.as_fd(), name).map_err(|e| Error::inside("stat", path, e))?;
+        Ok(meta.map(|meta| self.notes.meta(path, meta)))
+    }
+
     /// What lower layers have at a path whose parent is the end of the way.
     fn lower_stat(&self, path: &EntryPath) -> Result<Option<Meta>, Error> {
         if self.here()?.lower { self.lower.stat(path) } else { Ok(None) }
@@ -242,6 +288,8 @@ impl FolderWriter {
             Some(meta) if for_dir && meta.is_dir() => Ok(Was::Dir),
             Some(_) => {
                 at::remove(here.fd.as_fd(), name).map_err(|e| Error::inside("unlink", &here.path, e))?;
+                let path = here.path.join(name)?;
+                self.notes.forget(&path);
                 Ok(Was::Hiding)
             }
         }
@@ -256,7 +304,7 @@ impl FolderWriter {
         }
         let dir = at::open_dir(here.fd.as_fd(), name).map_err(|e| Error::inside("open", &path, e))?;
         if matches!(was, Was::Hiding) && self.lower_stat(&path)?.is_some_and(|m| m.is_dir()) {
-            at::set_opaque(dir.as_fd()).map_err(|e| Error::inside("fsetxattr", &path, e))?;
+            self.mark_opaque(dir.as_fd(), &path)?;
         }
         self.set_meta(dir.as_fd(), &path, entry)?;
         self.times.insert(path, entry.mtime);
@@ -270,7 +318,12 @@ impl FolderWriter {
         let path = here.path.join(&name)?;
         let Some(below) = self.lower_stat(&path)? else { return Ok(()) };
         match at::stat_name(here.fd.as_fd(), &name).map_err(|e| Error::inside("stat", &path, e))? {
-            None => self.mknod(&name, &path, FileType::CharacterDevice, Device { major: 0, minor: 0 }),
+            None if self.notes.form().marks => {
+                placeholder(here.fd.as_fd(), &name, &path)?;
+                self.notes.note_gone(path);
+                Ok(())
+            }
+            None => self.mknod(&name, &path, FileType::CharacterDevice, Device::default()),
             Some(meta) if meta.is_dir() && below.is_dir() => self.make_opaque(&path),
             Some(_) => Ok(()),
         }
@@ -281,7 +334,17 @@ impl FolderWriter {
         self.descend(path)?;
         let Some(here) = self.way.last_mut().filter(|h| h.lower) else { return Ok(()) };
         here.lower = false;
-        at::set_opaque(here.fd.as_fd()).map_err(|e| Error::inside("fsetxattr", path, e))
+        let (dir, path) = (here.fd.try_clone().map_err(|e| Error::inside("dup", path, e))?, here.path.clone());
+        self.mark_opaque(dir.as_fd(), &path)
+    }
+
+    /// Marks an open directory of this layer as hiding those below.
+    fn mark_opaque(&mut self, dir: BorrowedFd<'_>, path: &EntryPath) -> Result<(), Error> {
+        if self.notes.form().marks {
+            self.notes.note_opaque(path.clone());
+            return Ok(());
+        }
+        at::set_opaque(dir).map_err(|e| Error::inside("fsetxattr", path, e))
     }
 
     fn link(&mut self, entry: &Entry, target: &EntryPath) -> Result<(), Error> {
@@ -299,16 +362,13 @@ impl FolderWriter {
         // `source` has no link on its way: it was walked just now.
         fs::linkat(&root.fd, source.as_path(), &here.fd, name.as_slice(), AtFlags::empty())
             .map_err(|e| Error::inside("link", &path, e))?;
-        if let Some((_, notes)) = &mut self.notes {
-            notes.note_link(&source, path);
-        }
+        self.notes.note_link(&source, path);
         Ok(())
     }
 
     /// Copies a lower layer's file into this one, if it isn't there yet.
     fn bring_up(&mut self, name: &[u8], path: &EntryPath) -> Result<(), Error> {
-        let here = self.here()?;
-        match at::stat_name(here.fd.as_fd(), name).map_err(|e| Error::inside("stat", path, e))? {
+        match self.here_at(name, path)? {
             Some(meta) if meta.is_whiteout() => Err(missing("link", path)),
             Some(_) => Ok(()),
             None => {
@@ -357,7 +417,7 @@ impl FolderWriter {
 
     fn mknod(&self, name: &[u8], path: &EntryPath, kind: FileType, device: Device) -> Result<(), Error> {
         let is_device = device != (Device { major: 0, minor: 0 });
-        if is_device && self.notes.is_some() {
+        if is_device && self.notes.form().owners {
             return self.here().and_then(|here| placeholder(here.fd.as_fd(), name, path));
         }
         let number = fs::makedev(device.major, device.minor);
@@ -370,10 +430,8 @@ impl FolderWriter {
     /// Owner, mode and time of what isn't opened: links, devices, pipes. None of them has extended attributes.
     fn set_meta_at(&mut self, name: &[u8], entry: &Entry) -> Result<(), Error> {
         let path = self.here()?.path.join(name)?;
-        let noted = self.notes.is_some();
-        if let Some((_, notes)) = &mut self.notes {
-            notes.note(path, entry);
-        }
+        let noted = self.notes.form().owners;
+        self.notes.note(path, entry);
         let dir = &self.here()?.fd;
         let fail = |call| move |e: Errno| Error::inside(call, &entry.path, e);
         let (uid, gid) = owner(entry);
@@ -437,35 +495,4 @@ fn owner(entry: &Entry) -> (Option<Uid>, Option<Gid>) {
 fn both(time: Timestamp) -> Timestamps {
     let time = rustix::fs::Timespec { tv_sec: time.secs, tv_nsec: i64::from(time.nanos) };
     Timestamps { last_access: time, last_modification: time }
-}
-
-/// Copies exactly as many bytes as the entry promised.
-fn copy_exactly(from: &mut dyn Read, to: &mut impl Write, size: u64, path: &EntryPath) -> Result<(), Error> {
-    let changed = |found| Error::Layer(layer::Error::Changed { path: path.clone(), expected: size, found });
-    let copied = io::copy(&mut from.take(size), to).map_err(|e| Error::inside("write", path, e))?;
-    if copied < size {
-        return Err(changed("fewer"));
-    }
-    match from.read(&mut [0]) {
-        Ok(0) => Ok(()),
-        Ok(_) => Err(changed("more")),
-        Err(e) => Err(Error::inside("read", path, e)),
-    }
-}
-
-/// Files below this size are quicker read and written than asked about what the file system could share.
-const WORTH_SHARING: u64 = 1 << 20;
-
-/// Copies exactly as many bytes as the entry promised, without them passing through here where that is possible.
-fn copy_file(mut from: &File, mut to: &File, size: u64, path: &EntryPath) -> Result<(), Error> {
-    if size < WORTH_SHARING {
-        return copy_exactly(&mut from, &mut to, size, path);
-    }
-    let copied = sys::file::copy(from, to).map_err(|e| Error::inside("write", path, e.errno))?;
-    let found = if copied < size { "fewer" } else { "more" };
-    if copied == size {
-        Ok(())
-    } else {
-        Err(layer::Error::Changed { path: path.clone(), expected: size, found }.into())
-    }
 }

@@ -8,7 +8,7 @@ use super::problem::{self, Result};
 use super::selecting;
 use crate::plan::op::{CopyAction, FileAction, FileOp, MountSource, Sharing};
 use crate::report::{Kind, Problem, Step};
-use crate::snapshot::{self, EmptyTree, FolderWriter, StackTree};
+use crate::snapshot::{self, EmptyTree, FolderWriter};
 use crate::store::{CacheMount, Use};
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
@@ -80,8 +80,7 @@ fn copy_into(env: &Env, folder: &Path, layers: &[PathBuf], source: &str) -> Resu
     let source = selecting::ReadTree::Other(std::sync::Arc::new(tree));
     let selection = source.select(&copy)?;
     let op = FileOp { base: None, actions: vec![FileAction::Copy(copy)], link: false, workdir: false };
-    let nothing = StackTree::open::<&Path>(&[]).map_err(problem::snapshot)?;
-    let mut writer = FolderWriter::new(folder, nothing, env.options.time()).map_err(problem::snapshot)?;
+    let mut writer = FolderWriter::plain(folder, env.options.time()).map_err(problem::snapshot)?;
     let input = super::file::Input { tree: source.tree(), selection: &selection };
     super::file::write(&op, &EmptyTree, &[input], env.options.time(), &mut writer).map_err(problem::from)?;
     writer.finish().map_err(problem::snapshot)

@@ -136,7 +136,7 @@ impl Worker {
         write: &mut dyn FnMut(&mut FolderWriter) -> Result<usize>,
     ) -> Result<TempSnapshot> {
         let layer = self.env.store.new_snapshot().map_err(problem::from)?;
-        let active = NewLayer::prepare(layer.folder(), base).map_err(problem::snapshot)?;
+        let active = NewLayer::prepare(layer.folder(), base, layer.form()).map_err(problem::snapshot)?;
         let mut writer = active.writer(self.env.options.time()).map_err(problem::snapshot)?;
         write(&mut writer)?;
         writer.finish().map_err(problem::snapshot)?;

@@ -36,7 +36,7 @@ pub(super) fn unpack(
     parents: &[PathBuf],
     temp: &TempSnapshot,
 ) -> Result<()> {
-    let layer = NewLayer::prepare(temp.folder(), parents)?;
+    let layer = NewLayer::prepare(temp.folder(), parents, temp.form())?;
     // Directories that no entry speaks of: the same time wherever they are made.
     let mut writer = layer.writer(Timestamp::default())?;
     let tar = |input: &mut dyn Read| -> std::result::Result<(), layer::Error> {

@@ -38,6 +38,7 @@ mod caches;
 mod contents;
 mod error;
 mod files;
+mod form;
 mod gc;
 mod key;
 mod limit;
@@ -59,6 +60,7 @@ pub use builds::BuildNumber;
 pub use caches::{CacheMount, Use};
 pub use contents::Content;
 pub use error::{Error, Result};
+pub use form::Form;
 pub use gc::{Amount, Policy, Pruned, Sort, Usage};
 pub use key::Key;
 pub use limit::{Limit, Shrunk};
@@ -100,6 +102,7 @@ struct Inner {
     /// Held while the session is made, so that it is made once.
     beginning: Mutex<()>,
     boot: OnceLock<String>,
+    form: OnceLock<Form>,
     /// Snapshots that this process used and no sync has covered.
     unsettled: Mutex<Vec<PathBuf>>,
     /// Whether anything was written since the last sync.
@@ -139,6 +142,7 @@ impl Store {
                 session: OnceLock::new(),
                 beginning: Mutex::new(()),
                 boot: OnceLock::new(),
+                form: OnceLock::new(),
                 unsettled: Mutex::default(),
                 dirty: AtomicBool::new(false),
                 settling: Mutex::new(()),

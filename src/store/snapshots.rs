@@ -2,7 +2,7 @@
 
 use super::error::{At as _, Error, Result};
 use super::session::locked;
-use super::{Inner, Key, Store, files, tree};
+use super::{Form, Inner, Key, Store, files, tree};
 use serde::{Deserialize, Serialize};
 use std::fs::{DirBuilder, File};
 use std::io::ErrorKind;
@@ -56,6 +56,7 @@ impl Snapshot {
 pub struct TempSnapshot {
     folder: PathBuf,
     fs: PathBuf,
+    form: Form,
     /// Keeps the session, and with it the folder.
     _store: Store,
 }
@@ -69,6 +70,11 @@ impl TempSnapshot {
     /// The layer's folder: there, empty, mode 0755.
     pub fn fs(&self) -> &Path {
         &self.fs
+    }
+
+    /// What the files of a layer in it can't say themselves.
+    pub fn form(&self) -> Form {
+        self.form
     }
 
     /// A folder on the same file system for whatever else the maker needs (an overlay's `workdir`); not there yet.
@@ -88,7 +94,7 @@ impl Store {
     pub fn new_snapshot(&self) -> Result<TempSnapshot> {
         let folder = self.inner.temp_path()?;
         DirBuilder::new().mode(0o700).create(&folder).at("make the folder", &folder)?;
-        let temp = TempSnapshot { fs: folder.join("fs"), folder, _store: self.clone() };
+        let temp = TempSnapshot { fs: folder.join("fs"), folder, form: self.inner.form()?, _store: self.clone() };
         std::fs::create_dir(&temp.fs).at("make the folder", &temp.fs)?;
         // An overlay shows the upper folder's mode as the root's; the process's umask has no say in it.
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
@@ -100,7 +106,7 @@ impl Store {
     /// quicker, that one's snapshot stays and this one is removed.
     pub fn commit_snapshot(&self, temp: TempSnapshot, key: &Key, info: SnapshotInfo) -> Result<Snapshot> {
         let inner = &self.inner;
-        let place = self.snapshot_path(key);
+        let place = self.snapshot_path(key)?;
         tree::remove(&temp.work())?;
         let meta = Meta { key: *key, boot: inner.boot().to_owned(), info };
         let meta_path = temp.folder.join("meta.json");
@@ -130,7 +136,7 @@ impl Store {
     /// # Errors
     /// [`Error::Taken`] where its short name is another key's.
     pub fn snapshot(&self, key: &Key) -> Result<Option<Snapshot>> {
-        let place = self.snapshot_path(key);
+        let place = self.snapshot_path(key)?;
         let path = place.join("meta.json");
         let Some(file) = self.inner.hold(&path, || files::open(&path))? else {
             return self.clear(&place);
@@ -153,14 +159,14 @@ impl Store {
 
     /// Removes the snapshot of a key. Nobody may be using it.
     pub fn remove_snapshot(&self, key: &Key) -> Result<()> {
-        self.clear(&self.snapshot_path(key)).map(|_| ())
+        self.clear(&self.snapshot_path(key)?).map(|_| ())
     }
 
-    fn snapshot_path(&self, key: &Key) -> PathBuf {
+    fn snapshot_path(&self, key: &Key) -> Result<PathBuf> {
         let folders = self.inner.root.join("snapshots");
-        // Without root's rights a layer's folder is of another form, with notes beside it, which no overlay can show.
-        let plain = if rustix::process::geteuid().is_root() { "" } else { "-noted" };
-        folders.join(format!("{}{plain}", key.short()))
+        // What no overlay can show, and was made where none can be, has a place of its own.
+        let form = if self.inner.form()?.is_native() { "" } else { "-by-notes" };
+        Ok(folders.join(format!("{}{form}", key.short())))
     }
 
     /// Takes a snapshot out of its place at once, and removes it then.

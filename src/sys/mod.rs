@@ -7,7 +7,9 @@
 //! | [`signals`](Signals) | signals to hand on, which can be polled |
 //! | [`file`] | confined opening, nodes, owners, times, copying, locks |
 //! | [`xattr`] | extended attributes, never following a link |
+//! | [`landlock`] | what a process gives up for good |
 //! | [`userns`] | a user namespace that an ordinary user is root in |
+//! | [`notify`] | calls of other processes, answered here |
 //! | [`child`] | a process in new namespaces, prepared as data and made by `clone` |
 //!
 //! `rustix` is used directly wherever it is enough (its `RawDir` reads folders, for one); what stands here adds the
@@ -18,6 +20,8 @@ mod cancel;
 pub mod child;
 mod error;
 pub mod file;
+pub mod landlock;
+pub mod notify;
 mod root;
 mod signals;
 pub mod userns;
@@ -37,6 +41,26 @@ pub fn boot_id() -> Result<String> {
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(text.trim().to_owned()),
         Err(e) => Err(Error::from_io("read", path, &e)),
+    }
+}
+
+/// Sets a variable of this process's environment, for what is executed or looked up by it from now on. Only before there are
+/// other threads.
+pub fn set_variable(name: &str, value: &std::ffi::OsStr) {
+    // SAFETY: nobody reads or writes the environment at the same time, as this is the only thread.
+    unsafe { std::env::set_var(name, value) }
+}
+
+/// Makes the C library resolve names of hosts by `/etc/hosts` and DNS alone, whatever `/etc/nsswitch.conf` says from now on:
+/// so that no file that stands in `/` later is loaded as a plugin.
+pub fn resolve_without_plugins() {
+    #[cfg(target_env = "gnu")]
+    {
+        unsafe extern "C" {
+            fn __nss_configure_lookup(database: *const libc::c_char, services: *const libc::c_char) -> libc::c_int;
+        }
+        // SAFETY: both are strings that end, and the function copies what it keeps. Before there are other threads.
+        unsafe { __nss_configure_lookup(c"hosts".as_ptr(), c"files dns".as_ptr()) };
     }
 }
 

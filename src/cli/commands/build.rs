@@ -5,9 +5,9 @@ use super::{agents, check, context, dockerfile, outputs, planning, secrets};
 use crate::cli::Env;
 use crate::cli::isolation;
 use crate::cli::request::{
-    BuildRequest, CacheAt, CacheMountsAt, CacheTo, Isolation, NamedContext, Place, SourceRequest,
+    BuildRequest, CacheAt, CacheMountsAt, CacheTo, NamedContext, Place, ProcessRequest, SourceRequest,
 };
-use crate::cli::session::{Failure, Session, dockerfile_problem};
+use crate::cli::session::{Failure, Session, cannot, dockerfile_problem};
 use crate::dockerfile::ast::Dockerfile;
 use crate::dockerfile::lint::Options as Checks;
 use crate::layer::Timestamp;
@@ -103,9 +103,14 @@ impl Job<'_> {
         let pushing = wanted.start(session);
         let objects = context::objects(session, &request.source, plan, self.env).await?;
         let cache_mounts = Arc::new(cache_mounts(self));
+        // Where it is, a stage's files may stand later.
+        session.registry.read_credentials().await;
         let env = Arc::new(self.world(&pushing, caches.clone(), cache_mounts.clone(), &objects)?);
-        let oldest = env.options.oldest;
-        let built = solve::run(plan.clone(), env).await?;
+        let (oldest, snapshots) = (env.options.oldest, env.snapshots.clone());
+        let built = solve::run(plan.clone(), env).await;
+        // Also after a failure: nothing of a process's root filesystem is left when this one ends.
+        snapshots.end().map_err(|e| cannot("take a root filesystem away", &e))?;
+        let built = built?;
         let text = outputs::write(session, request, plan, built.images, wanted, pushing).await?;
         // After the push, so that it isn't delayed, and its layers needn't be sent again.
         let exported = export(&caches, &built.exported, oldest, &session.store, &session.reporter).await;
@@ -122,7 +127,7 @@ impl Job<'_> {
     ) -> Result<solve::Env, Problem> {
         let Self { session, request, read, wanted, plan, env } = self;
         let on_layer = pushing.clone();
-        let place = place(plan, session, request.process.isolation, env)?;
+        let place = place(plan, session, &request.process, env)?;
         Ok(solve::Env {
             store: session.store.clone(),
             snapshots: place.snapshots,
@@ -135,7 +140,7 @@ impl Job<'_> {
             reporter: session.reporter.clone(),
             cancel: session.cancel.clone(),
             about: about(&request.source, read),
-            options: options(request, plan, wanted, env),
+            options: Options { jobs: jobs(request, place.one_at_a_time), ..options(request, plan, wanted, env) },
             on_layer: Box::new(move |layer| on_layer.layer(layer)),
             caches,
             cache_mounts,
@@ -231,7 +236,7 @@ fn build_args(request: &BuildRequest) -> BuildArgs {
 }
 
 /// What runs the plan's processes.
-fn place(plan: &BuildPlan, session: &Session, wanted: Isolation, env: &Env) -> Result<isolation::Place, Problem> {
+fn place(plan: &BuildPlan, session: &Session, wanted: &ProcessRequest, env: &Env) -> Result<isolation::Place, Problem> {
     let first = plan.vertices.iter().find(|v| matches!(v.op, Op::Exec(_)));
     isolation::place(session, wanted, first.is_some(), env).map_err(|problem| match first {
         Some(vertex) => problem.at(vertex.span),
@@ -296,6 +301,12 @@ fn options(request: &BuildRequest, plan: &BuildPlan, wanted: &Outputs, env: &Env
         now: Timestamp { secs: seconds(now), nanos: now.subsec_nanos() },
         hostname: sandbox::spec::HOSTNAME.to_owned(),
     }
+}
+
+/// How many steps may be at work; those that wait for the one process that can run keep nobody else from it.
+fn jobs(request: &BuildRequest, one_at_a_time: bool) -> NonZeroUsize {
+    let jobs = NonZeroUsize::new(request.jobs).unwrap_or(NonZeroUsize::MIN);
+    if one_at_a_time { jobs.saturating_mul(NonZeroUsize::MIN.saturating_add(7)) } else { jobs }
 }
 
 fn seconds(time: Duration) -> i64 {

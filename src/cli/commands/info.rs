@@ -2,7 +2,7 @@
 
 use super::table::size;
 use crate::cli::Env;
-use crate::cli::rootless::{self, Rootless};
+use crate::cli::isolation;
 use crate::cli::session::Failure;
 use crate::oci::Platform;
 use crate::registry::Config;
@@ -52,7 +52,7 @@ fn gather(store: &Path, env: &Env) -> Result<Facts, Problem> {
     Ok(Facts {
         usage: store.usage()?,
         images: store.names()?.len(),
-        levels: levels(store.root(), env),
+        levels: isolation::levels(&store, env),
         limits: sandbox::probe::limits(),
         kernel: format!("{} {}", uname.sysname().to_string_lossy(), uname.release().to_string_lossy()),
         cores: env.cores,
@@ -60,15 +60,6 @@ fn gather(store: &Path, env: &Env) -> Result<Facts, Problem> {
         registries: registries(env),
         store,
     })
-}
-
-/// Each level, tried. For an ordinary user this ends in a user namespace, where there may be one.
-fn levels(store: &Path, env: &Env) -> Vec<sandbox::Level> {
-    let mut levels = rootless::levels(store, env, &Rootless::Untried);
-    if env.uid != 0 {
-        levels.extend(rootless::levels(store, env, &rootless::enter(env)).pop());
-    }
-    levels
 }
 
 fn total_memory(meminfo: &str) -> Option<u64> {

@@ -25,8 +25,9 @@ mod transfer;
 use super::env::Env;
 use super::progress::Style;
 use super::request::{BuildRequest, CheckRequest, Command, Method, Request};
-use super::session::Failure;
+use super::session::{Failure, failure};
 use crate::report::{Kind, Problem};
+use crate::sandbox;
 use std::path::Path;
 
 /// What a command that went well leaves.
@@ -65,6 +66,7 @@ pub fn run(request: &Request, env: &Env) -> Result<Done, Failure> {
             plan::plan(&ready.source, registry, *format, store, env).map(Done::from)
         }
         Command::Run(run) => run::run(run, store, env),
+        Command::ForbidDevices(mount) => sandbox::forbid_devices(mount).map(|()| Done::default()).map_err(failure),
         Command::DebugAst(at) => dockerfile::ast(at).map(Done::from),
         Command::Push(push) => transfer::push(push, store, env).map(Done::from),
         Command::Pull(pull, platform) => transfer::pull(pull, platform, store, env).map(Done::from),

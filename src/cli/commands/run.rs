@@ -29,7 +29,7 @@ pub fn run(request: &RunRequest, store: &Path, env: &Env) -> Result<Done, Failur
         let found = local::find(&session.store, &request.image)?;
         let image = local::resolved(&session.store, &found)?;
         let process = Process::new(request, &image.config)?;
-        let place = isolation::place(session, request.process.isolation, true, env)?;
+        let place = isolation::place(session, &request.process, true, env)?;
         let op = ImageOp {
             platform: image.config.platform(),
             reference: image.reference,
@@ -102,7 +102,10 @@ impl Process {
             drop(view);
             let mut spec = self.spec(active.root_mount(), user)?;
             spec.signals = Some(signals);
-            Ok(place.executor.run(&spec, &mut |_, _| {}, &cancel)?)
+            let exit = place.executor.run(&spec, &mut |_, _| {}, &cancel);
+            drop(active);
+            place.snapshots.end().map_err(cannot)?;
+            Ok(exit?)
         });
         ran.await.map_err(|e| cannot("run the process", &e))?
     }

@@ -99,6 +99,8 @@ pub enum Command {
     },
     /// Print a Dockerfile's syntax tree.
     DebugAst(DockerfileAt),
+    /// Forbid devices in a mount.
+    ForbidDevices(PathBuf),
 }
 
 /// `kiln check`, or a build's `--check`.
@@ -327,6 +329,7 @@ fn command(command: args::Command, env: &Env) -> Result<Command, Problem> {
             Command::Du { verbose: d.verbose, json: word("--format", &d.format, &[("table", false), ("json", true)])? }
         }
         A::Info(i) => Command::Info { json: word("--format", &i.format, &[("text", false), ("json", true)])? },
+        A::Debug(args::Debug::ForbidDevices { mount }) => Command::ForbidDevices(mount),
         A::Debug(args::Debug::Ast { file }) => Command::DebugAst(build::dockerfile(file, env)),
     })
 }

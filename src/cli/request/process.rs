@@ -1,6 +1,6 @@
 //! What a process of a build or of `kiln run` may see and use.
 
-use super::{each, not_yet, values, word, wrong};
+use super::{each, values, word, wrong};
 use crate::cli::args;
 use crate::plan::op::{Limits, Network};
 use crate::report::Problem;
@@ -16,6 +16,10 @@ pub struct ProcessRequest {
     pub limits: Limits,
     /// How it is kept apart.
     pub isolation: Isolation,
+    /// Whether `/` may be taken in any container.
+    pub force_in_place: bool,
+    /// The runtime of the level `oci`, a path or a name, where one is named.
+    pub oci_runtime: Option<String>,
 }
 
 /// How processes are kept apart from the machine.
@@ -28,10 +32,13 @@ pub enum Isolation {
     Root,
     /// Namespaces, one of users among them, as an ordinary user.
     Rootless,
+    /// Namespaces, as root, where `pivot_root` or overlays are forbidden.
+    Chroot,
+    /// In this container's own `/`, one process at a time.
+    InPlace,
+    /// An installed runtime.
+    Oci,
 }
-
-/// Levels that the design names and kiln doesn't have yet.
-const LATER: &[&str] = &["chroot", "in-place", "oci"];
 
 pub(super) fn process(p: &args::Process) -> Result<ProcessRequest, Problem> {
     let networks = [("default", Network::Default), ("none", Network::None), ("host", Network::Host)];
@@ -41,17 +48,23 @@ pub(super) fn process(p: &args::Process) -> Result<ProcessRequest, Problem> {
         extra_hosts: each("--add-host", &p.add_host, values::host)?,
         limits: limits(p)?,
         isolation: isolation(&p.isolation)?,
+        force_in_place: p.force_in_place,
+        oci_runtime: p.oci_runtime.clone().filter(|name| !name.is_empty()),
     })
 }
 
 fn isolation(text: &str) -> Result<Isolation, Problem> {
-    if LATER.contains(&text) {
-        return Err(not_yet(&format!("--isolation {text}")));
-    }
     word(
         "--isolation",
         text,
-        &[("auto", Isolation::Auto), ("root", Isolation::Root), ("rootless", Isolation::Rootless)],
+        &[
+            ("auto", Isolation::Auto),
+            ("root", Isolation::Root),
+            ("rootless", Isolation::Rootless),
+            ("chroot", Isolation::Chroot),
+            ("in-place", Isolation::InPlace),
+            ("oci", Isolation::Oci),
+        ],
     )
 }
 

@@ -18,6 +18,15 @@ pub(super) enum Decision {
     Within(&'static [(u32, u32)]),
     /// It is made if the first argument's lower half has none of these bits, else it fails with `EPERM`.
     Without(u32),
+    /// The filter's listener is told.
+    Notify,
+    /// The listener is told if this argument's lower half has any of these bits; else it is made.
+    NotifyWith {
+        /// Which argument, from 0 on.
+        argument: u8,
+        /// The bits.
+        bits: u32,
+    },
 }
 
 /// The offset of the call's number in `struct seccomp_data`.
@@ -30,30 +39,51 @@ const ARGUMENT: u32 = 16;
 /// The conditional jumps reach that far.
 const REACH: usize = u8::MAX as usize;
 
-/// A filter for an architecture and its sibling (`AUDIT_ARCH_*`, decisions by number); numbers that aren't named fail with
-/// `EPERM`, those above the highest named one with `ENOSYS`. Calls of any other architecture end the process.
-pub(super) fn filter(architectures: &[(u32, BTreeMap<u32, Decision>)]) -> Vec<sock_filter> {
+/// What becomes of calls that no decision names.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Others {
+    /// Those whose number is below the highest named one.
+    pub(super) known: Decision,
+    /// Those above, which are newer.
+    pub(super) newer: Decision,
+    /// Those of an architecture that isn't named.
+    pub(super) foreign: u32,
+}
+
+/// They are refused: the former with `EPERM`, the latter with `ENOSYS`. A call of any other architecture ends the process.
+pub(super) const REFUSED: Others = Others {
+    known: Decision::Errno(libc::EPERM),
+    newer: Decision::Errno(libc::ENOSYS),
+    foreign: libc::SECCOMP_RET_KILL_PROCESS,
+};
+
+/// They are made.
+pub(super) const ALLOWED: Others =
+    Others { known: Decision::Allow, newer: Decision::Allow, foreign: libc::SECCOMP_RET_ALLOW };
+
+/// A filter for an architecture and its sibling (`AUDIT_ARCH_*`, decisions by number).
+pub(super) fn filter(architectures: &[(u32, BTreeMap<u32, Decision>)], others: Others) -> Vec<sock_filter> {
     let mut out = vec![load(ARCHITECTURE)];
     for (architecture, decisions) in architectures {
         let mut code = vec![load(NUMBER)];
-        code.extend(tree(&ranges(decisions)));
+        code.extend(tree(&ranges(decisions, others)));
         out.push(jump(libc::BPF_JEQ, *architecture, 1, 0));
         out.push(skip(code.len()));
         out.extend(code);
     }
-    out.push(give(libc::SECCOMP_RET_KILL_PROCESS));
+    out.push(give(others.foreign));
     out
 }
 
 /// Where each range starts and what happens in it; the first starts at 0, the last has no end.
-fn ranges(decisions: &BTreeMap<u32, Decision>) -> Vec<(u32, Decision)> {
-    let mut ranges = vec![(0, Decision::Errno(libc::EPERM))];
+fn ranges(decisions: &BTreeMap<u32, Decision>, others: Others) -> Vec<(u32, Decision)> {
+    let mut ranges = vec![(0, others.known)];
     for (number, decision) in decisions {
         start(&mut ranges, *number, *decision);
-        start(&mut ranges, number + 1, Decision::Errno(libc::EPERM));
+        start(&mut ranges, number + 1, others.known);
     }
     let newer = decisions.keys().next_back().map_or(0, |highest| highest + 1);
-    start(&mut ranges, newer, Decision::Errno(libc::ENOSYS));
+    start(&mut ranges, newer, others.newer);
     ranges
 }
 
@@ -95,6 +125,13 @@ fn leaf(decision: Decision) -> Vec<sock_filter> {
             load(ARGUMENT),
             jump(libc::BPF_JSET, bits, 0, 1),
             give(libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
+            give(libc::SECCOMP_RET_ALLOW),
+        ],
+        Decision::Notify => vec![give(libc::SECCOMP_RET_USER_NOTIF)],
+        Decision::NotifyWith { argument, bits } => vec![
+            load(ARGUMENT + 8 * u32::from(argument)),
+            jump(libc::BPF_JSET, bits, 0, 1),
+            give(libc::SECCOMP_RET_USER_NOTIF),
             give(libc::SECCOMP_RET_ALLOW),
         ],
         Decision::Within(allowed) => {
@@ -174,8 +211,10 @@ mod tests {
         let decisions = BTreeMap::from([
             (3, Decision::Within(&[(1, 2), (7, 7), (u32::MAX, u32::MAX)])),
             (4, Decision::Without(0b100)),
+            (6, Decision::NotifyWith { argument: 0, bits: 0b11 }),
+            (7, Decision::Notify),
         ]);
-        let filter = filter(&[(9, decisions)]);
+        let filter = filter(&[(9, decisions)], REFUSED);
         for (number, argument, expected) in [
             (3, 0, EPERM),
             (3, 1, ALLOW),
@@ -187,7 +226,11 @@ mod tests {
             (4, 0b1011, ALLOW),
             (4, 0b0100, EPERM),
             (2, 0, EPERM),
-            (5, 0, ENOSYS),
+            (5, 0, EPERM),
+            (6, 0b100, ALLOW),
+            (6, 0b110, libc::SECCOMP_RET_USER_NOTIF),
+            (7, 0, libc::SECCOMP_RET_USER_NOTIF),
+            (8, 0, ENOSYS),
         ] {
             assert_eq!(answer(&filter, 9, number, argument), expected, "{number} {argument}");
         }
@@ -195,8 +238,15 @@ mod tests {
     }
 
     #[test]
+    fn a_filter_may_let_through_what_it_does_not_name() {
+        let filter = filter(&[(9, BTreeMap::from([(4, Decision::Notify)]))], ALLOWED);
+        let answers = [(9, 3), (9, 4), (9, 5), (8, 4)].map(|(architecture, n)| answer(&filter, architecture, n, 0));
+        assert_eq!(answers, [ALLOW, libc::SECCOMP_RET_USER_NOTIF, ALLOW, ALLOW]);
+    }
+
+    #[test]
     fn a_refused_highest_number_ends_its_range() {
-        let filter = filter(&[(1, BTreeMap::from([(5, Decision::Errno(libc::EPERM))]))]);
+        let filter = filter(&[(1, BTreeMap::from([(5, Decision::Errno(libc::EPERM))]))], REFUSED);
         assert_eq!(
             [answer(&filter, 1, 0, 0), answer(&filter, 1, 5, 0), answer(&filter, 1, 6, 0)],
             [EPERM, EPERM, ENOSYS]
@@ -210,7 +260,7 @@ mod tests {
             0u32..2000, prop_oneof![Just(Decision::Allow), Just(Decision::Errno(1)), Just(Decision::Errno(38))], 1..900,
         )) {
             let highest = *named.keys().next_back().unwrap();
-            let filter = filter(&[(1, BTreeMap::from([(0, Decision::Allow)])), (2, named.clone())]);
+            let filter = filter(&[(1, BTreeMap::from([(0, Decision::Allow)])), (2, named.clone())], REFUSED);
             for number in 0..2100 {
                 let expected = match named.get(&number) {
                     Some(Decision::Allow) => ALLOW,

@@ -5,10 +5,12 @@
 //! | `profile` | which calls, under which conditions |
 //! | `numbers.txt` | their numbers, by architecture |
 //! | `bpf` | decisions to a filter |
+//! | [`oci`] | decisions to the form that an OCI runtime takes |
 //!
 //! 32-bit programs (i386 on x86_64, arm on aarch64) run under the same profile; x32 ones don't run.
 
 mod bpf;
+pub mod oci;
 mod profile;
 
 use bpf::Decision;
@@ -30,16 +32,52 @@ const I386: Architecture = Architecture { audit: 0x4000_0003, column: 1 };
 const AARCH64: Architecture = Architecture { audit: 0xc000_00b7, column: 2 };
 const ARM: Architecture = Architecture { audit: 0x4000_0028, column: 3 };
 
+/// Those that kiln was made for.
+const OWN: [Architecture; 2] = if cfg!(target_arch = "aarch64") { [AARCH64, ARM] } else { [X86_64, I386] };
+
 /// The filter for a process that keeps these capabilities, for the architecture that kiln was made for.
 pub fn filter(capabilities: CapabilitySet) -> Vec<sock_filter> {
-    let architectures = if cfg!(target_arch = "aarch64") { [AARCH64, ARM] } else { [X86_64, I386] };
-    filter_for(&architectures, capabilities)
+    filter_for(&OWN, capabilities)
+}
+
+/// The same, with no socket but Unix ones: what takes the place of a network namespace.
+pub fn without_network(capabilities: CapabilitySet) -> Vec<sock_filter> {
+    let mut decisions = decisions(capabilities);
+    decisions.insert("socket", Decision::Within(&[(1, 1)]));
+    // The family stands behind a pointer, where no filter sees it.
+    decisions.remove("socketcall");
+    filter_of(&OWN, &decisions)
 }
 
 fn filter_for(architectures: &[Architecture], capabilities: CapabilitySet) -> Vec<sock_filter> {
-    let decisions = decisions(capabilities);
-    let numbered: Vec<_> = architectures.iter().map(|a| (a.audit, numbered(&decisions, *a))).collect();
-    bpf::filter(&numbered)
+    filter_of(architectures, &decisions(capabilities))
+}
+
+fn filter_of(architectures: &[Architecture], decisions: &HashMap<&'static str, Decision>) -> Vec<sock_filter> {
+    let numbered: Vec<_> = architectures.iter().map(|a| (a.audit, numbered(decisions, *a))).collect();
+    bpf::filter(&numbered, bpf::REFUSED)
+}
+
+/// When a filter's listener is told of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// Always.
+    Always,
+    /// If the lower half of this argument (the first is 0) has any of these bits.
+    With(u8, u32),
+}
+
+/// A filter that tells its listener of these calls, by name, and lets everything else through; names that the architecture
+/// doesn't have are left out. To be loaded (by [`Step::Notify`](crate::sys::child::Step::Notify)) beside [`filter`], whose
+/// refusals go first. Programs of the machine's 32-bit architecture are let through: their listener would have to know
+/// another set of numbers and structures.
+pub fn notifier(calls: &[(&'static str, When)]) -> Vec<sock_filter> {
+    let decisions = calls.iter().map(|(name, when)| match *when {
+        When::Always => (*name, Decision::Notify),
+        When::With(argument, bits) => (*name, Decision::NotifyWith { argument, bits }),
+    });
+    let own = if cfg!(target_arch = "aarch64") { AARCH64 } else { X86_64 };
+    bpf::filter(&[(own.audit, numbered(&decisions.collect(), own))], bpf::ALLOWED)
 }
 
 /// What is decided, by name.
@@ -138,6 +176,20 @@ mod tests {
         for name in decisions(CapabilitySet::all()).keys() {
             assert!(known.contains(name) || elsewhere.contains(name), "{name}");
         }
+    }
+
+    #[test]
+    fn a_listener_is_told_of_what_is_named() {
+        let filter = notifier(&[("chown", When::Always), ("fchownat", When::Always), ("openat", When::With(2, 0o100))]);
+        let own = if cfg!(target_arch = "aarch64") { AARCH64 } else { X86_64 };
+        let answer = |name, value| {
+            let line = NUMBERS.lines().find(|l| l.split(' ').next() == Some(name)).unwrap();
+            let number = line.split(' ').nth(own.column + 1).unwrap().parse().unwrap();
+            bpf::answer(&filter, own.audit, number, value)
+        };
+        assert_eq!(answer("fchownat", 0), libc::SECCOMP_RET_USER_NOTIF);
+        assert_eq!(answer("read", 0), ALLOW);
+        assert_eq!(bpf::answer(&filter, I386.audit, 182, 0), ALLOW, "chown of a 32-bit program");
     }
 
     #[test]

@@ -190,7 +190,7 @@ impl Source {
 }
 
 /// How long a layer may take: a cache that sends less than 64 KiB in a second is slower than most builds.
-fn longest(size: u64) -> Duration {
+pub(super) fn longest(size: u64) -> Duration {
     Duration::from_secs(60 + (size >> 16))
 }
 

@@ -62,7 +62,7 @@ fn walk<S: EntrySink>(folder: &Path, sink: S) -> Result<(Contents, S), snapshot:
 /// What is wrong with the blob: whatever it holds, nothing is written outside of the folder. After an error the folder
 /// holds anything.
 pub fn unpack(blob: LayerReader<impl Read>, folder: &Path, most: u64) -> Result<(), snapshot::Error> {
-    let mut writer = FolderWriter::new(folder, StackTree::open::<&Path>(&[])?, crate::layer::Timestamp::default())?;
+    let mut writer = FolderWriter::plain(folder, crate::layer::Timestamp::default())?;
     let mut tar = TarReader::archive(blob);
     let (mut root, mut bytes) = (None, 0_u64);
     while let Some(entry) = tar.next_entry()? {

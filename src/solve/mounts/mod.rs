@@ -13,7 +13,7 @@ mod contents;
 #[cfg(test)]
 mod tests;
 
-use super::cache::{CacheStore, Error};
+use super::cache::{CacheStore, Error, longest};
 use super::env::Env;
 use crate::layer::{Compression, LayerReader};
 use crate::oci::Digest;
@@ -167,7 +167,11 @@ impl Source {
         let turn = super::key::named("cache mount's blob", digest.as_str());
         let _turn = env.store.lock(&turn, &env.cancel, &mut || ())?;
         let had = env.store.blob(&digest, None)?.is_some();
-        runtime.block_on(or_stopped(&env.cancel, store.fetch(step, &artifact.blob)))?;
+        let longest = longest(artifact.blob.size());
+        let late = |_| Error::Refused(format!("{digest} isn't there after {} seconds", longest.as_secs()));
+        let fetched =
+            async { tokio::time::timeout(longest, store.fetch(step, &artifact.blob)).await.map_err(late).flatten() };
+        runtime.block_on(or_stopped(&env.cancel, fetched))?;
         let unpacked = unpack(&env.store, &artifact, &digest);
         if !had {
             env.store.discard_blob(&digest)?;

@@ -4,7 +4,7 @@ use super::interpret::State;
 use super::step::{Exec, Slot, Stdio, Stream};
 use super::{Done, Fault, Named, fail, identity};
 use rustix::cstr;
-use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid};
+use rustix::fs::{Access, AtFlags, CWD, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::pty::OpenptFlags;
 use std::os::fd::{AsRawFd, RawFd};
@@ -86,7 +86,9 @@ pub(super) fn exec(exec: &Exec, state: &mut State) -> Done {
         unsafe { libc::execve(path.as_ptr(), exec.args.as_ptr(), exec.env.as_ptr()) };
         let errno = identity::last_errno();
         match errno {
-            Errno::NOENT | Errno::NOTDIR if rustix::fs::statat(CWD, path.as_c_str(), AtFlags::empty()).is_err() => {
+            Errno::NOENT | Errno::NOTDIR
+                if rustix::fs::accessat(CWD, path.as_c_str(), Access::EXISTS, AtFlags::empty()).is_err() =>
+            {
                 continue;
             }
             // As execvp does: a later one may do.

@@ -6,10 +6,10 @@ use rustix::fs::{Gid, Uid};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketType};
 use rustix::thread::{CapabilitySet, CapabilitySets};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 /// The reason of the last call of the C library that failed.
-pub(super) fn last_errno() -> Errno {
+pub(in crate::sys) fn last_errno() -> Errno {
     // SAFETY: the location is this thread's own, which is the waiting maker's.
     let number = unsafe { *libc::__errno_location() };
     // 0 says that nothing failed, which an `Errno` can't.
@@ -62,16 +62,34 @@ pub(super) fn seccomp(filter: &[libc::sock_filter]) -> Done {
     if result == 0 { Ok(()) } else { fail("seccomp", last_errno()) }
 }
 
+/// Loads a filter that tells its listener of calls; the listener. It is open in the maker, too, as long as the child shares
+/// its table of open files.
+pub(super) fn notify(filter: &[libc::sock_filter]) -> Done<OwnedFd> {
+    let Ok(len) = libc::c_ushort::try_from(filter.len()) else { return fail("seccomp", Errno::INVAL) };
+    // The kernel only reads through the pointer.
+    let program = libc::sock_fprog { len, filter: filter.as_ptr().cast_mut() };
+    let needed = libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW | libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
+    // So that a call that is being answered isn't interrupted by a signal, and then made again (Linux 5.19).
+    for flags in [needed | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV, needed] {
+        // SAFETY: the program and the filter live across the call.
+        let fd = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) };
+        match libc::c_int::try_from(fd) {
+            // SAFETY: the kernel has just made it for this process, which knows nobody else that would own it.
+            Ok(fd) if fd >= 0 => return Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+            _ if last_errno() != Errno::INVAL => break,
+            _ => {}
+        }
+    }
+    fail("seccomp(SECCOMP_FILTER_FLAG_NEW_LISTENER)", last_errno())
+}
+
 /// Bounding set, groups, group, user, then the capabilities that are left.
 pub(super) fn become_user(identity: &Identity) -> Done {
     let kept = identity.capabilities;
     limit_bounding_set(kept)?;
-    rustix::thread::set_keep_capabilities(true).fault("prctl(PR_SET_KEEPCAPS)")?;
-    rustix::thread::set_thread_groups(&identity.groups).fault("setgroups")?;
-    let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
-    rustix::thread::set_thread_res_gid(gid, gid, gid).fault("setresgid")?;
-    rustix::thread::set_thread_res_uid(uid, uid, uid).fault("setresuid")?;
-    rustix::thread::set_keep_capabilities(false).fault("prctl(PR_SET_KEEPCAPS)")?;
+    if !identity.keeps_ids {
+        set_ids(identity)?;
+    }
     let inheritable = if identity.ambient { kept } else { CapabilitySet::empty() };
     let sets = CapabilitySets { effective: kept, permitted: kept, inheritable };
     rustix::thread::set_capabilities(None, sets).fault("capset")?;
@@ -82,6 +100,15 @@ pub(super) fn become_user(identity: &Identity) -> Done {
         }
     }
     Ok(())
+}
+
+fn set_ids(identity: &Identity) -> Done {
+    rustix::thread::set_keep_capabilities(true).fault("prctl(PR_SET_KEEPCAPS)")?;
+    rustix::thread::set_thread_groups(&identity.groups).fault("setgroups")?;
+    let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
+    rustix::thread::set_thread_res_gid(gid, gid, gid).fault("setresgid")?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid).fault("setresuid")?;
+    rustix::thread::set_keep_capabilities(false).fault("prctl(PR_SET_KEEPCAPS)")
 }
 
 /// Takes out of the bounding set what isn't kept, up to the last capability that the kernel knows.

@@ -33,12 +33,15 @@ pub mod stubs;
 mod target;
 mod wait;
 
+pub(in crate::sys) use identity::last_errno;
 pub use spawn::{Failure, Namespaces};
 pub use step::{Slot, Step};
 pub use wait::{Child, Ended};
 
-use super::Error;
+use super::{Error, Said as _};
+use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
+use rustix::mount::MountAttrFlags;
 use std::os::fd::RawFd;
 
 /// What a child is to do, and the memory it does it with.
@@ -73,6 +76,15 @@ impl Program {
     pub fn steps(&self) -> &[Step] {
         &self.steps
     }
+}
+
+/// Forbids to open devices in what is mounted at `path`, but not in what is mounted below it.
+///
+/// # Errors
+/// Where nothing is mounted there, or CAP_SYS_ADMIN is missing.
+pub fn forbid_devices(path: &std::path::Path) -> super::Result<()> {
+    let mount = rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).said("open", path)?;
+    mounts::set_own_flags(mount, MountAttrFlags::MOUNT_ATTR_NODEV).map_err(|f| Error::new(f.call, path, f.errno))
 }
 
 /// A system call that failed in the child; the step it was part of knows the path.

@@ -27,11 +27,7 @@ pub(super) fn one(step: &Step, state: &mut State) -> Done {
             let fd = rustix::mount::open_tree(CWD, path.as_c_str(), flags).fault("open_tree")?;
             state.put(*out, fd)
         }
-        Step::CloneHostTree { path, out } => {
-            let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
-            let fd = rustix::mount::open_tree(CWD, path.as_c_str(), flags).fault("open_tree")?;
-            state.put(*out, fd)
-        }
+        Step::CloneHostTree { path, out } => host_tree(path).and_then(|fd| state.put(*out, fd)),
         Step::CloneInside { root, path, out } => {
             let fd = clone(beneath_or_in(state.get(*root)?, path)?)?;
             state.put(*out, fd)
@@ -43,6 +39,8 @@ pub(super) fn one(step: &Step, state: &mut State) -> Done {
             rustix::mount::move_mount(state.get(*mount)?, cstr!(""), CWD, path.as_c_str(), flags).fault("move_mount")
         }
         Step::EnterRoot(slot) => enter_root(state.get(*slot)?),
+        Step::CoverRoot(slot) => cover_root(state.get(*slot)?),
+        Step::LookFrom(slot) => rustix::process::fchdir(state.get(*slot)?).fault("fchdir"),
         Step::Mount { mount, on, .. } => put_on(state.get(*mount)?, state.get(*on)?),
         Step::CopyMode { from, to } => copy_mode(state, *from, *to),
         Step::Mask { root, path, null, empty } => mask(state, *root, path, *null, *empty),
@@ -117,7 +115,23 @@ fn overlay_by_mount(o: &OverlayByMount) -> Done<OwnedFd> {
     rustix::fs::openat(CWD, at, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).fault("open")
 }
 
+fn host_tree(path: &CStr) -> Done<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    rustix::mount::open_tree(CWD, path, flags).fault("open_tree")
+}
+
 fn file_system(fs: &FileSystem) -> Done<OwnedFd> {
+    match (new_file_system(fs), &fs.otherwise) {
+        (Err(fault), Some(path)) if matches!(fault.errno, Errno::PERM | Errno::ACCESS | Errno::NODEV) => {
+            let mount = host_tree(path)?;
+            set_flags(&mount, fs.flags)?;
+            Ok(mount)
+        }
+        (made, _) => made,
+    }
+}
+
+fn new_file_system(fs: &FileSystem) -> Done<OwnedFd> {
     let fd = rustix::mount::fsopen(fs.kind, FsOpenFlags::FSOPEN_CLOEXEC).fault("fsopen")?;
     for (name, value) in &fs.options {
         match value {
@@ -144,6 +158,15 @@ fn put_on(mount: impl AsFd, on: impl AsFd) -> Done {
 
 /// `mount_setattr(2)`, which rustix doesn't have.
 fn set_flags(mount: impl AsFd, flags: MountAttrFlags) -> Done {
+    set(mount, flags, libc::AT_RECURSIVE)
+}
+
+/// [`set_flags`] of a mount alone, without those below it.
+pub(super) fn set_own_flags(mount: impl AsFd, flags: MountAttrFlags) -> Done {
+    set(mount, flags, 0)
+}
+
+fn set(mount: impl AsFd, flags: MountAttrFlags, how: libc::c_int) -> Done {
     let attributes = libc::mount_attr { attr_set: flags.bits().into(), attr_clr: 0, propagation: 0, userns_fd: 0 };
     // SAFETY: the structure lives across the call and has the size given.
     let result = unsafe {
@@ -151,7 +174,7 @@ fn set_flags(mount: impl AsFd, flags: MountAttrFlags) -> Done {
             libc::SYS_mount_setattr,
             mount.as_fd().as_raw_fd(),
             c"".as_ptr(),
-            libc::AT_EMPTY_PATH | libc::AT_RECURSIVE,
+            libc::AT_EMPTY_PATH | how,
             &raw const attributes,
             size_of::<libc::mount_attr>(),
         )
@@ -164,6 +187,15 @@ fn enter_root(root: impl AsFd) -> Done {
     rustix::process::fchdir(root).fault("fchdir")?;
     rustix::process::pivot_root(cstr!("."), cstr!(".")).fault("pivot_root")?;
     rustix::mount::unmount(cstr!("."), UnmountFlags::DETACH).fault("umount2")?;
+    rustix::process::chdir(cstr!("/")).fault("chdir")
+}
+
+/// As `switch_root` does it where the old root can't be put anywhere. The old one stays mounted below, where no path leads.
+fn cover_root(root: impl AsFd) -> Done {
+    rustix::process::fchdir(&root).fault("fchdir")?;
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    rustix::mount::move_mount(root, cstr!(""), CWD, cstr!("/"), flags).fault("move_mount")?;
+    rustix::process::chroot(cstr!(".")).fault("chroot")?;
     rustix::process::chdir(cstr!("/")).fault("chdir")
 }
 

@@ -14,10 +14,18 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 pub struct Namespaces {
     /// Its network has a loopback device alone.
     pub network: bool,
+    /// None is new, whatever else is asked for.
+    pub none: bool,
 }
 
 impl Namespaces {
+    /// All are its maker's.
+    pub const NONE: Self = Self { network: false, none: true };
+
     fn flags(self) -> c_int {
+        if self.none {
+            return 0;
+        }
         let always = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
         always | if self.network { libc::CLONE_NEWNET } else { 0 }
     }

@@ -12,7 +12,8 @@ use std::path::PathBuf;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Slot(pub(super) usize);
 
-/// One thing that a child does. Steps before [`Step::EnterRoot`] see the host's files, those after it only the new root's.
+/// One thing that a child does. Steps before [`Step::EnterRoot`] (or what stands in its place: [`Step::CoverRoot`],
+/// [`Step::LookFrom`]) see the host's files, those after it only the new root's.
 #[derive(Debug)]
 pub enum Step {
     /// Dies when its maker dies, even if that has happened already. Again after [`Step::Identity`], which undoes it.
@@ -83,6 +84,11 @@ pub enum Step {
     },
     /// Makes a mount, already mounted, the root, and drops the old one.
     EnterRoot(Slot),
+    /// Makes a mount, already mounted, the root where `pivot_root` is forbidden: it is moved over the old root, so that also who
+    /// finds a way out of a changed root (`chroot` to a folder below the own one) comes to it again.
+    CoverRoot(Slot),
+    /// Goes to a mount, already mounted, which somebody else makes the root; steps after it see its files alone.
+    LookFrom(Slot),
     /// Finds what is to be mounted on, in the new root, or makes it.
     Target(Target),
     /// Mounts on what a [`Step::Target`] found.
@@ -203,6 +209,21 @@ pub enum Step {
     Stdio(Stdio),
     /// Loads a seccomp filter.
     Seccomp(Vec<libc::sock_filter>),
+    /// Loads a seccomp filter that tells of calls, for [`notify::Listener`](crate::sys::notify::Listener). To come before
+    /// [`Step::Stdio`], so that the maker gets the listener; nobody answers before the command is executed, so the filter
+    /// must let through what the steps in between call: `unshare`, `fcntl`, `dup3`, `ioctl`, `close_range`, `prlimit64`,
+    /// `umask`, `prctl`, `capset`, `setgroups`, `setresuid`, `setresgid` (those three not without
+    /// [`Identity::keeps_ids`]), `poll`, `rt_sigaction`, `rt_sigprocmask`, `execve`, `faccessat`, `seccomp`.
+    Notify {
+        /// The filter.
+        filter: Vec<libc::sock_filter>,
+        /// The listener.
+        out: Slot,
+    },
+    /// Gives up gaining rights by executing programs, for good.
+    NoNewPrivileges,
+    /// Gives up for good what a [ruleset](crate::sys::landlock::Ruleset) doesn't allow. After [`Step::NoNewPrivileges`].
+    Restrict(OwnedFd),
     /// Becomes a user.
     Identity(Identity),
     /// Becomes the command. The last step.
@@ -246,6 +267,8 @@ pub struct FileSystem {
     pub options: Vec<(CString, Option<CString>)>,
     /// The mount's flags.
     pub flags: MountAttrFlags,
+    /// A folder of the host that is bound, with all that is mounted below it, where the kernel refuses a new one.
+    pub otherwise: Option<CString>,
     /// The mount.
     pub out: Slot,
 }
@@ -307,6 +330,8 @@ pub struct Identity {
     pub capabilities: CapabilitySet,
     /// Whether they are inheritable and ambient too.
     pub ambient: bool,
+    /// Whether user and groups stay what they are, as where no other numbers can be had.
+    pub keeps_ids: bool,
 }
 
 /// A command.
@@ -378,10 +403,15 @@ impl Step {
             | Self::PrivateMounts
             | Self::SetFlags { .. }
             | Self::EnterRoot(_)
+            | Self::CoverRoot(_)
+            | Self::LookFrom(_)
             | Self::CopyMode { .. }
             | Self::OpenTerminal { .. }
             | Self::Stdio(_)
             | Self::Seccomp(_)
+            | Self::Notify { .. }
+            | Self::NoNewPrivileges
+            | Self::Restrict(_)
             | Self::Identity(_) => return None,
         };
         Some(PathBuf::from(OsStr::from_bytes(path.to_bytes())))

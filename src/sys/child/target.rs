@@ -83,7 +83,7 @@ fn open(path: &CStr, flags: OFlags, resolve: ResolveFlags) -> rustix::io::Result
     }
 }
 
-/// The working directory is the new root from [`super::Step::EnterRoot`] to [`super::Step::WorkIn`], so `CWD` is the root.
+/// The working directory is the new root from [`super::Step::EnterRoot`], or what stands in its place, to [`super::Step::WorkIn`], so `CWD` is the root.
 pub(super) fn find_or_make(wanted: &Target, state: &mut State) -> Done {
     let folder = match wanted.kind {
         TargetKind::Folder => true,

@@ -1,0 +1,163 @@
+//! What a place gives to processes, whatever the level: looked at once, and used for each.
+
+use super::cgroup::{self, Group, Hierarchy};
+use super::control::Control;
+use super::error::Part;
+use super::output::Pipes;
+use super::overlay::{Calls, Way};
+use super::program::{self, CAPABILITIES, Door, Place, Prepared};
+use super::{Error, Exit, Network, Spec, Stdio, Stream, oci, seccomp, terminal};
+use crate::sys::child::step::Stream as Source;
+use crate::sys::child::{Child, Ended, Failure, Namespaces, Slot};
+use crate::sys::{Cancel, Said, userns};
+use libc::sock_filter;
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::mount::FsOpenFlags;
+use rustix::pipe::PipeFlags;
+use rustix::thread::CapabilitySet;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What an executor has of its place.
+#[derive(Debug)]
+pub(super) struct Host {
+    resolv_conf: String,
+    pub(super) way: Way,
+    hierarchies: Vec<Hierarchy>,
+    permitted: CapabilitySet,
+    filter: Vec<sock_filter>,
+    groups: AtomicU64,
+}
+
+impl Host {
+    /// Looks at the place. `resolv_conf` is the host's `/etc/resolv.conf`, empty if there is none.
+    ///
+    /// # Errors
+    /// If `/proc` isn't mounted.
+    pub(super) fn new(resolv_conf: String) -> Result<Self, Error> {
+        let read = |path| std::fs::read_to_string(path).said("read", path);
+        let hierarchies = cgroup::hierarchies(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?);
+        let permitted = rustix::thread::capabilities(None).call("capget")?.permitted;
+        Ok(Self {
+            resolv_conf,
+            way: way()?,
+            hierarchies,
+            permitted,
+            filter: seccomp::filter(CAPABILITIES & permitted),
+            groups: AtomicU64::new(0),
+        })
+    }
+
+    fn group(&self, spec: &Spec) -> Result<Option<Group>, Error> {
+        if !spec.limits.needs_cgroup() {
+            return Ok(None);
+        }
+        let number = self.groups.fetch_add(1, Ordering::Relaxed);
+        Group::new(&self.hierarchies, &spec.limits, number).map(Some)
+    }
+
+    /// Runs a process to its end, as [`super::Executor::run`] promises it, in a root that is entered by `door`.
+    pub(super) fn run(
+        &self,
+        spec: &Spec,
+        door: Door<'_>,
+        output: &mut dyn FnMut(Stream, &[u8]),
+        cancel: &Cancel,
+    ) -> Result<Exit, Error> {
+        if cancel.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
+        let group = self.group(spec)?;
+        let (streams, pipes) = streams(spec.stdio)?;
+        let place = Place {
+            way: self.way,
+            door,
+            resolv_conf: &self.resolv_conf,
+            cgroups: cgroup::shown(&self.hierarchies, group.as_ref()),
+            permitted: self.permitted,
+            filter: &self.filter,
+            join: group.as_ref().map(Group::procs).transpose()?.unwrap_or_default(),
+        };
+        let Prepared { program, parts, terminal, candidates, bundle } = program::prepare(spec, place, streams)?;
+        let namespaces = Namespaces { network: spec.network == Network::None, none: false };
+        let mut child = program.spawn(namespaces).map_err(|f| match door {
+            Door::Runtime(hand) if f.error.call == "execve" => hand.cannot_start(&f.error),
+            _ => explained(f, spec, &parts, &candidates),
+        })?;
+        let control = Control { cancel, signals: spec.signals.as_ref(), through: bundle.is_some() };
+        let ended = match terminal.and_then(|slot| child.take(slot)) {
+            Some(main) => terminal::connect(&main, &mut child, control),
+            None => pipes.follow(&mut child, output, control),
+        };
+        finish(child, ended, group, spec, bundle)
+    }
+}
+
+/// Takes away what was made for the process, and says how it ended.
+fn finish(
+    mut child: Child,
+    ended: Result<Ended, Error>,
+    group: Option<Group>,
+    spec: &Spec,
+    bundle: Option<Slot>,
+) -> Result<Exit, Error> {
+    let ended = ended?;
+    child.remove_stubs()?;
+    if let Some(bundle) = bundle.and_then(|slot| child.take(slot))
+        && ended != Ended::Exited(0)
+    {
+        oci::complaint(bundle, spec)?;
+    }
+    let out_of_memory = group.as_ref().is_some_and(Group::ran_out_of_memory);
+    Ok(match ended {
+        Ended::Exited(code) => Exit { code, signal: None, out_of_memory },
+        Ended::Killed(signal) => Exit { code: 128 + signal, signal: Some(signal), out_of_memory },
+    })
+}
+
+/// Whether the kernel takes the layers of an overlay one by one, and where an overlay may keep its notes.
+fn way() -> Result<Way, Error> {
+    let one_by_one = rustix::mount::fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC)
+        .and_then(|fs| rustix::mount::fsconfig_set_string(fs.as_fd(), c"lowerdir+", c"/"));
+    let calls = if one_by_one.is_ok() { Calls::Fsconfig } else { Calls::Mount };
+    Ok(Way { calls, user_attributes: !userns::is_initial()? })
+}
+
+/// The streams of the process, and the caller's ends of those that are captured.
+pub(super) fn streams(stdio: Stdio) -> Result<([Source; 3], Pipes), Error> {
+    if stdio != Stdio::Captured {
+        return Ok(([Source::Inherit(0), Source::Inherit(1), Source::Inherit(2)], Pipes::new(Vec::new())));
+    }
+    let null = rustix::fs::openat(CWD, "/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    let null = null.said("open", "/dev/null")?;
+    let (out, out_end) = pipe()?;
+    let (err, err_end) = pipe()?;
+    let pipes = Pipes::new(vec![(Stream::Stdout, out), (Stream::Stderr, err)]);
+    Ok(([Source::Fd(null), Source::Fd(out_end), Source::Fd(err_end)], pipes))
+}
+
+fn pipe() -> Result<(OwnedFd, OwnedFd), Error> {
+    let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).call("pipe2")?;
+    // Of this end alone: the process expects an ordinary pipe.
+    rustix::io::ioctl_fionbio(&read, true).call("ioctl(FIONBIO)")?;
+    Ok((read, write))
+}
+
+/// A child's failure in terms of the spec.
+pub(super) fn explained(
+    failure: Failure,
+    spec: &Spec,
+    parts: &[(std::ops::Range<usize>, Part)],
+    candidates: &[std::ffi::CString],
+) -> Error {
+    if failure.error.call == "execve" {
+        let program = spec.args.first().map_or("", String::as_str);
+        let found = candidates.get(failure.candidate).map(|c| c.to_string_lossy());
+        return Error::command(program, found.as_deref(), failure.error.errno);
+    }
+    let part = failure.step.and_then(|step| parts.iter().find(|(steps, _)| steps.contains(&step)));
+    match part {
+        Some((_, part)) => Error::Part { part: part.clone(), source: failure.error },
+        None => Error::Call(failure.error),
+    }
+}

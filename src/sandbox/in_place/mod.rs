@@ -1,0 +1,321 @@
+//! The level `in-place`: a process in `/` itself, without a namespace or a mount: root in an ordinary container, under
+//! Docker's default profile.
+//!
+//! The caller has set the container's own files aside, and lets those of a stage stand in `/`; one process runs at a time.
+//! What is kept, and how:
+//!
+//! | of the other levels | here |
+//! |---|---|
+//! | mounts of a RUN, `/etc/hosts`, `/etc/resolv.conf` | renamed into their places and back: `swaps` |
+//! | the end of all processes | they are found by their filter, and killed: `leftovers` |
+//! | kiln's own files and mounts of the container out of reach | Landlock: `walls` |
+//! | new names in `/`, which no rule of Landlock's speaks of | made beforehand, and put there by kiln: `names` |
+//! | `--network=none` | a filter that gives no socket but Unix ones |
+//! | capabilities, seccomp profile | the same, as far as the container has them |
+//! | `/proc`, `/sys`, `/dev`, hostname | the container's; what is new in `/dev` is removed: `litter` |
+//!
+//! Landlock and filters need `no_new_privs` without CAP_SYS_ADMIN: a program with the setuid bit or capabilities gains nothing
+//! by them. Only a RUN of a user who isn't root can tell.
+
+mod leftovers;
+mod litter;
+mod names;
+mod swaps;
+mod walls;
+
+use super::cgroup::{self, Group, Hierarchy};
+use super::control::Control;
+use super::error::Part;
+use super::host::{explained, streams};
+use super::program::{CAPABILITIES, c_string};
+use super::spec::clean;
+use super::{Error, Executor, Exit, MountKind, Network, Spec, Stdio, Stream, command, network_files, seccomp};
+use crate::sys::child::step::{Identity, Stdio as Streams, Stream as Source};
+use crate::sys::child::{Ended, Namespaces, Program, Slot, Step};
+use crate::sys::landlock::Ruleset;
+use crate::sys::notify::Listener;
+use crate::sys::{Cancel, RootMount, Said};
+use libc::sock_filter;
+use litter::Clean;
+use names::{Names, Stock};
+use rustix::thread::CapabilitySet;
+use std::collections::BTreeSet;
+use std::ffi::CString;
+use std::net::IpAddr;
+use std::ops::Range;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use swaps::Swaps;
+use walls::Walls;
+
+/// Runs processes in `/`. One serves a whole build.
+#[derive(Debug)]
+pub struct InPlaceExecutor {
+    resolv_conf: String,
+    hosts: String,
+    /// Kiln's own folder, on the file system of `/`.
+    folder: PathBuf,
+    hierarchies: Vec<Hierarchy>,
+    permitted: CapabilitySet,
+    filter: Vec<sock_filter>,
+    /// The same without any network.
+    alone: Vec<sock_filter>,
+    walls: Walls,
+    /// The filter that tells of changes of names.
+    notifier: Vec<sock_filter>,
+    /// One process runs at a time.
+    stock: Mutex<Stock>,
+    runs: AtomicU64,
+}
+
+impl InPlaceExecutor {
+    /// Looks at the place. `resolv_conf` and `hosts` are the container's files of these names; `folder` is a folder of kiln's own on the file system of `/`;
+    /// `closed` are the names in `/` that processes mustn't reach.
+    ///
+    /// # Errors
+    /// If `/proc` isn't mounted.
+    pub fn new([resolv_conf, hosts]: [String; 2], folder: PathBuf, closed: BTreeSet<Vec<u8>>) -> Result<Self, Error> {
+        let read = |path| std::fs::read_to_string(path).said("read", path);
+        let hierarchies = cgroup::hierarchies(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?);
+        let permitted = rustix::thread::capabilities(None).call("capget")?.permitted;
+        // What a process leaves behind becomes a child of this one.
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid())).call("prctl(PR_SET_CHILD_SUBREAPER)")?;
+        let capabilities = CAPABILITIES & permitted;
+        Ok(Self {
+            resolv_conf,
+            hosts,
+            stock: Mutex::new(Stock::new(folder.join("stock"))),
+            folder,
+            hierarchies,
+            permitted,
+            filter: seccomp::filter(capabilities),
+            alone: seccomp::without_network(capabilities),
+            walls: Walls::new(closed),
+            notifier: seccomp::notifier(&names::CALLS),
+            runs: AtomicU64::new(0),
+        })
+    }
+
+    /// Why processes can reach what is kiln's; `None` if they can't.
+    pub fn why_open(&self) -> Option<String> {
+        self.walls.why_open()
+    }
+
+    /// Puts everything into its place that the spec shows.
+    fn swaps(&self, spec: &Spec, number: u64) -> Result<Swaps, Error> {
+        let mut swaps = Swaps::new(Path::new("/"), &self.folder.join(format!("swaps-{number}")))?;
+        for (path, content) in [
+            ("/etc/resolv.conf", network_files::resolv_conf(&self.resolv_conf, spec.network)),
+            ("/etc/hosts", hosts(spec, &self.hosts)),
+        ] {
+            part(Path::new(path), swaps.file(Path::new(path), &content, 0o644, (0, 0)))?;
+        }
+        for mount in &spec.mounts {
+            let at = clean(&mount.target, "mount")?;
+            if at == Path::new("/") {
+                return Err(Error::Path { what: "mount", path: at, why: "the root can't be mounted on" });
+            }
+            let done = match &mount.kind {
+                MountKind::Tree { root: RootMount::Dir(dir), path, .. } => swaps.tree(&at, dir, path),
+                MountKind::Tree { .. } | MountKind::Layers { .. } => {
+                    return Err(Error::Spec("layers can't be mounted at isolation level in-place".into()));
+                }
+                MountKind::Tmpfs { .. } => swaps.empty(&at),
+                MountKind::File { content, mode, uid, gid } => swaps.file(&at, content, *mode, (*uid, *gid)),
+            };
+            part(&at, done)?;
+        }
+        let cwd = clean(&spec.cwd, "working directory")?;
+        swaps
+            .folder(&cwd, (spec.user.uid, spec.user.gid))
+            .map_err(|source| Error::Part { part: Part::WorkingDirectory(cwd), source })?;
+        Ok(swaps)
+    }
+
+    /// The steps of the child.
+    fn program(
+        &self,
+        spec: &Spec,
+        streams: [Source; 3],
+        join: Vec<(OwnedFd, CString)>,
+        wall: Option<Ruleset>,
+    ) -> Result<Steps, Error> {
+        let mut program = Program::default();
+        let mut parts = Vec::new();
+        program.push(Step::DieWithMaker);
+        for (procs, path) in join {
+            program.push(Step::JoinCgroup { procs, path });
+        }
+        program.push(Step::NewSession);
+        program.push(Step::NewKeyring);
+        let cwd = clean(&spec.cwd, "working directory")?;
+        let step = Step::WorkIn { path: c_string(&cwd)?, uid: spec.user.uid, gid: spec.user.gid };
+        push_part(&mut program, &mut parts, Part::WorkingDirectory(cwd), step);
+        program.push(Step::NoNewPrivileges);
+        // Before the table of open files becomes the child's own.
+        let listener = wall.is_some().then(|| {
+            let out = program.slot();
+            program.push(Step::Notify { filter: self.notifier.clone(), out });
+            out
+        });
+        program.push(Step::Stdio(Streams { streams, terminal: false }));
+        for (name, soft, hard) in &spec.limits.ulimits {
+            let finite = |n: u64| (n != u64::MAX).then_some(n);
+            let resource = command::resource(name)?;
+            let step = Step::Limit { resource, name: c_string(name)?, soft: finite(*soft), hard: finite(*hard) };
+            push_part(&mut program, &mut parts, Part::Limit(format!("{name}={soft}:{hard}")), step);
+        }
+        program.push(Step::Umask(0o022));
+        if let Some(wall) = wall {
+            program.push(Step::Restrict(wall.into_fd()));
+        }
+        let filter = if spec.network == Network::None { &self.alone } else { &self.filter };
+        program.push(Step::Seccomp(filter.clone()));
+        program.push(Step::Identity(Identity {
+            uid: spec.user.uid,
+            gid: spec.user.gid,
+            groups: spec.user.groups.iter().map(|g| rustix::fs::Gid::from_raw(*g)).collect(),
+            capabilities: CAPABILITIES & self.permitted,
+            ambient: false,
+            keeps_ids: false,
+        }));
+        program.push(Step::DieWithMaker);
+        let exec = command::exec(spec)?;
+        let candidates = exec.candidates.clone();
+        program.push(Step::Exec(exec));
+        Ok(Steps { program, parts, candidates, listener })
+    }
+
+    fn start(
+        &self,
+        spec: &Spec,
+        group: Option<&Group>,
+        output: &mut dyn FnMut(Stream, &[u8]),
+        cancel: &Cancel,
+    ) -> Result<Ended, Error> {
+        let (streams, pipes) = streams(spec.stdio)?;
+        let join = group.map(Group::procs).transpose()?.unwrap_or_default();
+        let mut stock = self.stock.lock().unwrap_or_else(PoisonError::into_inner);
+        stock.fill()?;
+        let wall = self.walls.build(Path::new("/"), stock.all())?;
+        let Steps { program, parts, candidates, listener } = self.program(spec, streams, join, wall)?;
+        let mut child = program.spawn(Namespaces::NONE).map_err(|f| explained(f, spec, &parts, &candidates))?;
+        let control = Control { cancel, signals: spec.signals.as_ref(), through: false };
+        let Some(listener) = listener.and_then(|slot| child.take(slot)) else {
+            let ended = pipes.follow(&mut child, output, control);
+            return leftovers::kill().map_err(Error::Call).and(ended);
+        };
+        let listener = Listener::new(listener)?;
+        let mut names = Names::new(Path::new("/"), self.walls.closed(), &mut stock)?;
+        let never = Cancel::new()?;
+        std::thread::scope(|scope| {
+            let serving = scope.spawn(|| listener.serve(&never, &mut |call| names.answer(call)));
+            let ended = pipes.follow(&mut child, output, control);
+            // With the last process the listener has nobody left to answer.
+            let cleared = leftovers::kill();
+            if cleared.is_err() {
+                never.cancel();
+            }
+            let served = serving.join().unwrap_or(Ok(()));
+            cleared.and(served).map_err(Error::Call).and(ended)
+        })
+    }
+}
+
+struct Steps {
+    program: Program,
+    parts: Vec<(Range<usize>, Part)>,
+    candidates: Vec<CString>,
+    /// Where changes of names are told.
+    listener: Option<Slot>,
+}
+
+impl Executor for InPlaceExecutor {
+    fn run(&self, spec: &Spec, output: &mut dyn FnMut(Stream, &[u8]), cancel: &Cancel) -> Result<Exit, Error> {
+        if cancel.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
+        refuse(spec)?;
+        let number = self.runs.fetch_add(1, Ordering::Relaxed);
+        let group = match spec.limits.needs_cgroup() {
+            true => Some(Group::new(&self.hierarchies, &spec.limits, number)?),
+            false => None,
+        };
+        let clean = Clean::look(&litter::SHARED);
+        let swaps = self.swaps(spec, number)?;
+        let ended = self.start(spec, group.as_ref(), output, cancel);
+        // Where it failed halfway, nobody has looked yet.
+        let cleared = if ended.is_err() { leftovers::kill() } else { Ok(()) };
+        let undone = swaps.end().and(clean.sweep());
+        let ended = ended?;
+        cleared.and(undone)?;
+        let out_of_memory = group.as_ref().is_some_and(Group::ran_out_of_memory);
+        Ok(match ended {
+            Ended::Exited(code) => Exit { code, signal: None, out_of_memory },
+            Ended::Killed(signal) => Exit { code: 128 + signal, signal: Some(signal), out_of_memory },
+        })
+    }
+}
+
+/// The hosts of every sandbox, and those that the container knows besides: kiln itself reads this file meanwhile.
+fn hosts(spec: &Spec, own: &str) -> Vec<u8> {
+    let mut text = network_files::hosts(&spec.hostname, &spec.extra_hosts);
+    let others = own.lines().filter(|line| {
+        let address = line.split_whitespace().next().and_then(|a| a.parse::<IpAddr>().ok());
+        address.is_some_and(|address| !address.is_loopback())
+    });
+    for line in others {
+        text.extend_from_slice(line.as_bytes());
+        text.push(b'\n');
+    }
+    text
+}
+
+/// What can't be had without a namespace or a mount.
+fn refuse(spec: &Spec) -> Result<(), Error> {
+    let refused = if spec.insecure {
+        "--security=insecure"
+    } else if spec.limits.shm_size.is_some() {
+        "a size of /dev/shm"
+    } else if spec.stdio == Stdio::Terminal {
+        "a terminal"
+    } else {
+        return Ok(());
+    };
+    Err(Error::Spec(format!("isolation level in-place can't give a process {refused}")))
+}
+
+fn part(at: &Path, done: crate::sys::Result<()>) -> Result<(), Error> {
+    done.map_err(|source| Error::Part { part: Part::Mount(at.to_owned()), source })
+}
+
+fn push_part(program: &mut Program, parts: &mut Vec<(Range<usize>, Part)>, part: Part, step: Step) {
+    let at = program.steps().len();
+    program.push(step);
+    parts.push((at..at + 1, part));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_containers_own_hosts_are_known() {
+        let mut spec = Spec::new(RootMount::Dir("/".into()), Vec::new());
+        spec.extra_hosts = vec![("db".into(), "10.0.0.7".into())];
+        let own = "127.0.0.1 localhost box\n# 10.0.0.1 no\n10.0.0.9\tregistry.local\n\n::1 localhost\n";
+        let text = String::from_utf8(hosts(&spec, own)).unwrap();
+        assert!(text.starts_with("127.0.0.1\tlocalhost buildkitsandbox\n"), "{text}");
+        assert!(text.ends_with("10.0.0.7\tdb\n10.0.0.9\tregistry.local\n"), "{text}");
+    }
+
+    #[test]
+    fn what_cannot_be_had_is_refused() {
+        let mut spec = Spec::new(RootMount::Dir("/".into()), Vec::new());
+        assert!(refuse(&spec).is_ok());
+        spec.limits.shm_size = Some(1 << 20);
+        assert!(refuse(&spec).unwrap_err().to_string().contains("/dev/shm"));
+    }
+}

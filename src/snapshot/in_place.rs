@@ -1,0 +1,87 @@
+//! Root filesystems in `/` itself, one at a time: where nothing can be mounted.
+
+use super::ground::{Ground, Stand};
+use super::standing::{Roots, Standing, copy};
+use super::{Active, Error, NewLayer, Shown, Snapshotter};
+use crate::layer::EntryPath;
+use crate::store::{Form, TempSnapshot};
+use crate::sys::RootMount;
+use std::collections::HashSet;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The driver for a place where nothing can be mounted.
+#[derive(Debug)]
+pub struct InPlace {
+    ground: Arc<Ground>,
+    roots: Arc<Roots>,
+    form: Form,
+    /// Where the roots are.
+    _folder: TempSnapshot,
+}
+
+impl InPlace {
+    /// Lets stages stand on the ground, from a folder on the same file system; walks are done on `threads`.
+    ///
+    /// # Errors
+    /// If the folder can't be written to.
+    pub fn new(ground: Ground, folder: TempSnapshot, threads: NonZeroUsize) -> Result<Self, Error> {
+        let place = folder.folder().join("roots");
+        std::fs::create_dir(&place).map_err(|e| Error::host("mkdir", &place, e))?;
+        let (ground, roots) = (Arc::new(ground), Arc::new(Roots::new(place, threads)));
+        Ok(Self { ground, roots, form: folder.form(), _folder: folder })
+    }
+
+    /// The paths that aren't a stage's.
+    fn skip(&self) -> Result<HashSet<EntryPath>, Error> {
+        self.ground.stay().iter().map(|name| Ok(EntryPath::parse(name)?)).collect()
+    }
+}
+
+impl Snapshotter for InPlace {
+    fn prepare(&self, folder: &Path, parents: &[PathBuf]) -> Result<Box<dyn Active>, Error> {
+        let layer = NewLayer::prepare(folder, parents, self.form)?;
+        let skip = self.skip()?;
+        let mut standing = self.roots.take(parents)?;
+        let stand = self.ground.stand(standing.place())?;
+        standing.moved(self.ground.root(), &skip, vec![EntryPath::root()])?;
+        standing.ready();
+        let (ground, roots) = (self.ground.clone(), self.roots.clone());
+        Ok(Box::new(Stage { stand, standing, layer, skip, ground, roots }))
+    }
+
+    fn show(&self, layers: &[PathBuf], scratch: &Path, _writable: bool) -> Result<Shown, Error> {
+        let tree = scratch.join("tree");
+        std::fs::create_dir(&tree).map_err(|e| Error::host("mkdir", &tree, e))?;
+        copy(layers, &tree)?;
+        Ok(Shown::Root(RootMount::Dir(tree)))
+    }
+
+    fn end(&self) -> Result<(), Error> {
+        self.ground.close()
+    }
+}
+
+/// A stage that stands in `/`. The order of its fields is that in which it is taken away.
+struct Stage {
+    stand: Stand,
+    standing: Standing,
+    layer: NewLayer,
+    skip: HashSet<EntryPath>,
+    ground: Arc<Ground>,
+    roots: Arc<Roots>,
+}
+
+impl Active for Stage {
+    fn root_mount(&self) -> RootMount {
+        RootMount::Dir(self.ground.root().to_owned())
+    }
+
+    fn finish(mut self: Box<Self>) -> Result<(), Error> {
+        self.standing.changes_at(self.ground.root(), &self.skip, &self.layer)?;
+        self.stand.end()?;
+        self.roots.give(self.standing);
+        Ok(())
+    }
+}

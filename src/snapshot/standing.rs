@@ -1,0 +1,305 @@
+//! A root filesystem without any mount: all files of a chain of layers, in one folder.
+//!
+//! What a process changed in it is found by a walk against an [index](super::index) of what was there before, and written
+//! to a folder in the form that all layers are kept in. So the layer is the same as if the process had run on an overlay;
+//! but what was written to one name of a lower layer's file stands in its other names, too, as they are one file.
+
+use super::at::{self, Kind, Meta};
+use super::index::{Change, Index};
+use super::layer::{files, view};
+use super::tree::entry;
+use super::{Error, FolderWriter, NewLayer, StackTree, Tree};
+use crate::layer::{EntryKind, EntryPath, EntrySink, Timestamp};
+use rustix::fs::{AtFlags, CWD, StatxFlags};
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::num::NonZeroUsize;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+/// A chain of layers in a folder.
+#[derive(Debug)]
+pub struct Standing {
+    /// The folder that it was made in.
+    place: PathBuf,
+    /// What stands in it: the layers, topmost first.
+    layers: Vec<LayerId>,
+    index: Index,
+    threads: NonZeroUsize,
+}
+
+/// A layer's folder, wherever it was moved since: device, inode, and when that was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct LayerId(u64, u64, Timestamp);
+
+impl LayerId {
+    fn of(layer: &Path) -> Result<Self, Error> {
+        let path = files(layer);
+        let wanted = StatxFlags::INO | StatxFlags::BTIME | StatxFlags::CTIME;
+        let stat = rustix::fs::statx(CWD, &path, AtFlags::SYMLINK_NOFOLLOW, wanted)
+            .map_err(|e| Error::host("statx", &path, e))?;
+        let has_birth = stat.stx_mask & StatxFlags::BTIME.bits() != 0;
+        let made = if has_birth { stat.stx_btime } else { stat.stx_ctime };
+        let device = rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor);
+        Ok(Self(device, stat.stx_ino, Timestamp { secs: made.tv_sec, nanos: made.tv_nsec }))
+    }
+
+    fn all(layers: &[PathBuf]) -> Result<Vec<Self>, Error> {
+        layers.iter().map(|layer| Self::of(layer)).collect()
+    }
+}
+
+impl Standing {
+    /// Makes `place`, which mustn't be there yet, and puts the files of the layers (topmost first) into it. Walks are
+    /// done on `threads`.
+    ///
+    /// # Errors
+    /// If a file can't be read or written.
+    pub fn fill(place: &Path, layers: &[PathBuf], threads: NonZeroUsize) -> Result<Self, Error> {
+        std::fs::create_dir(place).map_err(|e| Error::host("mkdir", place, e))?;
+        let mut standing =
+            Self { place: place.into(), layers: LayerId::all(layers)?, index: Index::default(), threads };
+        copy(layers, place)?;
+        let root = at::open_root(place)?;
+        standing.index = Index::of(root.as_fd(), &HashSet::new(), threads)?;
+        Ok(standing)
+    }
+
+    /// The folder that it was made in.
+    pub fn place(&self) -> &Path {
+        &self.place
+    }
+
+    /// How many files there are.
+    pub fn files(&self) -> usize {
+        self.index.len()
+    }
+
+    /// How many layers of a chain (topmost first) would have to be [added](Self::advance); `None` where it holds others.
+    fn missing(&self, chain: &[LayerId]) -> Option<usize> {
+        let missing = chain.len().checked_sub(self.layers.len())?;
+        (chain.get(missing..) == Some(&self.layers)).then_some(missing)
+    }
+
+    /// Adds what the chain `layers` (topmost first) has upon those that are there.
+    fn advance(&mut self, layers: &[PathBuf], chain: Vec<LayerId>, missing: usize) -> Result<(), Error> {
+        let mut touched = HashSet::new();
+        for layer in layers.iter().take(missing).rev() {
+            let layer = StackTree::open(&[files(layer)])?;
+            let mut writer = FolderWriter::plain(&self.place, Timestamp::default())?;
+            let copy = Copy { from: &layer, to: &mut writer, names: HashMap::new() };
+            touched.extend(copy.layer()?);
+            writer.finish()?;
+        }
+        let root = at::open_root(&self.place)?;
+        self.index.look_again(root.as_fd(), &HashSet::new(), touched)?;
+        self.layers = chain;
+        Ok(())
+    }
+
+    /// Waits until the next change to any file can be seen by its time.
+    pub fn ready(&self) {
+        self.index.wait_for_the_clock();
+    }
+
+    /// Looks again at a few directories of `at`, where the files stand now; their own times changed as they were moved.
+    pub(super) fn moved(&mut self, at: &Path, skip: &HashSet<EntryPath>, dirs: Vec<EntryPath>) -> Result<(), Error> {
+        let root = at::open_root(at)?;
+        self.index.look_again(root.as_fd(), skip, dirs)
+    }
+
+    /// Writes what was changed since the last time to `layer`, which lies upon the layers that are here. From then on it
+    /// is one of them.
+    ///
+    /// # Errors
+    /// If a file can't be read or written.
+    pub fn changes(&mut self, layer: &NewLayer) -> Result<(), Error> {
+        let place = self.place.clone();
+        self.changes_at(&place, &HashSet::new(), layer)
+    }
+
+    /// The same, where the files stand elsewhere; paths in `skip` aren't theirs.
+    pub(super) fn changes_at(&mut self, at: &Path, skip: &HashSet<EntryPath>, layer: &NewLayer) -> Result<(), Error> {
+        let root = at::open_root(at)?;
+        let now = Index::of(root.as_fd(), skip, self.threads)?;
+        let changes = self.index.changes(&now)?;
+        let tree = StackTree::plain(at)?;
+        let mut writer = layer.writer(Timestamp::default())?;
+        write_root(&tree, &mut writer)?;
+        let mut copy = Copy { from: &tree, to: &mut writer, names: HashMap::new() };
+        for Change { path, was, now } in changes {
+            match now {
+                // An overlay copies each name of a lower layer's file by itself, so that they are several files then.
+                Some(meta) if was.is_some_and(|was| was.links > 1 && was.inode == meta.inode) => {
+                    copy.one(&path, &Meta { links: 1, ..meta })?;
+                }
+                Some(meta) => copy.one(&path, &meta)?,
+                None => copy.to.add(&crate::layer::Entry::new(path, EntryKind::Whiteout), &mut io::empty())?,
+            }
+        }
+        writer.finish()?;
+        self.index = now;
+        self.layers.insert(0, LayerId::of(layer.folder())?);
+        Ok(())
+    }
+}
+
+impl Drop for Standing {
+    fn drop(&mut self) {
+        // What can't be removed now is removed with the folder that it is in.
+        let (Some(parent), Some(name)) = (self.place.parent(), self.place.file_name()) else { return };
+        if let Ok(parent) = at::open_root(parent) {
+            let _ = at::remove(parent.as_fd(), name.as_encoded_bytes());
+        }
+    }
+}
+
+/// Puts the files of layers (topmost first) into an empty folder.
+pub(super) fn copy(layers: &[PathBuf], folder: &Path) -> Result<(), Error> {
+    let mut writer = FolderWriter::plain(folder, Timestamp::default())?;
+    Copy { from: &view(layers)?, to: &mut writer, names: HashMap::new() }.tree()?;
+    writer.finish()
+}
+
+/// The root directory's own mode, owner and attributes.
+fn write_root(tree: &StackTree, writer: &mut FolderWriter) -> Result<(), Error> {
+    let path = EntryPath::root();
+    match tree.stat(&path)? {
+        Some(meta) => writer.set_root(&entry(tree, &path, &meta)?),
+        None => Ok(()),
+    }
+}
+
+/// Copies files of a tree into a folder, keeping what is one file one file.
+struct Copy<'a> {
+    from: &'a StackTree,
+    to: &'a mut FolderWriter,
+    /// The first name of each file that has several.
+    names: HashMap<(u64, u64), EntryPath>,
+}
+
+impl Copy<'_> {
+    /// Everything.
+    fn tree(mut self) -> Result<(), Error> {
+        let root = EntryPath::root();
+        let Some(meta) = self.from.stat(&root)? else { return Ok(()) };
+        self.to.set_root(&entry(self.from, &root, &meta)?)?;
+        let mut todo = vec![root];
+        while let Some(dir) = todo.pop() {
+            for (name, meta) in self.from.read_dir(&dir)? {
+                let path = dir.join(&name)?;
+                self.one(&path, &meta)?;
+                if meta.is_dir() {
+                    todo.push(path);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A single layer, upon what is in the folder. The directories in which something is different now.
+    fn layer(mut self) -> Result<HashSet<EntryPath>, Error> {
+        let mut touched = HashSet::new();
+        let root = EntryPath::root();
+        if let Some(meta) = self.from.stat(&root)? {
+            self.to.set_root(&entry(self.from, &root, &meta)?)?;
+        }
+        let mut todo = vec![root];
+        while let Some(dir) = todo.pop() {
+            if self.from.hides(0, &dir)? {
+                self.to.empty(&dir)?;
+            }
+            for (name, meta) in self.from.all_in(&dir)? {
+                let path = dir.join(&name)?;
+                match meta.is_whiteout() {
+                    true => self.to.delete(&path)?,
+                    false => self.one(&path, &meta)?,
+                }
+                if meta.is_dir() {
+                    todo.push(path);
+                }
+            }
+            touched.extend(dir.parent());
+            touched.insert(dir);
+        }
+        Ok(touched)
+    }
+
+    /// One file; what is in a directory is not part of it.
+    fn one(&mut self, path: &EntryPath, meta: &Meta) -> Result<(), Error> {
+        let mut entry = entry(self.from, path, meta)?;
+        if meta.kind == Kind::Socket {
+            return self.to.add_socket(&entry);
+        }
+        if meta.links > 1 && !meta.is_dir() {
+            match self.names.get(&meta.inode) {
+                Some(first) => entry.kind = EntryKind::Hardlink(first.clone()),
+                None => drop(self.names.insert(meta.inode, path.clone())),
+            }
+        }
+        match entry.kind {
+            EntryKind::File { .. } => Ok(self.to.add_file(&entry, &self.from.open(path)?)?),
+            _ => Ok(self.to.add(&entry, &mut io::empty())?),
+        }
+    }
+}
+
+/// The standing roots of one build: a step that goes on where another ended finds everything there.
+#[derive(Debug)]
+pub struct Roots {
+    folder: PathBuf,
+    threads: NonZeroUsize,
+    state: std::sync::Mutex<RootsState>,
+}
+
+#[derive(Debug, Default)]
+struct RootsState {
+    idle: Vec<Standing>,
+    made: usize,
+}
+
+impl Roots {
+    /// Roots in `folder`, which is there, and nobody else's.
+    pub fn new(folder: PathBuf, threads: NonZeroUsize) -> Self {
+        Self { folder, threads, state: std::sync::Mutex::default() }
+    }
+
+    /// A root with the files of the layers, topmost first: one that has most of them already, or a new one. It is the
+    /// caller's until it is [given back](Self::give); dropped, its files are removed.
+    ///
+    /// # Errors
+    /// If a file can't be read or written.
+    pub fn take(&self, layers: &[PathBuf]) -> Result<Standing, Error> {
+        let chain = LayerId::all(layers)?;
+        if let Some((mut standing, missing)) = self.nearest(&chain) {
+            if missing > 0 {
+                standing.advance(layers, chain, missing)?;
+            }
+            return Ok(standing);
+        }
+        let place = {
+            let mut state = self.lock();
+            state.made += 1;
+            self.folder.join(state.made.to_string())
+        };
+        Standing::fill(&place, layers, self.threads)
+    }
+
+    /// The root that lacks the fewest layers of a chain. The one without any layer is never worth it.
+    fn nearest(&self, chain: &[LayerId]) -> Option<(Standing, usize)> {
+        let mut state = self.lock();
+        let found = state.idle.iter().enumerate().filter(|(_, standing)| !standing.layers.is_empty());
+        let missing = found.filter_map(|(at, standing)| standing.missing(chain).map(|missing| (missing, at)));
+        let (missing, at) = missing.min()?;
+        Some((state.idle.swap_remove(at), missing))
+    }
+
+    /// Takes a root back, after a step that ended well.
+    pub fn give(&self, standing: Standing) {
+        self.lock().idle.push(standing);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, RootsState> {
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,112 @@
+//! An ordinary user with ranges of numbers, and a folder with everything that builds as this user and as root touch.
+#![allow(dead_code, reason = "each test uses a part of it")]
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// Runs a program that must go well.
+pub(crate) fn run(program: &str, args: &[&str]) -> Output {
+    let output = Command::new(program).args(args).output().unwrap_or_else(|e| panic!("{program}: {e}"));
+    assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+/// An ordinary user with ranges of numbers, gone when dropped, and a folder that only the user can write to.
+pub(crate) struct Place {
+    folder: tempfile::TempDir,
+    pub(crate) user: String,
+    uid: u32,
+    gid: u32,
+}
+
+impl Place {
+    /// `None`, and a line that says why, where there can't be one.
+    pub(crate) fn new(name: &str) -> Option<Self> {
+        let missing = |what: &str| println!("skipped: {what}");
+        if !rustix::process::geteuid().is_root() {
+            missing("it needs root, to make an ordinary user");
+            return None;
+        }
+        let needs = ["/usr/bin/newuidmap", "/usr/sbin/useradd", "/usr/bin/setpriv", "/bin/busybox", "/usr/sbin/setcap"];
+        if let Some(file) = needs.into_iter().find(|file| !Path::new(file).exists()) {
+            missing(&format!("{file} is missing (packages uidmap, passwd, util-linux, busybox-static, libcap2-bin)"));
+            return None;
+        }
+        let user = format!("kiln-{name}-{}", std::process::id());
+        run("useradd", &["--no-create-home", "--home-dir", "/nonexistent", &user]);
+        let number = |flag| {
+            let text = String::from_utf8(run("id", &[flag, &user]).stdout).unwrap();
+            text.trim().parse::<u32>().unwrap()
+        };
+        let (uid, gid) = (number("-u"), number("-g"));
+        let place = Self { folder: tempfile::tempdir().unwrap(), user, uid, gid };
+        if !fs::read_to_string("/etc/subuid").unwrap_or_default().contains(&format!("{}:", place.user)) {
+            let range = "400000000-400065535";
+            run("usermod", &["--add-subuids", range, "--add-subgids", range, &place.user]);
+        }
+        fs::set_permissions(place.folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::copy(env!("CARGO_BIN_EXE_kiln"), place.path("kiln")).unwrap();
+        for folder in ["home", "context"] {
+            fs::create_dir(place.path(folder)).unwrap();
+        }
+        chown(place.path("home"), Some(uid), Some(gid)).unwrap();
+        fs::copy("/bin/busybox", place.path("context/busybox")).unwrap();
+        Some(place)
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub(crate) fn dockerfile(&self, text: &str) {
+        fs::write(self.path("context/Dockerfile"), text).unwrap();
+    }
+
+    /// The binary as the user, whose own folder is the home.
+    pub(crate) fn as_user<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Output {
+        let [uid, gid] = [self.uid, self.gid].map(|n| n.to_string());
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", &uid, "--regid", &gid, "--clear-groups"]);
+        self.finish(command.arg(self.path("kiln")).args(args), "home")
+    }
+
+    /// The binary as root.
+    pub(crate) fn as_root<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Output {
+        self.finish(Command::new(self.path("kiln")).args(args), "roots-home")
+    }
+
+    /// Runs a program with a home of its own, and no other environment.
+    pub(crate) fn finish(&self, command: &mut Command, home: &str) -> Output {
+        let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+        let home = self.path(home);
+        command
+            .current_dir(self.folder.path())
+            .env_clear()
+            .env("PATH", path)
+            .env("KILN_ROOT", home.join("store"))
+            .env("HOME", home)
+            .output()
+            .unwrap()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = Command::new("userdel").arg(&self.user).output();
+    }
+}
+
+pub(crate) fn text(output: &Output) -> String {
+    format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// What all the Dockerfiles start with.
+pub(crate) const BASE: &str = "FROM scratch AS base
+COPY --chmod=755 busybox /bin/busybox
+RUN [\"/bin/busybox\", \"--install\", \"-s\", \"/bin\"]
+RUN mkdir -p /etc /tmp && chmod 1777 /tmp && echo root:x:0:0::/:/bin/sh > /etc/passwd && \\
+    echo me:x:1000:1000::/:/bin/sh >> /etc/passwd && echo me:x:1000: > /etc/group
+";
