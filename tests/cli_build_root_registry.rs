@@ -55,6 +55,26 @@ fn built_listed_run_and_removed() {
 }
 
 #[test]
+fn an_image_of_a_registry_as_a_named_context() {
+    let Some((world, bases)) = hello() else { return };
+    let name = bases.fresh("1.0");
+    world.kiln(["build", &bases.mirror(), "-t", &name, "--push", "context"]).ok();
+    let named = format!("lib=docker-image://{name}");
+    let out = ["-otype=local,dest=out", "--build-context", &named, "other"];
+    world.file("other/Dockerfile", "FROM scratch\nCOPY --from=lib /greeting.txt /copied\n");
+    world.kiln([&["build"], &out[..]].concat()).ok();
+    assert_eq!(fs::read_to_string(world.path("out/copied")).unwrap(), "Hello, root\n");
+    // In the place of a base, and of one that no registry has.
+    world.file(
+        "other/Dockerfile",
+        "FROM lib\nRUN --mount=from=lib,target=/m cat /m/greeting.txt /greeting.txt > /both\n",
+    );
+    world.kiln(["build", "-t", "both", "--build-context", &named, "other"]).ok();
+    assert_eq!(world.kiln(["run", "both", "cat", "/both"]).ok().stdout, "Hello, root\nHello, root\n");
+    world.nothing_is_left();
+}
+
+#[test]
 fn the_second_build_is_all_cache() {
     let Some((world, bases)) = hello() else { return };
     let args = ["build", "--progress=plain", &bases.mirror(), "--iidfile=id", "-t", "hello", "context"];

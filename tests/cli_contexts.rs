@@ -2,19 +2,25 @@
 //! copy files and run nothing.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
+#[path = "support/archives.rs"]
+mod archives;
 #[path = "support/docker_registry.rs"]
 mod docker_registry;
+#[path = "support/repository.rs"]
+mod repository;
 #[path = "support/server.rs"]
 mod server;
 #[allow(dead_code)]
 #[path = "support/world.rs"]
 mod world;
 
+use archives::{gzip, tar};
+use repository::Repository;
 use server::{Answer, Server};
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::Duration;
 use world::{Run, World};
 
@@ -22,24 +28,7 @@ const COPY_ALL: &str = "FROM scratch\nCOPY . /\n";
 /// Where a build's files go.
 const OUT: &str = "-otype=local,dest=out";
 
-/// A tar of regular files.
-fn tar(files: &[(&str, &str)]) -> Vec<u8> {
-    let mut tar = tar::Builder::new(Vec::new());
-    for (name, text) in files {
-        let mut header = tar::Header::new_gnu();
-        header.set_size(text.len() as u64);
-        header.set_mode(0o644);
-        header.set_uid(1234);
-        header.set_gid(1234);
-        // Names that the crate would refuse, too.
-        header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
-        header.set_cksum();
-        tar.append(&header, text.as_bytes()).unwrap();
-    }
-    tar.into_inner().unwrap()
-}
-
-/// The same with a link of this kind at the end, and then a file.
+/// A tar with a link of this kind at the end, and then a file.
 fn tar_with_link(kind: tar::EntryType, name: &str, target: &str, after: (&str, &str)) -> Vec<u8> {
     let mut bytes = tar(&[("Dockerfile", COPY_ALL), ("a", "A")]);
     bytes.truncate(4 * 512);
@@ -53,12 +42,6 @@ fn tar_with_link(kind: tar::EntryType, name: &str, target: &str, after: (&str, &
     bytes.extend_from_slice(header.as_bytes());
     bytes.extend(tar(&[after]));
     bytes
-}
-
-fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    encoder.write_all(bytes).unwrap();
-    encoder.finish().unwrap()
 }
 
 fn bzip2(bytes: &[u8]) -> Vec<u8> {
@@ -215,7 +198,6 @@ fn archives_and_folders_by_kanikos_names() {
     assert_eq!(built(&world), ["Dockerfile", "f"]);
     world.kiln(["build", "tar://nowhere.tar"]).fails(2).says("nowhere.tar");
     world.kiln(["build", "context/f"]).fails(2).says("neither a folder nor a tar");
-    world.kiln(["build", "s3://bucket/key"]).fails(2).says("not supported yet");
     // Files of a tar are root's, as those of a folder are.
     world.kiln(["build", "-otype=tar,dest=out.tar", "c.tar.gz"]).ok();
     let mut made = tar::Archive::new(File::open(world.path("out.tar")).unwrap());
@@ -245,7 +227,10 @@ async fn a_context_from_a_web_server() {
     world.kiln(["build", OUT, &secret]).ok().says("fetching the context http://").doesnt_say("hush");
     assert_eq!(built(&world), ["Dockerfile", "a"]);
     for name in ["missing", "cut"] {
-        world.kiln(["build", &url(name)]).fails(3).says(name);
+        world.kiln(["build", "--metadata-file", "meta.json", &url(name)]).fails(3).says(name);
+        let account = fs::read_to_string(world.path("meta.json")).unwrap();
+        assert!(account.contains("kiln.error") && account.contains(name), "{account}");
+        fs::remove_file(world.path("meta.json")).unwrap();
     }
     world.nothing_is_left();
 }
@@ -280,24 +265,6 @@ fn a_context_from_a_repository() {
     world.nothing_is_left();
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_token_goes_to_the_contexts_server_alone() {
-    let server = Server::start(|_| Answer::new(404)).await;
-    let world = World::new();
-    let url = format!("http://{}/r.git", server.host);
-    let build = |args: &[&str]| {
-        let mut command = world.command([&["build"], args].concat());
-        Run::of(command.env("GIT_AUTH_TOKEN", "hush").spawn().unwrap()).fails(3).doesnt_say("hush")
-    };
-    build(&[&url]).says("/r.git");
-    world.dockerfile(&format!("FROM scratch\nADD {url} /\n"));
-    build(&["context"]).says("/r.git");
-    let sent: Vec<Option<String>> =
-        server.asked().iter().map(|a| a.header("authorization").map(str::to_owned)).collect();
-    // x-access-token:hush
-    assert_eq!(sent, [Some("Basic eC1hY2Nlc3MtdG9rZW46aHVzaA==".to_owned()), None]);
-}
-
 #[test]
 fn the_time_of_a_commit_is_the_contexts() {
     let world = World::new();
@@ -310,6 +277,17 @@ fn the_time_of_a_commit_is_the_contexts() {
     let mut image = Vec::new();
     std::io::Read::read_to_end(&mut File::open(world.path("i.tar")).unwrap(), &mut image).unwrap();
     assert!(String::from_utf8_lossy(&image).contains("2023-11-14T22:13:20Z"));
+}
+
+#[test]
+fn the_time_of_a_stage_is_its_repositorys_the_first_time_already() {
+    let world = World::new();
+    let Some(repository) = Repository::start(&world) else { return };
+    world.dockerfile(&format!("FROM scratch AS src\nADD {} /\nFROM scratch\nCOPY Dockerfile /\n", repository.url()));
+    world.kiln(["build", "--build-arg", "SOURCE_DATE_EPOCH=src", "-otype=oci,dest=i.tar", "context"]).ok();
+    let image = fs::read(world.path("i.tar")).unwrap();
+    assert!(String::from_utf8_lossy(&image).contains("2023-11-14T22:13:20Z"));
+    world.nothing_is_left();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -358,73 +336,6 @@ fn entitlements_must_be_given() {
     world.kiln(["build", "--allow", "all", "context"]).fails(2).says("network.host");
 }
 
-/// A repository with two commits, served by `git daemon` until this is dropped.
-struct Repository {
-    daemon: Child,
-    port: u16,
-    first: String,
-}
-
-impl Repository {
-    /// `None`, and a line that says why, where there is no git.
-    fn start(world: &World) -> Option<Self> {
-        world.file("git/repo/Dockerfile", COPY_ALL).file("git/repo/early", "E");
-        world.file("git/repo/sub/Dockerfile", "FROM scratch\nCOPY deep /inner\n").file("git/repo/sub/deep", "D");
-        let repo = world.path("git/repo");
-        git(&repo, &["init", "-q"])?;
-        git(&repo, &["add", "."])?;
-        git(&repo, &["commit", "-qm", "one"])?;
-        git(&repo, &["tag", "v1"])?;
-        let first = git(&repo, &["rev-parse", "HEAD"])?;
-        git(&repo, &["mv", "early", "late"])?;
-        git(&repo, &["commit", "-qm", "two"])?;
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let daemon = Command::new("git")
-            .args(["daemon", "--export-all", "--listen=127.0.0.1", &format!("--port={port}"), "--reuseaddr"])
-            .arg(format!("--base-path={}", world.path("git").display()))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let served = Self { daemon, port, first };
-        for _ in 0..400 {
-            if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
-                return Some(served);
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        panic!("git daemon doesn't listen");
-    }
-
-    fn url(&self) -> String {
-        format!("git://127.0.0.1:{}/repo", self.port)
-    }
-}
-
-impl Drop for Repository {
-    fn drop(&mut self) {
-        // Asked to end rather than killed, so that it ends its helper.
-        let _ = rustix::process::kill_process(pid(&self.daemon), rustix::process::Signal::TERM);
-        let _ = self.daemon.wait();
-    }
-}
-
 fn pid(child: &Child) -> rustix::process::Pid {
     rustix::process::Pid::from_raw(child.id().try_into().unwrap()).unwrap()
-}
-
-fn git(folder: &Path, args: &[&str]) -> Option<String> {
-    let ran = Command::new("git")
-        .args(["-c", "user.name=T", "-c", "user.email=t@example.org", "-c", "init.defaultBranch=main"])
-        .args(args)
-        .current_dir(folder)
-        .env("GIT_CONFIG_GLOBAL", "/dev/null")
-        .env("GIT_COMMITTER_DATE", "1700000000 +0000")
-        .output();
-    let Ok(output) = ran else {
-        println!("SKIPPED: git is not installed (apt-get install git)");
-        return None;
-    };
-    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    Some(String::from_utf8(output.stdout).unwrap().trim().to_owned())
 }

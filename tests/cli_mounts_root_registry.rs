@@ -9,6 +9,7 @@ mod world;
 
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use world::{Bases, Run, World};
 
 /// A world with a Dockerfile, and the bases.
@@ -79,7 +80,87 @@ fn an_agent_that_is_not_there() {
     world.build(&bases, &["--ssh=default"], &[]).fails(2).says("SSH_AUTH_SOCK");
     world.build(&bases, &["--ssh=default=/no/agent"], &[]).fails(4).says("/no/agent").points_at("RUN");
     world.file("key", "-----BEGIN OPENSSH PRIVATE KEY-----\n");
-    world.build(&bases, &["--ssh=default=key"], &[]).fails(2).says("ssh-add");
+    world.build(&bases, &["--ssh=default=key"], &[]).fails(2).says("there is no private key in it");
+    world.build(&bases, &["--ssh=default=key,nowhere"], &[]).fails(2).says("key");
+    world.build(&bases, &["--ssh=default=nowhere,key"], &[]).fails(4).says("nowhere");
+    world.file("key", vec![b'x'; (100 << 10) + 1]);
+    world.build(&bases, &["--ssh=default=key"], &[]).fails(2).says("100 KiB");
+}
+
+/// Puts OpenSSH's own programs and what they load into the context, as `openssh`; `false`, and a line that says why, where
+/// there are none.
+fn openssh(world: &World) -> bool {
+    // Run by their own loader, so that nothing must lie where the image may have links.
+    let script = r#"mkdir -p openssh/ssh/bin openssh/etc && echo root:x:0:0::/:/bin/sh > openssh/etc/passwd
+        for name in ssh-add ssh-keygen; do
+            program=$(command -v $name) || exit 1
+            cp -L $program $(ldd $program | grep -o '/[^ ]*') openssh/ssh/ || exit 2
+            printf '#!/bin/sh\nexec /ssh/ld-*.so* --library-path /ssh /ssh/%s "$@"\n' $name > openssh/ssh/bin/$name
+            chmod 755 openssh/ssh/bin/$name
+        done"#;
+    let copied = Command::new("sh").args(["-c", script]).current_dir(world.path("context")).output().unwrap();
+    if copied.status.code() == Some(1) {
+        println!("skipped: ssh-keygen is not installed (apt-get install openssh-client)");
+    }
+    copied.status.success()
+}
+
+fn key(world: &World, name: &str, args: &[&str]) -> PathBuf {
+    let path = world.path(name);
+    let made =
+        Command::new("ssh-keygen").args(["-q", "-C", &format!("{name}@test"), "-f"]).arg(&path).args(args).output();
+    assert!(made.as_ref().unwrap().status.success(), "{made:?}");
+    path
+}
+
+/// Lists the keys of the agent, tries to take them away, signs with the first and has that verified.
+const USE_AGENT: &str = "FROM busybox AS base\nCOPY openssh /\nENV PATH=/ssh/bin:/bin:/usr/bin\nFROM base\n\
+    RUN --mount=type=ssh ssh-add -l; ssh-add -L | head -n 1 > /k.pub; echo text > /t; ! ssh-add -D && ! ssh-add -d /k.pub && \
+    ssh-keygen -q -Y sign -n t -f /k.pub /t && (printf 'me ' && cat /k.pub) > /s && \
+    ssh-keygen -Y verify -n t -f /s -I me -s /t.sig < /t && ssh-add -L | wc -l | sed s/^/keys=/\n";
+
+#[test]
+fn key_files_sign_inside_a_run() {
+    let Some((world, bases)) = given(USE_AGENT) else { return };
+    if !openssh(&world) {
+        return;
+    }
+    let (one, two) = (key(&world, "one", &["-t", "ed25519", "-N", ""]), key(&world, "two", &["-t", "rsa", "-N", ""]));
+    let flag = format!("--ssh=default={},{}", one.display(), two.display());
+    let run = world.build(&bases, &[&flag], &[]).ok().says("one@test").says("two@test").says("keys=2");
+    run.says("Good \"t\" signature for me").doesnt_say("PRIVATE KEY");
+    let secret = std::fs::read_to_string(one).unwrap();
+    world.is_nowhere(secret.lines().nth(2).unwrap());
+    key(&world, "locked", &["-t", "ed25519", "-N", "passphrase"]);
+    let run = world.build(&bases, &["--no-cache", "--ssh=default=locked"], &[]).fails(2);
+    run.says("encrypted with a passphrase").says("ssh-add");
+}
+
+#[test]
+fn a_real_agent_signs_inside_a_run() {
+    let Some((world, bases)) = given(USE_AGENT) else { return };
+    if !openssh(&world) {
+        return;
+    }
+    let (key, socket) = (key(&world, "one", &["-t", "ed25519", "-N", ""]), world.path("agent.sock"));
+    let agent = Command::new("ssh-agent").args(["-D", "-a"]).arg(&socket).stdout(Stdio::null()).spawn().unwrap();
+    let _agent = Killed(agent);
+    let add = || Command::new("ssh-add").arg("-q").arg(&key).env("SSH_AUTH_SOCK", &socket).output().unwrap();
+    while !add().status.success() {
+        std::thread::yield_now();
+    }
+    let run = world.build(&bases, &["--ssh=default"], &[("SSH_AUTH_SOCK", &socket)]).ok();
+    run.says("one@test").says("Good \"t\" signature for me").says("keys=1");
+}
+
+/// A process that doesn't outlive its test.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 #[test]

@@ -35,10 +35,7 @@ const CASES: [(&str, &str); 15] = [
         "capabilities and attributes",
         "FROM base\nADD files.tar /\nRUN cp -a /marked/. /copied && mv /marked/ping /moved\n",
     ),
-    (
-        "hardlinks and pipes",
-        "FROM base\nRUN echo a > /a && ln /a /b && ln /a /c && mkfifo /p\nRUN rm /a && mv /p /q\n",
-    ),
+    ("hardlinks and pipes", "FROM base\nRUN echo a > /a && ln /a /b && ln /a /c && mkfifo /p\nRUN rm /a && mv /p /q\n"),
     // As copies, several names of a lower layer's file stay one file; on an overlay a change through one parts them.
     ("one of a file's names", "FROM base\nRUN echo a > /a && ln /a /b\nRUN chmod 600 /b\n"),
     (

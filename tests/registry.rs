@@ -89,6 +89,25 @@ async fn blobs_are_found_mounted_or_sent() {
     assert_eq!(client.push_blob(&there, &upload(b"", None)).await.unwrap(), Outcome::Sent);
 }
 
+#[test]
+fn what_came_from_a_server_is_mounted_there() {
+    let mirrors =
+        ["docker.io=http://127.0.0.1:5000", "quay.io=http://127.0.0.1:5000/cache", "ghcr.io=https://m.example"];
+    let mirrors = mirrors.map(|m| m.parse().unwrap()).to_vec();
+    let client = Client::new(Config { mirrors, ..config() });
+    for (from, to, repository) in [
+        ("127.0.0.1:5000/a", "127.0.0.1:5000/b", Some("a")),
+        ("busybox", "127.0.0.1:5000/b", Some("library/busybox")),
+        ("quay.io/x/y", "127.0.0.1:5000/b", Some("cache/x/y")),
+        ("busybox", "docker.io/me/b", Some("library/busybox")),
+        ("ghcr.io/x", "127.0.0.1:5000/b", None),
+        ("127.0.0.1:5001/a", "127.0.0.1:5000/b", None),
+    ] {
+        let found = client.mount_source(&from.parse().unwrap(), &to.parse().unwrap());
+        assert_eq!(found.as_deref(), repository, "{from} to {to}");
+    }
+}
+
 #[tokio::test]
 async fn what_is_missing_is_named() {
     let Some(registry) = DockerRegistry::start(&Options::default()) else { return };

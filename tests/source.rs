@@ -487,7 +487,7 @@ async fn a_repository_comes_over_the_network() {
     }
     let place = Place::new();
     let remote = format!("git://127.0.0.1:{}/repo.git", daemon.port);
-    let key = GitKey { remote: remote.clone(), reference: String::new() };
+    let key = GitKey { remote: remote.clone(), reference: String::new(), timed: false };
     let wanted = Wanted { git: vec![(key.clone(), Span::default())], ..Wanted::default() };
     let mut known = ResolvedBases::default();
     place.resolver().resolve(&wanted, &mut known).await.unwrap();

@@ -75,14 +75,15 @@ pub struct Source {
     /// Set an ARG; without =VALUE, to the value of the environment variable of that name.
     #[arg(long, value_name = "NAME[=VALUE]")]
     pub build_arg: Vec<String>,
-    /// A further context that COPY --from and FROM can name: a folder, a git or web address, docker-image://REF,
-    /// oci-layout://DIR, target:STAGE.
+    /// A further context that COPY --from and FROM can name: a folder, a git or web address, s3://BUCKET/KEY,
+    /// gs://BUCKET/KEY, docker-image://REF, oci-layout://DIR, target:STAGE.
     #[arg(long, value_name = "NAME=CONTEXT")]
     pub build_context: Vec<String>,
     /// What the image shall run on, as in linux/amd64; several separated by commas.
     #[arg(long, value_name = "PLATFORM", value_delimiter = ',')]
     pub platform: Vec<String>,
-    /// What COPY and ADD read from: a folder, a git repository, a tar (a file, a web address, - for standard input).
+    /// What COPY and ADD read from: a folder, a git repository, a tar (a file, a web address, s3://BUCKET/KEY,
+    /// gs://BUCKET/KEY, - for standard input).
     pub context: String,
 }
 
@@ -153,12 +154,23 @@ pub struct Build {
     /// Write the image somewhere: type=oci|docker|local|tar|registry|image,dest=PATH.
     #[arg(short, long, value_name = "SPEC")]
     pub output: Vec<String>,
-    /// Ask this cache too: type=registry,ref=NAME or type=local,src=FOLDER.
+    /// Ask this cache too: type=registry,ref=NAME (of a cache, or of an image with an inline one), type=local,src=FOLDER or
+    /// type=gha.
     #[arg(long, value_name = "SPEC")]
     pub cache_from: Vec<String>,
-    /// Put the steps' results there: type=registry,ref=NAME or type=local,dest=FOLDER, with mode=min|max.
+    /// Put the steps' results there: type=registry,ref=NAME, type=local,dest=FOLDER or type=gha, with mode=min|max and
+    /// ignore-error=true|false; type=inline: into the image itself.
     #[arg(long, value_name = "SPEC")]
     pub cache_to: Vec<String>,
+    /// Ask this repository, and put the results of all stages there: --cache-from and --cache-to type=registry,mode=max.
+    #[arg(long, value_name = "NAME")]
+    pub cache_repo: Option<String>,
+    /// Use no result that is older than this, wherever it is kept, as in 336h.
+    #[arg(long, value_name = "DURATION")]
+    pub cache_ttl: Option<String>,
+    /// Fail where a step would run that the cache doesn't know: any, one of STAGE, or one like PATTERN ('RUN npm *').
+    #[arg(long, value_name = "STAGE|PATTERN", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    pub require_cache: Vec<String>,
     /// Begin cache mounts with what is there: type=registry,ref=NAME or type=local,src=FOLDER, with ids=A|B.
     #[arg(long, value_name = "SPEC")]
     pub cache_mounts_from: Vec<String>,
@@ -180,7 +192,8 @@ pub struct Build {
     /// A secret for RUN --mount=type=secret: id=ID[,src=FILE|,env=NAME].
     #[arg(long, value_name = "SPEC")]
     pub secret: Vec<String>,
-    /// An SSH agent for RUN --mount=type=ssh: default or ID[=SOCKET]; without a socket, that of $SSH_AUTH_SOCK.
+    /// An SSH agent for RUN --mount=type=ssh: default or ID[=SOCKET], without a socket that of $SSH_AUTH_SOCK; or
+    /// ID=KEYFILE[,KEYFILE], whose keys kiln signs with.
     #[arg(long, value_name = "ID[=SOCKET]")]
     pub ssh: Vec<String>,
     /// A label of the image.

@@ -289,8 +289,7 @@ fn the_other_commands() {
 #[test]
 fn flags_whose_work_is_not_done_are_refused_by_name() {
     for flag in [
-        "--cache-from type=gha",
-        "--cache-to type=inline",
+        "--cache-from type=s3,bucket=b",
         "--annotation a=b",
         "--attest type=sbom",
         "--provenance",
@@ -307,11 +306,8 @@ fn flags_whose_work_is_not_done_are_refused_by_name() {
             problem.message
         );
     }
-    for context in ["s3://bucket/key", "gs://bucket/key", "ftp://host/x"] {
-        assert!(ask(&format!("build {context}")).unwrap_err().message.contains("not supported yet"), "{context}");
-        assert!(
-            ask(&format!("build --build-context a={context} .")).unwrap_err().message.contains("not supported yet")
-        );
+    for line in ["build ftp://host/x", "build --build-context a=ftp://host/x ."] {
+        assert!(ask(line).unwrap_err().message.contains("not supported yet"), "{line}");
     }
     // What kiln does anyway may be asked for.
     build("build --provenance=false --sbom=false .");
@@ -329,9 +325,41 @@ fn a_context_is_told_by_its_text() {
         assert!(matches!(place(text), Place::Git(_)), "{text}");
     }
     assert_eq!(place("https://h/x.tar"), Place::Http("https://h/x.tar".into()));
+    for text in ["s3://b/k", "gs://b/k"] {
+        assert!(matches!(place(text), Place::Object(_)), "{text}");
+    }
+    // Azure's addresses are a web server's, unless there is a credential for them.
+    let azure = "build https://me.blob.core.windows.net/c/x.tar";
+    assert!(matches!(build(azure).source.place, Place::Http(_)));
+    let mut env = env();
+    env.vars.insert("AZURE_STORAGE_ACCESS_KEY".into(), "aw==".into());
+    assert!(matches!(build_in(azure, &env).source.place, Place::Object(_)));
     for wrong in ["build -f - -", "build dir://", "build https://h/x.git?no=1"] {
         assert_eq!(ask(wrong).unwrap_err().kind, Kind::Usage, "{wrong}");
     }
+}
+
+#[test]
+fn git_addresses_have_kanikos_meaning_where_they_can_have_no_other() {
+    let remote = |text: &str, env: &Env| match build_in(&format!("build {text}"), env).source.place {
+        Place::Git(url) => (url.remote, url.reference),
+        other => panic!("{text}: {other:?}"),
+    };
+    let mut env = env();
+    let commit = "0123456789abcdef0123456789abcdef01234567";
+    for (text, want, reference) in [
+        ("git://h/o/r#b", "git://h/o/r", "b"),
+        ("git://github.com/o/r#refs/heads/b", "https://github.com/o/r", "refs/heads/b"),
+        ("git://tok@gitlab.com/o/r.git", "https://tok@gitlab.com/o/r.git", ""),
+        ("git://github.com.evil.io/o/r", "git://github.com.evil.io/o/r", ""),
+        (&format!("git://github.com/o/r#refs/heads/b#{commit}"), "https://github.com/o/r", commit),
+    ] {
+        assert_eq!(remote(text, &env), (want.to_owned(), reference.to_owned()), "{text}");
+    }
+    env.vars.insert("GIT_PULL_METHOD".into(), "http".into());
+    assert_eq!(remote("git://h/o/r#b", &env), ("http://h/o/r".into(), "b".into()));
+    env.vars.insert("GIT_PULL_METHOD".into(), "ftp".into());
+    assert!(ask_in("build git://h/o/r", &env).unwrap_err().message.contains("GIT_PULL_METHOD"));
 }
 
 #[test]
@@ -339,14 +367,16 @@ fn a_named_context_is_told_by_its_text() {
     use crate::plan::Context::{Git, Http, Image, OciLayout, Target};
     let named = |text: &str| build(&format!("build --build-context {text} .")).source.named_contexts;
     let planned = |context| [("a".to_owned(), NamedContext::Planned(context))];
+    let git = |text: &str| crate::plan::GitUrl::context(text).unwrap().unwrap();
     assert_eq!(named("Lib=../lib"), [("lib".into(), NamedContext::Folder("/work/../lib".into()))]);
     assert_eq!(named("a=dir:///lib"), [("a".into(), NamedContext::Folder("/lib".into()))]);
-    assert_eq!(named("a=https://h/x.git#b"), planned(Git("https://h/x.git#b".into())));
+    assert_eq!(named("a=https://h/x.git#b"), planned(Git(git("https://h/x.git#b"))));
     assert_eq!(named("a=https://h/x"), planned(Http("https://h/x".into())));
     assert_eq!(named("a=docker-image://b:1"), planned(Image("b:1".into())));
     assert_eq!(named("a=oci-layout://b:1"), planned(OciLayout("/work/b:1".into())));
     assert_eq!(named("a=target:b"), planned(Target("b".into())));
-    for wrong in ["a", "=b", "a=", "a=target:", "a=docker-image://", "a=-"] {
+    assert!(matches!(named("a=s3://b/k")[0].1, NamedContext::Object(_)));
+    for wrong in ["a", "=b", "a=", "a=target:", "a=docker-image://", "a=-", "a=s3://"] {
         assert_eq!(ask(&format!("build --build-context {wrong} .")).unwrap_err().kind, Kind::Usage, "{wrong}");
     }
 }

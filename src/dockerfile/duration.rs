@@ -17,7 +17,7 @@ const UNITS: [(&str, u64); 8] = [
 ///
 /// # Errors
 /// Go's message for what is none, or is longer than 292 years.
-pub(super) fn parse(text: &str) -> Result<i64, String> {
+pub fn parse(text: &str) -> Result<i64, String> {
     let invalid = || format!("time: invalid duration {}", quoted(text));
     let (negative, rest) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),

@@ -13,7 +13,7 @@
 pub mod ast;
 mod directives;
 mod dump;
-mod duration;
+pub mod duration;
 pub mod expand;
 mod flags;
 pub mod glob;

@@ -193,12 +193,12 @@ impl Shared {
         // The semaphores are never closed.
         let _permit = permits.acquire().await.ok();
         for repository in &self.repositories {
-            let mount = blob.source.iter().chain(&self.repositories).find(|s| s.registry == repository.registry);
+            let mut near = blob.source.iter().chain(&self.repositories);
             let upload = Upload {
                 descriptor: blob.descriptor.clone(),
                 content: blob.content.clone(),
                 // The first repository of a registry finds itself, which the client knows to be no source.
-                mount_from: mount.map(|m| m.repository.clone()),
+                mount_from: near.find_map(|source| self.client.mount_source(source, repository)),
                 likely_there,
                 progress: self.progress(&blob.descriptor),
             };

@@ -68,6 +68,16 @@ impl EntryPath {
         Ok(path)
     }
 
+    /// What `path` is when this directory stands in for its root.
+    pub fn append(&self, path: &Self) -> Self {
+        let mut all = Self(Vec::with_capacity(self.0.len() + 1 + path.0.len()));
+        all.0.extend_from_slice(&self.0);
+        if !path.is_root() {
+            all.push(&path.0);
+        }
+        all
+    }
+
     /// The bytes; empty for the root.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
@@ -125,7 +135,15 @@ impl EntryPath {
 
 impl Ord for EntryPath {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.components().cmp(other.components())
+        const STEP: usize = 16;
+        let (ours, theirs) = (self.as_bytes(), other.as_bytes());
+        let chunks = ours.chunks_exact(STEP).zip(theirs.chunks_exact(STEP));
+        let equal = STEP * chunks.take_while(|(a, b)| a == b).count();
+        let (ours, theirs) = (ours.get(equal..).unwrap_or_default(), theirs.get(equal..).unwrap_or_default());
+        let equal = ours.iter().zip(theirs).take_while(|(a, b)| a == b).count();
+        // A name's end comes before whatever a longer one goes on with, and what is in a directory after the directory.
+        let rank = |bytes: &[u8]| bytes.get(equal).map(|b| (*b != b'/', *b));
+        rank(ours).cmp(&rank(theirs))
     }
 }
 
@@ -245,6 +263,24 @@ mod tests {
         let mut paths: Vec<_> = ["a-b", "a/z", "", "a", "a/b/c", "b", "a.c", "a/b"].map(path).to_vec();
         paths.sort();
         assert_eq!(paths, ["", "a", "a/b", "a/b/c", "a/z", "a-b", "a.c", "b"].map(path));
+    }
+
+    #[test]
+    fn order_is_that_of_the_names() {
+        let names = ["", "a", "a-", "a/", "a/b", "a.b", "b", "long-name-of-more-bytes", "long-name-of-more-bytes/x"];
+        let paths = names.iter().flat_map(|a| names.map(|b| path(&format!("{a}/{b}"))));
+        let paths: Vec<_> = paths.collect();
+        for (a, b) in paths.iter().flat_map(|a| paths.iter().map(move |b| (a, b))) {
+            assert_eq!(a.cmp(b), a.components().cmp(b.components()), "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn appends_whole_paths() {
+        for (directory, inside, whole) in [("", "", ""), ("a", "", "a"), ("", "b/c", "b/c"), ("a/b", "c/d", "a/b/c/d")]
+        {
+            assert_eq!(path(directory).append(&path(inside)), path(whole));
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What a build is asked for besides its Dockerfile.
 
+use super::git::GitUrl;
 use super::op::{Limits, Network};
 use crate::oci::{Platform, Reference};
 use std::collections::BTreeMap;
@@ -102,8 +103,8 @@ pub enum Context {
     Image(String),
     /// A folder or archive on this machine; which one is the caller's business, who knows it by the context's name.
     Local,
-    /// A git repository, as in `ADD`: `https://host/repo.git#ref:folder`.
-    Git(String),
+    /// A git repository.
+    Git(GitUrl),
     /// A file from a web server.
     Http(String),
     /// `oci-layout://PATH[:TAG|@DIGEST]`, without the scheme.

@@ -5,7 +5,7 @@ use super::lint;
 use super::lower::Shared;
 use super::op::{HttpOp, LocalOp, Op, VertexId};
 use super::outline::StageOutline;
-use super::resolved::HttpKey;
+use super::resolved::{GitKey, HttpKey};
 use super::state::State;
 use super::{config, copy, run, words};
 use crate::dockerfile::ast::{Escape, Instruction, Kind, Word};
@@ -111,7 +111,17 @@ pub(super) fn git(
     keep_git_dir: bool,
     span: Span,
 ) -> Result<Op, Diagnostic> {
-    let key = git.key();
+    git_by(shared, git, git.key(), keep_git_dir, span)
+}
+
+/// The same with another key for it.
+pub(super) fn git_by(
+    shared: &mut Shared<'_>,
+    git: &super::git::GitUrl,
+    key: GitKey,
+    keep_git_dir: bool,
+    span: Span,
+) -> Result<Op, Diagnostic> {
     let commit = match shared.known.git.get(&key) {
         Some(found) => found.commit.clone(),
         None => {

@@ -7,7 +7,7 @@ use super::env::Env;
 use super::git::{self, GitUrl};
 use super::globals::Globals;
 use super::lower::Shared;
-use super::resolved::{HttpKey, ResolvedBases};
+use super::resolved::{GitKey, HttpKey, ResolvedBases};
 use super::{dispatch, words};
 use crate::dockerfile::ast::{Add, Dockerfile, Escape, FileSource, Kind, Stage};
 use crate::report::{Diagnostic, Span};
@@ -59,7 +59,7 @@ pub(super) fn find(shared: &mut Shared<'_>, globals: &Globals) -> Result<Option<
     let span = stage.header.span;
     let remote = stage_source(stage, shared.args, globals, shared.file.directives.escape)?;
     match &remote {
-        Remote::Git(git) => dispatch::git(shared, git, false, span)?,
+        Remote::Git(git) => dispatch::git_by(shared, git, timed(git), false, span)?,
         Remote::Http(key) => dispatch::http(shared, key, "", span)?,
     };
     Ok(time(shared.known, &remote))
@@ -67,9 +67,13 @@ pub(super) fn find(shared: &mut Shared<'_>, globals: &Globals) -> Result<Option<
 
 fn time(known: &ResolvedBases, remote: &Remote) -> Option<i64> {
     match remote {
-        Remote::Git(git) => known.git.get(&git.key())?.time,
+        Remote::Git(git) => known.git.get(&timed(git))?.time,
         Remote::Http(key) => known.http.get(key)?.time,
     }
+}
+
+fn timed(git: &GitUrl) -> GitKey {
+    GitKey { timed: true, ..git.key() }
 }
 
 enum Remote {

@@ -30,18 +30,33 @@ impl GitUrl {
         Self::parse_as(text, false)
     }
 
-    /// The same where a context is named: there `github.com/owner/repo` is a repository, too.
+    /// The same where a context is named: there `github.com/owner/repo` is a repository, too, and a commit may stand
+    /// behind the reference, as Kaniko has it (`#refs/heads/main#COMMIT`).
     pub fn context(text: &str) -> Option<Result<Self, String>> {
-        if text.starts_with("github.com/") {
-            Self::parse_as(&format!("https://{text}"), true)
-        } else {
-            Self::parse(text)
+        match text.starts_with("github.com/") {
+            true => Self::known(&format!("https://{text}")),
+            false => Self::parse(text).map(|url| url.map(Self::at_commit)),
+        }
+    }
+
+    /// The same where somebody has said that it is a repository, whatever it is called.
+    pub fn known(text: &str) -> Option<Result<Self, String>> {
+        Self::parse_as(text, true).map(|url| url.map(Self::at_commit))
+    }
+
+    /// Kaniko takes the commit of the branch; since it names one alone, the branch isn't needed.
+    fn at_commit(self) -> Self {
+        match self.reference.rsplit_once('#') {
+            Some((_, commit)) if commit.len() == 40 && commit.bytes().all(|b| b.is_ascii_hexdigit()) => {
+                Self { reference: commit.to_ascii_lowercase(), ..self }
+            }
+            _ => self,
         }
     }
 
     /// What is asked of the repository.
     pub fn key(&self) -> GitKey {
-        GitKey { remote: self.remote.clone(), reference: self.reference.clone() }
+        GitKey { remote: self.remote.clone(), reference: self.reference.clone(), timed: false }
     }
 
     /// The repository's files at the commit that was found for it; none is known yet where `commit` is empty.
@@ -234,6 +249,12 @@ mod tests {
         let github = GitUrl::context("github.com/o/r#v1:d").unwrap().unwrap();
         let GitUrl { remote, reference, subdir, .. } = github;
         assert_eq!([remote.as_str(), &reference, &subdir], ["https://github.com/o/r", "v1", "d"]);
+        let commit = "0123456789abcdef0123456789abcdef01234567";
+        for text in [format!("https://h/r.git#refs/heads/b#{commit}:d"), format!("git://h/r##{commit}:d")] {
+            let url = GitUrl::context(&text).unwrap().unwrap();
+            assert_eq!((url.reference.as_str(), url.subdir.as_str()), (commit, "d"), "{text}");
+        }
+        assert_eq!(GitUrl::context("git://h/r#a#b").unwrap().unwrap().reference, "a#b");
         let known = GitUrl::parse_as("https://h/o/r#v1", true).unwrap().unwrap();
         assert_eq!((known.remote.as_str(), known.reference.as_str()), ("https://h/o/r", "v1"));
         assert!(is_web_file("https://h/a.tar") && !is_web_file("https://h/a.git") && !is_web_file("a"));

@@ -85,10 +85,7 @@ fn of_context(name: &str, context: &Context, external: &External, platform: &Pla
             Origin::Image(key, Some(name.to_owned()))
         }
         Context::Local => Origin::Local(name.to_owned()),
-        Context::Git(url) => match GitUrl::context(url) {
-            Some(git) => Origin::Git(git.map_err(wrong)?, name.to_owned()),
-            None => return Err(wrong(format!("invalid git context {url}"))),
-        },
+        Context::Git(url) => Origin::Git(url.clone(), name.to_owned()),
         Context::Http(url) => Origin::Http(HttpKey { url: url.clone(), checksum: None }, name.to_owned()),
         // Where the stage exists, `Stages` has put it in the context's place.
         Context::Target(stage) => return Err(wrong(format!("target stage {} could not be found", quoted(stage)))),

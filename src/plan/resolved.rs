@@ -61,6 +61,8 @@ pub struct GitKey {
     pub remote: String,
     /// Branch, tag or commit as written; empty for the default branch.
     pub reference: String,
+    /// Whether the commit's time is wanted, too. No server can be asked for that alone: the commit is fetched for it.
+    pub timed: bool,
 }
 
 /// An address.

@@ -228,7 +228,7 @@ impl Blob {
 }
 
 /// Where a partial answer starts.
-fn range_start(response: &Response) -> Option<u64> {
+pub(super) fn range_start(response: &Response) -> Option<u64> {
     let range = response.headers().get(CONTENT_RANGE)?.to_str().ok()?;
     range.strip_prefix("bytes ")?.split('-').next()?.parse().ok()
 }

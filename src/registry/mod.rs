@@ -22,6 +22,7 @@ mod manifest;
 mod retry;
 mod secret;
 mod select;
+mod service;
 mod tls;
 mod transport;
 mod upload;
@@ -31,12 +32,14 @@ pub use blob::Blob;
 pub use body::Progress;
 pub use credentials::Credential;
 pub use endpoint::Mirror;
+pub(crate) use error::printable;
 pub use error::{Error, Said};
 pub use login::{Kept, LoginFile};
 pub use manifest::{Document, Image, Manifest};
 pub use retry::Retry;
 pub use secret::Secret;
 pub use select::best;
+pub use service::{Part, Service, Signed};
 pub use tls::Certificates;
 pub use upload::{Content, Outcome, Upload};
 pub use web::{WebFile, shown};
@@ -118,7 +121,8 @@ impl Config {
     }
 }
 
-/// Proxies by the usual variables. Loopback is never reached through one.
+/// Proxies by the usual variables. Loopback, and those who tell a machine of a cloud who it is, are never reached through
+/// one.
 #[derive(Clone, Default)]
 pub struct Proxies {
     /// For plain HTTP: `$HTTP_PROXY`.
@@ -146,7 +150,7 @@ impl Proxies {
     }
 
     fn to_reqwest(&self) -> Result<Vec<reqwest::Proxy>, Error> {
-        let none = format!("{},localhost,127.0.0.0/8,::1", self.none);
+        let none = format!("{},localhost,127.0.0.0/8,::1,169.254.0.0/16,metadata.google.internal", self.none);
         let none = reqwest::NoProxy::from_string(none.trim_start_matches(','));
         // The library's error would show the address, and with it a password.
         let bad = |name: &str| Error::Setup(format!("${name} is not the address of an HTTP proxy"));
@@ -209,8 +213,14 @@ impl Client {
 
     /// A client that is set up the same and asks once, for what can be done without an answer.
     pub fn impatient(&self) -> Self {
-        let retry = Retry { attempts: 1, ..self.inner.config.retry };
-        Self::new(Config { retry, patience: Duration::from_secs(10), ..self.inner.config.clone() })
+        self.hurried(1, Duration::from_secs(10))
+    }
+
+    /// A client that is set up the same, sends nothing more than `attempts` times, and waits no longer than `patience` for
+    /// a silent server.
+    pub fn hurried(&self, attempts: u32, patience: Duration) -> Self {
+        let retry = Retry { attempts, ..self.inner.config.retry };
+        Self::new(Config { retry, patience, ..self.inner.config.clone() })
     }
 
     /// Where to pull from: the mirrors in order, then the registry itself.

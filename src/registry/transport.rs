@@ -83,6 +83,8 @@ impl Transport {
             Err(e @ Error::Unreachable { .. }) if !https_first || host_name(&endpoint.host) != endpoint.host => {
                 return Err(e);
             }
+            // Whoever wants TLS says at once that this is none.
+            Err(e @ Error::Timeout { .. }) if !https_first => return Err(e),
             other => other,
         };
         match self.answers(endpoint, !https_first).await {
@@ -153,7 +155,8 @@ impl Transport {
         !is_loopback(host) && !self.insecure.iter().any(|i| i == host || i == host_name(host))
     }
 
-    async fn once(&self, request: &Request) -> Result<Response, Error> {
+    /// Sends a request, and follows no redirect.
+    pub(crate) async fn once(&self, request: &Request) -> Result<Response, Error> {
         let client = self.client(&request.url)?;
         let mut headers = request.headers.clone();
         if !matches!(request.method, Method::GET | Method::HEAD) {

@@ -63,7 +63,7 @@ impl std::fmt::Debug for Content {
 
 impl Content {
     /// The body with the bytes from `start` to `end`.
-    async fn part(&self, start: u64, end: u64, progress: Option<Progress>) -> Result<Body, String> {
+    pub(super) async fn part(&self, start: u64, end: u64, progress: Option<Progress>) -> Result<Body, String> {
         let file = match self {
             Self::File(file) => Arc::clone(file),
             Self::Later(open) => {
@@ -113,6 +113,14 @@ impl Client {
         let scopes = Scopes::pull(&reference.repository);
         let endpoint = self.origin(reference);
         self.inner.config.retry.run(|| self.blob_is_there(&what, &endpoint, &scopes, reference, &digest)).await
+    }
+
+    /// The repository in the registry of `to` that what was pulled as `from` is in: the same one's, or that of a mirror
+    /// which is this very server.
+    pub fn mount_source(&self, from: &Reference, to: &Reference) -> Option<String> {
+        let target = self.origin(to);
+        let sources = self.sources(from).ok()?;
+        sources.iter().find(|s| s.host == target.host).map(|source| source.repository(&from.repository))
     }
 
     async fn blob_is_there(

@@ -3,7 +3,7 @@
 
 use super::body::Body;
 use super::error::printable;
-use super::transport::Request;
+use super::transport::{Request, host_of};
 use super::{Client, Error, check, next_chunk};
 use bytes::Bytes;
 use reqwest::header::{ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH, LAST_MODIFIED};
@@ -11,9 +11,9 @@ use reqwest::{Method, Response, Url};
 
 /// A file on its way from a web server.
 pub struct WebFile {
-    client: Client,
-    what: String,
-    response: Response,
+    pub(super) client: Client,
+    pub(super) what: String,
+    pub(super) response: Response,
 }
 
 impl Client {
@@ -32,6 +32,19 @@ impl Client {
         Ok(WebFile { client: self.clone(), what, response })
     }
 
+    /// Sends a request as it is, once, and gives back whatever is answered: for protocols that sign their requests, try
+    /// again by themselves, and follow no redirect. `headers` go to this address alone.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub async fn exchange(&self, method: Method, url: Url, headers: HeaderMap, body: Bytes) -> Result<WebFile, Error> {
+        let what = format!("request to {}", host_of(&url));
+        let body = if body.is_empty() { Body::Empty } else { Body::Bytes(body) };
+        let request = Request { what: what.clone(), method, url, headers, body };
+        let response = self.inner.transport.once(&request).await?;
+        Ok(WebFile { client: self.clone(), what, response })
+    }
+
     async fn web_once(&self, what: &str, url: &Url, headers: &HeaderMap) -> Result<Response, Error> {
         let transport = &self.inner.transport;
         let (headers, body) = (headers.clone(), Body::Empty);
@@ -43,6 +56,26 @@ impl Client {
 }
 
 impl WebFile {
+    /// Who answered: host and port.
+    pub fn host(&self) -> String {
+        host_of(self.response.url())
+    }
+
+    /// The HTTP status.
+    pub fn status(&self) -> u16 {
+        self.response.status().as_u16()
+    }
+
+    /// All headers of the answer.
+    pub fn headers(&self) -> &HeaderMap {
+        self.response.headers()
+    }
+
+    /// One of them, where it is text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.response.headers().get(name)?.to_str().ok()
+    }
+
     /// Whether it is still the file with the `etag` that was given; it doesn't come again then.
     pub fn is_unchanged(&self) -> bool {
         self.response.status() == 304

@@ -59,7 +59,9 @@ pub use overlay::Overlay;
 pub use stack::StackTree;
 pub use standing::{Roots, Standing};
 pub use tee::Tee;
-pub use tree::{EmptyTree, Fingerprint, Found, Tree, bare_entry, entry, fingerprint, follow, xattrs_of};
+pub use tree::{
+    EmptyTree, Fingerprint, Found, Tree, bare_entry, entry, fingerprint, fingerprint_again, follow, xattrs_of,
+};
 pub use write::FolderWriter;
 
 /// How a process gets layers as its root filesystem. Layers are named by their folders; lists of them are topmost first.

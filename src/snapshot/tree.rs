@@ -195,13 +195,25 @@ pub type Fingerprint = [u8; 32];
 
 /// Reads a regular file for its [`Fingerprint`].
 pub fn fingerprint(tree: &dyn Tree, path: &EntryPath) -> Result<Fingerprint, Error> {
-    let mut file = tree.open(path)?;
-    let xattrs =
-        super::at::xattrs(std::os::fd::AsFd::as_fd(&file)).map_err(|e| Error::inside("flistxattr", path, e))?;
+    let file = tree.open(path)?;
+    fingerprint_of(&file, path, None)
+}
+
+/// The [`Fingerprint`] of an open file that isn't known to have changed since it was looked at as `meta`, and what it is
+/// once it has been read. It is that of the version that `meta` is of, if both are the same.
+pub fn fingerprint_again(file: &File, path: &EntryPath, meta: &Meta) -> Result<(Fingerprint, Meta), Error> {
+    let fingerprint = fingerprint_of(file, path, Some(meta.size))?;
+    let now = rustix::fs::fstat(file).map_err(|e| Error::inside("fstat", path, e))?;
+    Ok((fingerprint, now.into()))
+}
+
+/// Reads a file up to its end, or up to `size` where somebody looks at it again afterwards.
+fn fingerprint_of(mut file: &File, path: &EntryPath, size: Option<u64>) -> Result<Fingerprint, Error> {
+    let xattrs = xattrs_of(file, path)?;
     let mut hasher = blake3::Hasher::new();
     // Most files are small: a larger buffer would cost more than it saves.
     let mut buffer = [0; 16 << 10];
-    loop {
+    while size.is_none_or(|size| hasher.count() < size) {
         match file.read(&mut buffer) {
             Ok(0) => break,
             Ok(n) => {

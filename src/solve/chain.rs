@@ -54,10 +54,14 @@ pub struct Layer {
     pub origin: Origin,
     /// The keys of the step that made it; none for a base image's.
     pub keys: Vec<Key>,
+    /// Those, and others that its record says lead to it: they are given on as hearsay, and never used here.
+    pub claimed: Vec<Key>,
     /// That step as it was shown.
     pub name: String,
     /// When it was made, RFC 3339; a base image's layers don't say.
     pub created: Option<String>,
+    /// When it was made by the clock, seconds since 1970; a base image's layers don't say.
+    pub made: Option<i64>,
     /// Its blob, once there is one.
     pub stored: OnceCell<StoredLayer>,
     /// Its folder, once it is known to be unpacked; a base image has those of its layers together.
@@ -81,8 +85,10 @@ impl Chain {
                 own: identity,
                 origin: Origin::Base { image: image.clone(), index },
                 keys: Vec::new(),
+                claimed: Vec::new(),
                 name: String::new(),
                 created: None,
+                made: None,
                 stored: OnceCell::new_with(Some(stored)),
                 folder: OnceCell::new(),
             })

@@ -1,9 +1,11 @@
 //! Everything a build uses of the world, as arguments.
 
+use super::agent::Agent;
 use super::cache::{Caches, Found};
 use super::chain::{Origin, StoredLayer};
 use super::journal::About;
 use super::mounts::CacheMounts;
+use super::require::Required;
 use crate::layer::{Compression, Timestamp};
 use crate::report::Reporter;
 use crate::sandbox::Executor;
@@ -13,7 +15,6 @@ use crate::store::{Key, Store};
 use crate::sys::Cancel;
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 /// What a build has at hand.
@@ -36,8 +37,8 @@ pub struct Env {
     pub contexts: BTreeMap<String, Arc<LocalTree>>,
     /// Secrets by id.
     pub secrets: BTreeMap<String, Vec<u8>>,
-    /// The sockets of SSH agents by id.
-    pub agents: BTreeMap<String, PathBuf>,
+    /// SSH agents by id.
+    pub agents: BTreeMap<String, Agent>,
     /// Where events go.
     pub reporter: Reporter,
     /// Stops everything.
@@ -54,7 +55,7 @@ impl Env {
     /// Asks the caches, unless the build is stopped before they answer.
     pub async fn ask(&self, keys: &[Key], found: &mut Found) {
         tokio::select! {
-            () = self.caches.ask(keys, found, &self.reporter) => {}
+            () = self.caches.ask(keys, found, self.options.oldest, &self.reporter) => {}
             () = stopped(&self.cancel) => {}
         }
     }
@@ -96,6 +97,12 @@ pub struct Options {
     pub epoch: Option<i64>,
     /// The time of the build.
     pub now: Timestamp,
+    /// No result made before this time is used, whoever kept it: seconds since 1970.
+    pub oldest: Option<i64>,
+    /// Steps that may not run.
+    pub required: Vec<Required>,
+    /// Whether the images carry the records of their steps.
+    pub inline: bool,
     /// The host's name in the sandbox, as BuildKit has it.
     pub hostname: String,
 }

@@ -189,7 +189,7 @@ fn no_secret(id: &str) -> Problem {
 
 fn no_agent(id: &str) -> Problem {
     Problem::new(Kind::Build, format!("ssh {id}: there is no agent to forward"))
-        .hint(format!("give it with --ssh {id}, which forwards the agent of $SSH_AUTH_SOCK, or --ssh {id}=SOCKET"))
+        .hint(format!("give it with --ssh {id}, which forwards the agent of $SSH_AUTH_SOCK, or --ssh {id}=SOCKET, or --ssh {id}=KEYFILE"))
 }
 
 fn secret_text(id: &str, value: &[u8]) -> Result<String> {

@@ -22,7 +22,15 @@ impl Machine {
         let mut records = self.0.borrow_mut();
         if let Some(name) = name {
             let identity = named(name, &records.len().to_string());
-            let record = Record { key, identity, created: String::new(), stored: None, name: name.into() };
+            let record = Record {
+                key,
+                identity,
+                created: String::new(),
+                stored: None,
+                name: name.into(),
+                made: None,
+                keys: vec![],
+            };
             records.entry(key).or_insert(record);
         }
         records.get(&key).cloned()

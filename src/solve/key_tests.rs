@@ -147,11 +147,38 @@ fn different() -> Vec<Op> {
         mounted(MountSource::Ssh { id: "s".into(), required: false, mode: 0o600, uid: 0, gid: 0 }),
         mounted(MountSource::Ssh { id: "t".into(), required: false, mode: 0o600, uid: 0, gid: 0 }),
         mounted(MountSource::Ssh { id: "s".into(), required: true, mode: 0o600, uid: 0, gid: 0 }),
+        mounted(MountSource::Ssh { id: "s".into(), required: false, mode: 0o660, uid: 0, gid: 0 }),
+        mounted(MountSource::Ssh { id: "s".into(), required: false, mode: 0o600, uid: 1, gid: 0 }),
+        mounted(MountSource::Ssh { id: "s".into(), required: false, mode: 0o600, uid: 0, gid: 1 }),
+        mounted(MountSource::Bind { from: Some(1), source: "/".into(), readonly: true }),
+        mounted(MountSource::Bind { from: Some(1), source: "/a".into(), readonly: true }),
+        exec_with(|e| {
+            let text = |t: &str| Mount { target: t.into(), kind: MountSource::Tmpfs { size: None } };
+            e.mounts = vec![text("/1"), text("/2")];
+        }),
+        exec_with(|e| {
+            let text = |t: &str| Mount { target: t.into(), kind: MountSource::Tmpfs { size: None } };
+            e.mounts = vec![text("/2"), text("/1")];
+        }),
+        exec_with(|e| e.env = vec![("A".into(), "1".into()), ("B".into(), "2".into())]),
+        exec_with(|e| e.env = vec![("B".into(), "2".into()), ("A".into(), "1".into())]),
+        exec_with(|e| e.env = vec![]),
+        exec_with(|e| e.platform = Platform::new("linux", "amd64", "v3")),
+        exec_with(|e| e.platform = Platform::new("windows", "amd64", "")),
+        exec_with(|e| e.extra_hosts = vec![("i".into(), "10.0.0.1".into())]),
+        exec_with(|e| e.extra_hosts = vec![("h".into(), "10.0.0.2".into())]),
+        exec_with(|e| e.limits.shm_size = Some(2)),
+        exec_with(|e| e.limits.ulimits = vec![("nofile".into(), 1, 3)]),
+        exec_with(|e| e.limits.ulimits = vec![("nproc".into(), 1, 2)]),
         copy_with(|_| {}),
         copy_with(|c| c.from = None),
         copy_with(|c| c.dest = "/c".into()),
         copy_with(|c| c.owner = owner("1", None)),
         copy_with(|c| c.owner = owner("1", Some("1"))),
+        copy_with(|c| c.owner = owner("1", Some("2"))),
+        copy_with(|c| c.owner = owner("2", None)),
+        copy_with(|c| c.mode = Some(Mode::Octal(0o755))),
+        copy_with(|c| c.mode = Some(Mode::Symbolic("u-x".into()))),
         copy_with(|c| c.mode = Some(Mode::Octal(0o644))),
         copy_with(|c| c.mode = Some(Mode::Symbolic("u+x".into()))),
         copy_with(|c| c.parents = true),
@@ -166,6 +193,17 @@ fn different() -> Vec<Op> {
         mkfile("f", b"2", None, None),
         mkfile("f", b"1", Some(Mode::Octal(0o600)), None),
         mkfile("f", b"1", None, owner("1", None)),
+        Op::File(file(vec![])),
+        Op::File(file(vec![FileAction::Copy(copy()), FileAction::Copy(copy())])),
+        Op::File(file(vec![FileAction::Mkfile {
+            path: "/e/".into(),
+            name: "f".into(),
+            content: b"1".to_vec(),
+            mode: None,
+            owner: None,
+        }])),
+        mkfile("f", b"1", Some(Mode::Octal(0o644)), None),
+        mkfile("f", b"1", None, owner("1", Some("1"))),
         mkdir("/a", 0o755, None),
         mkdir("/b", 0o755, None),
         mkdir("/a", 0o700, None),
@@ -183,10 +221,15 @@ fn different() -> Vec<Op> {
         http("http://h/a", "a", Some("2")),
         http("http://h/a", "a", None),
         http("http://h/b", "a", None),
+        Op::Http(HttpOp { url: "http://h/a".into(), checksum: Some(digest("3")), filename: "a".into(), content: None }),
+        git(|g| (g.submodules, g.remote) = (true, "https://h/other".into())),
+        git(|g| (g.submodules, g.keep_git_dir, g.remote) = (false, true, "https://h/r".into())),
+        git(|g| (g.submodules, g.keep_git_dir, g.remote) = (false, true, "https://h/other".into())),
+        image(&["2", "1"], "amd64", "x"),
         Op::Local(LocalOp { name: "context".into() }),
         Op::Local(LocalOp { name: "other".into() }),
     ];
-    for change in 0..7u32 {
+    for change in 0..8u32 {
         let MountSource::Secret { mut id, mut env, mut file, mut required, mut mode, mut uid, mut gid } = secret()
         else {
             unreachable!()
@@ -197,13 +240,14 @@ fn different() -> Vec<Op> {
             3 => file = false,
             4 => required = true,
             5 => mode = 0o440,
-            6 => (uid, gid) = (1, 2),
+            6 => uid = 1,
+            7 => gid = 1,
             _ => {}
         }
         ops.push(mounted(MountSource::Secret { id, env, file, required, mode, uid, gid }));
     }
-    for change in 0..6u32 {
-        let MountSource::Cache { mut id, from, source, mut readonly, mut sharing, mut mode, mut uid, mut gid } =
+    for change in 0..10u32 {
+        let MountSource::Cache { mut id, mut from, mut source, mut readonly, mut sharing, mut mode, mut uid, mut gid } =
             cache()
         else {
             unreachable!()
@@ -213,7 +257,11 @@ fn different() -> Vec<Op> {
             2 => readonly = true,
             3 => sharing = Sharing::Locked,
             4 => mode = 0o700,
-            5 => (uid, gid) = (1, 2),
+            5 => uid = 1,
+            6 => gid = 1,
+            7 => sharing = Sharing::Private,
+            8 => from = Some(1),
+            9 => (from, source) = (Some(1), "/a".into()),
             _ => {}
         }
         ops.push(mounted(MountSource::Cache { id, from, source, readonly, sharing, mode, uid, gid }));
@@ -263,6 +311,19 @@ fn what_does_not_matter_does_not_change_the_key() {
     same(copy_with(|_| {}), copy_with(|c| c.source_spans = vec![Span::new(1, 2)]));
     same(image(&["1"], "amd64", "x"), image(&["1"], "amd64", "mirror.example/y:2"));
     same(git(|_| {}), git(|g| g.reference = "v1".into()));
+    same(git(|g| g.submodules = false), git(|g| (g.submodules, g.remote) = (false, "https://mirror/r".into())));
+    let layout = |name: Option<&str>| {
+        let Op::Image(mut op) = image(&["1"], "amd64", "x") else { unreachable!() };
+        op.layout = name.map(str::to_owned);
+        Op::Image(op)
+    };
+    same(layout(None), layout(Some("/layout:tag")));
+    let checked = |checksum| {
+        let Op::Http(mut op) = http("http://h/a", "a", Some("1")) else { unreachable!() };
+        op.checksum = checksum;
+        Op::Http(op)
+    };
+    same(checked(None), checked(Some(digest("1"))));
     same(http("http://h/a", "a", Some("1")), http("http://mirror/a", "a", Some("1")));
 }
 

@@ -1,10 +1,11 @@
 //! What can be said of a plan before anything runs: which steps the cache knows, and which must run for the target.
 
 use super::cache::Found;
-use super::chain::{Chain, Layer, Origin};
+use super::chain::{Chain, Layer, Origin, image_identity};
 use super::key::{Key, ReadKey, key, pair};
 use super::record::Record;
 use super::{Read, reads};
+use crate::oci::Digest;
 use crate::plan::BuildPlan;
 use crate::plan::op::{FileOp, Op, Vertex, VertexId};
 use std::collections::BTreeMap;
@@ -39,7 +40,7 @@ pub fn known(
             .collect();
         let base = base_of(&vertex.op);
         let forced = vertex.no_cache || vertex.op.inputs().iter().any(|i| known.forced[*i]);
-        let definition = key(&vertex.op, base.map(|b| known.definitions[b]), &read_keys);
+        let definition = definition(&vertex.op, base.map(|b| known.definitions[b]), &read_keys);
         known.definitions.push(definition);
         known.forced.push(forced);
         if let Some(chain) = chain(id, vertex, &known, forced, base, &read_keys, record) {
@@ -47,6 +48,18 @@ pub fn known(
         }
     }
     known
+}
+
+/// What a vertex does, by what is known before anything runs. An image's root filesystem is known then, so that whoever asks
+/// by what a step really stands on and reads, and whoever asked by its definition, ask for the same as long as nothing ran.
+fn definition(op: &Op, base: Option<Key>, reads: &[ReadKey]) -> Key {
+    match op {
+        Op::Image(image) if !image.layers.is_empty() => {
+            let diff_ids: Vec<Digest> = image.layers.iter().map(|l| l.diff_id.clone()).collect();
+            image_identity(&diff_ids)
+        }
+        _ => key(op, base, reads),
+    }
 }
 
 /// The chain of a vertex that needn't run.
@@ -77,13 +90,17 @@ fn chain(
 
 /// A record's layer on top of `below`, found under one of `keys`.
 pub fn hit(op: &Op, below: &Chain, record: Record, keys: Vec<Key>, origin: Origin) -> Chain {
+    let mut claimed = record.keys;
+    claimed.extend(keys.iter().filter(|k| !claimed.contains(k)).copied().collect::<Vec<_>>());
     below.push(Layer {
+        claimed,
         identity: identity_on(op, below, record.identity),
         own: record.identity,
         origin,
         keys,
         name: record.name,
         created: Some(record.created),
+        made: record.made,
         stored: OnceCell::new_with(record.stored),
         folder: OnceCell::new(),
     })

@@ -73,6 +73,8 @@ impl Cache {
                     created: "2026-01-01T00:00:00Z".into(),
                     stored: None,
                     name: n,
+                    made: None,
+                    keys: vec![],
                 };
                 records.insert(key, record);
             }

@@ -40,14 +40,17 @@ impl Worker {
             let info = SnapshotInfo { driver: "overlay".into(), size: None, note };
             let kept = self.env.store.commit_snapshot(snapshot, &made.identity, info).map_err(problem::from)?;
             folder = Some(kept.folder);
+            drop(self.env.store.settle_ahead());
         }
         let layer = Layer {
             identity: lookup::identity_on(op, &inputs.base, made.identity),
             own: made.identity,
             origin: Origin::Step,
             keys: keys.all().collect(),
+            claimed: keys.all().collect(),
             name: self.plan.vertices[id].name.clone(),
             created: Some(super::time::rfc3339(self.env.options.time())),
+            made: Some(self.env.options.now.secs),
             stored: OnceCell::new_with(made.stored),
             folder: OnceCell::new_with(folder),
         };

@@ -28,6 +28,7 @@ mod pack;
 mod problem;
 pub mod record;
 mod redact;
+mod require;
 mod roots;
 mod run;
 pub mod scheduler;
@@ -35,9 +36,11 @@ mod selecting;
 mod time;
 mod worker;
 
+pub use agent::{Agent, Keys, Unusable};
 pub use chain::Origin;
 pub use env::{Env, Listed, Options};
 pub use exec::{limits, network};
+pub use require::Required;
 pub use roots::of_image as unpacked;
 pub use run::{Built, Solved, run};
 

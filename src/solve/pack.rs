@@ -53,7 +53,10 @@ impl Worker {
                 self.env.puller.fetch(image.step, &image.op, *index).await.map_err(problem::from)
             }
             Origin::Cached { cache, step } if self.env.options.complete => match layer.stored.get() {
-                Some(stored) => cache.fetch(*step, &stored.descriptor).await.map_err(roots::cached),
+                Some(stored) => {
+                    cache.fetch_layer(*step, stored, &self.env.store).await.map_err(roots::cached)?;
+                    remember(&self.env, layer)
+                }
                 None => Ok(()),
             },
             _ => Ok(()),

@@ -24,12 +24,27 @@ pub struct Record {
     pub stored: Option<StoredLayer>,
     /// The step as it was shown, for people who look into the store.
     pub name: String,
+    /// When it ran by the clock, whatever `created` was told to say: seconds since 1970. Unknown of old records.
+    #[serde(default)]
+    pub made: Option<i64>,
+    /// All keys that lead to it, for those whom it is given on to.
+    #[serde(default)]
+    pub keys: Vec<Key>,
 }
 
-/// A record that can be used: its layer is in the store in one form or the other.
+/// Whether something made at this time may be used where nothing made before `oldest` may. What doesn't say when it was
+/// made is too old.
+pub fn is_fresh(made: Option<i64>, oldest: Option<i64>) -> bool {
+    oldest.is_none_or(|oldest| made.is_some_and(|made| made >= oldest))
+}
+
+/// A record that can be used: it isn't too old, and its layer is in the store in one form or the other.
 pub fn usable(env: &Env, key: Key) -> Option<Record> {
     // A store that can't be read is a cache that knows nothing; the work that follows will tell.
     let record: Record = env.store.record(RECORDS, &key).ok().flatten().filter(|r: &Record| r.key == key)?;
+    if !is_fresh(record.made, env.options.oldest) {
+        return None;
+    }
     let blob = record.stored.as_ref().is_some_and(|s| has_blob(env, s));
     let snapshot = || env.store.snapshot(&record.identity).ok().flatten().is_some();
     if blob {
@@ -55,6 +70,8 @@ pub fn remember(env: &Env, layer: &Layer) -> Result<()> {
             created: layer.created.clone().unwrap_or_default(),
             stored: layer.stored.get().cloned(),
             name: layer.name.clone(),
+            made: layer.made,
+            keys: layer.claimed.clone(),
         };
         env.store.put_record(RECORDS, key, &record).map_err(problem::from)?;
     }

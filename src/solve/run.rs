@@ -1,6 +1,6 @@
 //! From a plan to images: the whole of a build but what goes in and what comes out.
 
-use super::cache::{Bundle, Exported, Mode};
+use super::cache::{Bundle, Exported, Mode, inline};
 use super::chain::{Chain, Origin, StoredLayer, image_identity};
 use super::env::{Env, Listed};
 use super::journal::{Diary, Journal};
@@ -10,7 +10,7 @@ use super::problem::{self, Result, blocking};
 use super::record::usable;
 use super::selecting;
 use super::worker::{Forms, Worker};
-use super::{found, key::Key, roots, scheduler};
+use super::{found, key::Key, require, roots, scheduler};
 use crate::oci::{Digest, History, ImageConfig};
 use crate::plan::BuildPlan;
 use crate::plan::op::{FileOp, HistoryEntry, Op, Target, VertexId};
@@ -18,7 +18,7 @@ use crate::report::{Event, Kind, Problem};
 use crate::source;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use tokio::sync::Semaphore;
 
 /// How many layers are packed at once: each is packed on all cores.
@@ -51,6 +51,7 @@ pub struct Solved {
 /// # Errors
 /// The first step that failed, with the others that did; those that were only stopped because of it aren't told.
 pub async fn run(plan: Arc<BuildPlan>, env: Arc<Env>) -> Result<Built> {
+    require::check(&plan, &env.options.required)?;
     let worker = Arc::new(prepare(plan.clone(), env.clone()).await?);
     let journal = Journal::begin(&worker);
     let built = solve(&worker).await;
@@ -133,6 +134,7 @@ async fn prepare(plan: Arc<BuildPlan>, env: Arc<Env>) -> Result<Worker> {
             forms,
             jobs,
             packing: Semaphore::new(PACKING),
+            ran: Mutex::default(),
             diary: Diary::default(),
             plan,
             env,
@@ -223,6 +225,8 @@ async fn finish(worker: &Arc<Worker>, target: &Target, done: &BTreeMap<VertexId,
         folders = roots::folders(&worker.env, &chain).await?;
     }
     let mut config = target.config.clone();
+    let options = &worker.env.options;
+    inline::carry(&mut config, options.inline.then_some(&chain), options.epoch.is_some());
     config.created = worker.env.options.epoch.map(|_| super::time::rfc3339(worker.env.options.time()));
     Ok(Solved { config, history: history(target, &chain), layers, folders })
 }

@@ -11,13 +11,13 @@ use super::output::Output;
 use super::problem::{self, Result, blocking};
 use super::record::{Record, usable};
 use super::selecting::ReadTree;
-use super::{cache, found, roots};
+use super::{cache, found, require, roots};
 use crate::plan::BuildPlan;
 use crate::plan::op::{FileOp, GitOp, HttpOp, Op, VertexId};
 use crate::report::{Event, Kind, Problem};
 use crate::store::KeyLock;
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -38,6 +38,8 @@ pub struct Worker {
     pub jobs: Semaphore,
     /// How many layers may be packed at once.
     pub packing: Semaphore,
+    /// The steps that ran.
+    pub ran: Mutex<BTreeSet<VertexId>>,
     /// What is noted for the build's account.
     pub diary: Diary,
 }
@@ -114,6 +116,7 @@ impl Worker {
             let _ = noted.await;
             return Ok((Output::Root(chain), true));
         }
+        self.may_run(id)?;
         let base = if is_linked(op) { Vec::new() } else { roots::folders(&self.env, &inputs.base).await? };
         let permit = self.jobs.acquire().await;
         let worker = self.clone();
@@ -122,6 +125,14 @@ impl Worker {
         let _ = noted.await;
         self.clone().after(id, &made, true);
         Ok((Output::Root(made), false))
+    }
+
+    /// Notes that a step runs, unless it may not.
+    fn may_run(&self, id: VertexId) -> Result<()> {
+        let mut ran = self.ran.lock().unwrap_or_else(PoisonError::into_inner);
+        require::refuse(&self.plan, id, &self.env.options.required, &ran)?;
+        ran.insert(id);
+        Ok(())
     }
 
     /// Lists, beside the work, what a step takes of stages, so that the next build can be told what is new.

@@ -68,7 +68,7 @@ impl Remotes {
         let op = op.map_err(|why| Error::Git { remote: shown(&url.remote), why })?;
         let folder = git.folder(&op).await?;
         // Known now, if it wasn't before.
-        let commit = GitKey { remote: op.remote, reference: op.commit };
+        let commit = GitKey { remote: op.remote, reference: op.commit, timed: true };
         let time = git.resolve(&commit).await?.time;
         Ok(Fetched { folder, dockerfile: None, time, _temp: None })
     }

@@ -136,6 +136,16 @@ pub enum Error {
         /// What came.
         got: Digest,
     },
+    /// An object of S3, Google's or Azure's store.
+    #[error("cannot fetch {address}: {why}")]
+    Object {
+        /// Its address.
+        address: String,
+        /// Why not, without anything of a credential.
+        why: String,
+        /// What to set or to check.
+        hint: Option<String>,
+    },
     /// A git repository.
     #[error("cannot fetch {remote}: {why}")]
     Git {
@@ -183,7 +193,7 @@ impl From<Error> for Problem {
             Error::Unpack { .. } | Error::DiffId { .. } | Error::MediaType { .. } | Error::Checksum { .. } => {
                 Kind::Build
             }
-            Error::Http { .. } | Error::Git { .. } => Kind::Network,
+            Error::Http { .. } | Error::Object { .. } | Error::Git { .. } => Kind::Network,
             Error::Io { .. }
             | Error::NoDockerfile(_)
             | Error::Dockerfile { .. }
@@ -214,6 +224,13 @@ fn hint(error: &Error) -> Option<String> {
             "name the file with -f, or the folder that has it: `kiln build -f FILE .` ({} is looked for)",
             path.display()
         )),
+        Error::Object { hint, .. } => hint.clone(),
+        // In git's own words, since it has no code for it.
+        Error::Git { why, .. }
+            if ["Authentication failed", "could not read Username"].iter().any(|w| why.contains(w)) =>
+        {
+            Some("its server wants to know who asks: set GIT_AUTH_TOKEN to a token that may read it".into())
+        }
         Error::NoGit(_) => Some("install git, or clone the repository and name the folder".into()),
         Error::DiffId { .. } => Some("the image is broken: its registry or whoever pushed it can push it anew".into()),
         _ => None,

@@ -15,16 +15,16 @@ use serde::{Deserialize, Serialize};
 use std::io::Write as _;
 
 /// The records of what addresses have.
-const FILES: &str = "http";
+pub(super) const FILES: &str = "http";
 
 /// What an address had when it was last asked.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Known {
-    url: String,
-    content: Digest,
-    etag: Option<String>,
+pub(super) struct Known {
+    pub(super) url: String,
+    pub(super) content: Digest,
+    pub(super) etag: Option<String>,
     /// Seconds since 1970.
-    changed: Option<i64>,
+    pub(super) changed: Option<i64>,
 }
 
 /// What an address has. With a checksum that is known, and nobody is asked: the file comes when a step needs it.

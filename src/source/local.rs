@@ -4,7 +4,7 @@
 
 use super::error::{At as _, Error, Result};
 use crate::layer::EntryPath;
-use crate::snapshot::{self, Fingerprint, FolderTree, Ignore, Meta, Tree, Xattrs, fingerprint};
+use crate::snapshot::{self, Fingerprint, FolderTree, Ignore, Meta, Tree, Xattrs, fingerprint_again};
 use crate::store::{Stamp, StatIndex, Store};
 use crate::sys::Cancel;
 use std::collections::HashMap;
@@ -167,9 +167,9 @@ impl LocalTree {
         if self.cancel.is_cancelled() {
             return Err(Error::Cancelled);
         }
-        let fingerprint = fingerprint(&self.folder, path)?;
+        let (fingerprint, now) = fingerprint_again(&self.folder.open(path)?, path, meta)?;
         // One that changed while it was read may be half the old and half the new.
-        if self.folder.stat(path)?.is_some_and(|now| self::stamp(&now) == stamp) {
+        if self::stamp(&now) == stamp {
             self.index()?.put(path.as_bytes(), stamp, fingerprint);
             locked(&self.hashed).insert(path.clone(), (stamp, fingerprint));
         }

@@ -1,8 +1,10 @@
-//! From names to pinned content, and from there to files: base images, the context, git repositories, web files.
+//! From names to pinned content, and from there to files: base images, the context, git repositories, web files, objects
+//! of clouds.
 //!
 //! Nothing is fetched before it is needed. [`Puller`] downloads and unpacks the layers that a step must read.
 
 mod archive;
+mod bucket;
 mod context;
 mod dockerfile;
 mod error;
@@ -21,6 +23,7 @@ mod stop;
 mod unpack;
 
 pub use archive::{Loaded, load};
+pub use bucket::{Buckets, ObjectUrl, has_azure_credentials};
 pub use context::{Fetched, unpacked};
 pub use dockerfile::{DockerfileText, ignore_patterns, ignore_rules, read_dockerfile};
 pub use error::{Error, Result};

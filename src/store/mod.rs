@@ -47,6 +47,7 @@ mod names;
 mod place;
 mod records;
 mod session;
+mod settle;
 mod snapshots;
 mod stat;
 mod tree;
@@ -66,7 +67,8 @@ pub use limit::{Limit, Shrunk};
 pub use locks::KeyLock;
 pub use names::Name;
 pub use place::place;
-pub use snapshots::{Settled, Snapshot, SnapshotInfo, TempSnapshot};
+pub use settle::Settled;
+pub use snapshots::{Snapshot, SnapshotInfo, TempSnapshot};
 pub use stat::{ContentHash, Stamp, StatIndex};
 
 use error::At as _;
@@ -77,6 +79,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Instant;
 
 /// The file that says what a folder is, and its text.
 const MARK: &str = "kiln-store";
@@ -104,6 +107,10 @@ struct Inner {
     unsettled: Mutex<Vec<PathBuf>>,
     /// Whether anything was written since the last sync.
     dirty: AtomicBool,
+    /// Held while a sync is under way.
+    settling: Mutex<()>,
+    /// When this process last settled ahead, or began.
+    ahead: Mutex<Instant>,
     /// Bytes of blobs that were written since somebody asked.
     written: AtomicU64,
 }
@@ -138,6 +145,8 @@ impl Store {
                 form: OnceLock::new(),
                 unsettled: Mutex::default(),
                 dirty: AtomicBool::new(false),
+                settling: Mutex::new(()),
+                ahead: Mutex::new(Instant::now()),
                 written: AtomicU64::new(0),
             }),
         })

@@ -8,7 +8,6 @@ use std::fs::{DirBuilder, File};
 use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
 
 /// What a snapshot's maker says about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,10 +50,6 @@ impl Snapshot {
         Self { id: key.short(), fs: folder.join("fs"), folder, info }
     }
 }
-
-/// Proof that one `syncfs` has covered everything that this process had stored.
-#[derive(Debug)]
-pub struct Settled(());
 
 /// A snapshot being written, with room for an overlay's work folder beside it. Dropped, it is removed.
 #[derive(Debug)]
@@ -165,30 +160,6 @@ impl Store {
     /// Removes the snapshot of a key. Nobody may be using it.
     pub fn remove_snapshot(&self, key: &Key) -> Result<()> {
         self.clear(&self.snapshot_path(key)?).map(|_| ())
-    }
-
-    /// Makes everything stored so far survive a power cut, by one `syncfs`, and says so in its snapshots. Does nothing
-    /// where nothing was stored.
-    pub fn settle(&self) -> Result<Settled> {
-        let inner = &self.inner;
-        let waiting = std::mem::take(&mut *locked(&inner.unsettled));
-        if inner.dirty.swap(false, Ordering::AcqRel) || !waiting.is_empty() {
-            let synced = File::open(&inner.root).and_then(|root| Ok(rustix::fs::syncfs(root)?));
-            if synced.is_err() {
-                inner.dirty.store(true, Ordering::Release);
-                locked(&inner.unsettled).extend(waiting.iter().cloned());
-            }
-            synced.at("sync", &inner.root)?;
-        }
-        for snapshot in waiting {
-            let mark = snapshot.join("settled");
-            match File::create(&mark) {
-                // It has been removed meanwhile.
-                Err(e) if e.kind() == ErrorKind::NotFound => {}
-                other => other.map(drop).at("create", &mark)?,
-            }
-        }
-        Ok(Settled(()))
     }
 
     fn snapshot_path(&self, key: &Key) -> Result<PathBuf> {

@@ -1,10 +1,12 @@
 //! `kiln build`: the Dockerfile to a plan, the plan to images, the images to where they are wanted.
 
 use super::table::size;
-use super::{check, dockerfile, outputs, planning, secrets};
+use super::{agents, check, context, dockerfile, outputs, planning, secrets};
 use crate::cli::Env;
 use crate::cli::isolation;
-use crate::cli::request::{BuildRequest, CacheAt, CacheMountsAt, NamedContext, Place, ProcessRequest, SourceRequest};
+use crate::cli::request::{
+    BuildRequest, CacheAt, CacheMountsAt, CacheTo, NamedContext, Place, ProcessRequest, SourceRequest,
+};
 use crate::cli::session::{Failure, Session, cannot, dockerfile_problem};
 use crate::dockerfile::ast::Dockerfile;
 use crate::dockerfile::lint::Options as Checks;
@@ -15,18 +17,18 @@ use crate::plan::{BuildArgs, BuildPlan, context_name};
 use crate::registry::shown;
 use crate::report::{Diagnostic, Event, Kind, Problem};
 use crate::sandbox;
-use crate::solve::cache::{CacheStore, Caches, Folder, Registry, export};
+use crate::solve::cache::{self, Actions, CacheStore, Caches, Folder, Registry, Target, export};
 use crate::solve::journal::About;
 use crate::solve::mounts::{self, CacheMounts};
 use crate::solve::{self, Options};
-use crate::source::{DockerfileText, LocalTree, Puller, Remotes, ignore_rules};
+use crate::source::{DockerfileText, Fetched, LocalTree, Puller, Remotes, ignore_rules};
 use crate::store::{Key, Limit, Shrunk};
 use outputs::{Outputs, Pushing};
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Builds; the text is what standard output gets.
 ///
@@ -42,10 +44,7 @@ pub fn run(request: &BuildRequest, store: &Path, env: &Env) -> Result<String, Fa
         keep_within(session, request.store_limit).await;
         built
     });
-    built.map_err(|problem| {
-        outputs::account_for_failure(request, &problem);
-        Failure::of(problem, read.text.clone())
-    })
+    built.map_err(|problem| Failure::of(problem, read.text.clone()))
 }
 
 /// Makes room where the store has grown too large. Whether that can be done is no concern of a build's.
@@ -102,20 +101,21 @@ impl Job<'_> {
     async fn run(&self, caches: Arc<Caches>) -> Result<String, Problem> {
         let Self { session, request, wanted, plan, .. } = self;
         let pushing = wanted.start(session);
+        let objects = context::objects(session, &request.source, plan, self.env).await?;
         let cache_mounts = Arc::new(cache_mounts(self));
         // Where it is, a stage's files may stand later.
         session.registry.read_credentials().await;
-        let env = Arc::new(self.world(&pushing, caches.clone(), cache_mounts.clone())?);
-        let snapshots = env.snapshots.clone();
+        let env = Arc::new(self.world(&pushing, caches.clone(), cache_mounts.clone(), &objects)?);
+        let (oldest, snapshots) = (env.options.oldest, env.snapshots.clone());
         let built = solve::run(plan.clone(), env).await;
         // Also after a failure: nothing of a process's root filesystem is left when this one ends.
         snapshots.end().map_err(|e| cannot("take a root filesystem away", &e))?;
         let built = built?;
         let text = outputs::write(session, request, plan, built.images, wanted, pushing).await?;
         // After the push, so that it isn't delayed, and its layers needn't be sent again.
-        export(&caches, &built.exported, &session.store, &session.reporter).await;
+        let exported = export(&caches, &built.exported, oldest, &session.store, &session.reporter).await;
         cache_mounts.export(&session.store, &session.reporter, &session.cancel, threads(self.env)).await;
-        Ok(text)
+        exported.map(|()| text)
     }
 
     fn world(
@@ -123,6 +123,7 @@ impl Job<'_> {
         pushing: &Arc<Pushing>,
         caches: Arc<Caches>,
         cache_mounts: Arc<CacheMounts>,
+        objects: &BTreeMap<String, Fetched>,
     ) -> Result<solve::Env, Problem> {
         let Self { session, request, read, wanted, plan, env } = self;
         let on_layer = pushing.clone();
@@ -132,10 +133,10 @@ impl Job<'_> {
             snapshots: place.snapshots,
             executor: place.executor,
             puller: puller(session),
-            remotes: remotes(session, env),
-            contexts: contexts(session, &request.source, read, env)?,
+            remotes: remotes(session, &request.source, env),
+            contexts: contexts(session, &request.source, read, objects, env)?,
             secrets: secrets::read(&request.secrets, env)?,
-            agents: request.agents.clone(),
+            agents: agents::read(&request.agents)?,
             reporter: session.reporter.clone(),
             cancel: session.cancel.clone(),
             about: about(&request.source, read),
@@ -150,30 +151,44 @@ impl Job<'_> {
 /// The caches that were named; asked only if they are to be believed.
 fn caches(job: &Job<'_>, asked: bool) -> Caches {
     let images = job.wanted.pushed();
-    let open = |at: &CacheAt| cache_store(job.session, at, &images);
-    let from = job.request.cache_from.iter().filter(|_| asked).map(open).collect();
-    Caches::new(from, job.request.cache_to.iter().map(|(at, mode)| (open(at), *mode)).collect())
+    let open = |at: &CacheAt| cache_store(job, at, &images);
+    let from = job.request.cache_from.iter().filter(|_| asked).filter_map(open).collect();
+    let target = |to: &CacheTo| Some(Target { store: open(to.at.as_ref()?)?, mode: to.mode, required: to.required });
+    Caches::new(from, job.request.cache_to.iter().filter_map(target).collect())
 }
 
-/// A place of caches; `images` are names that the build pushes to, which may share blobs with it.
-fn cache_store(session: &Session, at: &CacheAt, images: &[Reference]) -> Arc<dyn CacheStore> {
-    match at {
-        CacheAt::Registry(name) => Arc::new(Registry::new(name, images.to_vec(), &session.registry, &puller(session))),
-        CacheAt::Local(folder) => Arc::new(Folder::new(folder.clone(), session.store.clone())),
-    }
+/// A place of caches, unless it isn't there, which is told; `images` are names that the build pushes to, which may share
+/// blobs with it.
+fn cache_store(job: &Job<'_>, at: &CacheAt, images: &[Reference]) -> Option<Arc<dyn CacheStore>> {
+    let Session { store, reporter, cancel, .. } = job.session;
+    let client = cache::client(&job.session.registry);
+    let why = match at {
+        CacheAt::Registry(name) => {
+            let puller = Puller::new(store.clone(), client.clone(), reporter.clone(), cancel.clone());
+            let platforms = job.request.source.platforms.clone();
+            return Some(Arc::new(Registry::new(name, images.to_vec(), platforms, &client, &puller)));
+        }
+        CacheAt::Local(folder) => return Some(Arc::new(Folder::new(folder.clone(), store.clone()))),
+        CacheAt::Actions(at) => match Actions::new(at, &client, store.clone(), reporter.clone(), cancel.clone()) {
+            Ok(actions) => return Some(Arc::new(actions)),
+            Err(e) => format!("the cache type=gha isn't used: {e}"),
+        },
+        CacheAt::Missing(why) => why.clone(),
+    };
+    reporter.send(Event::Note(format!("warning: {why}")));
+    None
 }
 
 /// Where cache mounts come from and go to.
 fn cache_mounts(job: &Job<'_>) -> CacheMounts {
-    let open = |given: &CacheMountsAt| mounts::Place {
-        store: cache_store(job.session, &given.at, &[]),
-        ids: given.ids.clone(),
-        max_size: given.max_size,
-        compression: given.compression,
+    let open = |given: &CacheMountsAt| {
+        let store = cache_store(job, &given.at, &[])?;
+        let (ids, max_size, compression) = (given.ids.clone(), given.max_size, given.compression);
+        Some(mounts::Place { store, ids, max_size, compression })
     };
     let request = job.request;
-    let from = request.cache_mounts_from.iter().map(open).collect();
-    CacheMounts::new(from, request.cache_mounts_to.iter().map(open).collect())
+    let from = request.cache_mounts_from.iter().filter_map(open).collect();
+    CacheMounts::new(from, request.cache_mounts_to.iter().filter_map(open).collect())
 }
 
 /// Tells what was found in the Dockerfile, but for what it wants left out; fails where it wants that.
@@ -196,9 +211,14 @@ pub fn puller(session: &Session) -> Puller {
 }
 
 /// Repositories and files of web servers.
-pub fn remotes(session: &Session, env: &Env) -> Remotes {
+pub fn remotes(session: &Session, source: &SourceRequest, env: &Env) -> Remotes {
+    let contexts = source.named_contexts.iter().filter_map(|(_, context)| match context {
+        NamedContext::Planned(context) => Some(context),
+        NamedContext::Folder(_) | NamedContext::Object(_) => None,
+    });
+    let git = planning::git(session, contexts, env);
     let (store, client, cancel) = (session.store.clone(), session.registry.clone(), session.cancel.clone());
-    Remotes { store, client, git: planning::git(session, env), cancel }
+    Remotes { store, client, git, cancel }
 }
 
 /// The command line as the planner takes it.
@@ -229,6 +249,7 @@ fn contexts(
     session: &Session,
     source: &SourceRequest,
     read: &DockerfileText,
+    objects: &BTreeMap<String, Fetched>,
     env: &Env,
 ) -> Result<BTreeMap<String, Arc<LocalTree>>, Problem> {
     let open = |folder: &Path, dockerfile: Option<&Path>| -> Result<Arc<LocalTree>, Problem> {
@@ -243,6 +264,9 @@ fn contexts(
             contexts.insert(context_name(name), open(folder, None)?);
         }
     }
+    for (name, fetched) in objects {
+        contexts.insert(name.clone(), open(&fetched.folder, None)?);
+    }
     Ok(contexts)
 }
 
@@ -252,6 +276,7 @@ fn about(source: &SourceRequest, read: &DockerfileText) -> About {
         Place::Path => (source.context.display().to_string(), true),
         Place::Git(url) => (shown(&url.remote), false),
         Place::Http(url) => (shown(url), false),
+        Place::Object(url) => (url.to_string(), false),
         Place::Stdin => ("-".to_owned(), false),
     };
     let name = read.text.name.clone();
@@ -270,7 +295,10 @@ fn options(request: &BuildRequest, plan: &BuildPlan, wanted: &Outputs, env: &Env
         complete: wanted.complete(),
         trees: wanted.trees(),
         epoch: plan.source_date_epoch,
-        now: Timestamp { secs: i64::try_from(now.as_secs()).unwrap_or(0), nanos: now.subsec_nanos() },
+        oldest: request.cache_ttl.map(|ttl| seconds(now.saturating_sub(ttl))),
+        required: request.require_cache.clone(),
+        inline: request.cache_to.iter().any(|c| c.at.is_none()),
+        now: Timestamp { secs: seconds(now), nanos: now.subsec_nanos() },
         hostname: sandbox::spec::HOSTNAME.to_owned(),
     }
 }
@@ -279,6 +307,10 @@ fn options(request: &BuildRequest, plan: &BuildPlan, wanted: &Outputs, env: &Env
 fn jobs(request: &BuildRequest, one_at_a_time: bool) -> NonZeroUsize {
     let jobs = NonZeroUsize::new(request.jobs).unwrap_or(NonZeroUsize::MIN);
     if one_at_a_time { jobs.saturating_mul(NonZeroUsize::MIN.saturating_add(7)) } else { jobs }
+}
+
+fn seconds(time: Duration) -> i64 {
+    i64::try_from(time.as_secs()).unwrap_or(0)
 }
 
 fn threads(env: &Env) -> NonZeroUsize {

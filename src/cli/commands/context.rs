@@ -3,13 +3,15 @@
 use super::build;
 use crate::cli::Env;
 use crate::cli::progress::Style;
-use crate::cli::request::{DockerfileAt, Place, RegistryRequest, SourceRequest};
+use crate::cli::request::{DockerfileAt, NamedContext, Place, RegistryRequest, SourceRequest};
 use crate::cli::session::{Failure, Session, failure};
-use crate::plan::go_bool;
+use crate::plan::op::Op;
+use crate::plan::{BuildPlan, context_name, go_bool};
 use crate::registry::shown;
 use crate::report::{Event, Kind, Problem};
-use crate::source::{Error, Fetched, unpacked};
+use crate::source::{Buckets, Error, Fetched, ObjectUrl, unpacked};
 use crate::store::Store;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -56,8 +58,8 @@ pub fn ready(
 }
 
 async fn fetch(session: &Session, source: &SourceRequest, kept: &Store, env: &Env) -> Result<Fetched, Problem> {
-    let remotes = build::remotes(session, env);
-    let fetching = |url: &str| session.reporter.send(Event::Note(format!("fetching the context {}", shown(url))));
+    let remotes = build::remotes(session, source, env);
+    let fetching = |url: &str| note(session, &shown(url));
     let (store, cancel, path) = (kept.clone(), session.cancel.clone(), source.context.clone());
     let unpacking = match &source.place {
         Place::Git(url) => {
@@ -66,7 +68,11 @@ async fn fetch(session: &Session, source: &SourceRequest, kept: &Store, env: &En
         }
         Place::Http(url) => {
             fetching(url);
-            return Ok(remotes.http_context(kept, url).await?);
+            return remotes.http_context(kept, url).await.map_err(|e| azure_hint(url, e.into()));
+        }
+        Place::Object(url) => {
+            note(session, &url.to_string());
+            return Ok(buckets(session, env).context(&session.store, kept, url, &session.cancel).await?);
         }
         Place::Stdin => {
             tokio::task::spawn_blocking(move || unpacked(&store, std::io::stdin(), "standard input", &cancel))
@@ -78,6 +84,48 @@ async fn fetch(session: &Session, source: &SourceRequest, kept: &Store, env: &En
         }),
     };
     Ok(unpacking.await.map_err(Error::from)??)
+}
+
+fn note(session: &Session, context: &str) {
+    session.reporter.send(Event::Note(format!("fetching the context {context}")));
+}
+
+/// Objects of clouds.
+fn buckets(session: &Session, env: &Env) -> Buckets {
+    Buckets::new(session.registry.clone(), &|name| env.var(name).map(str::to_owned))
+}
+
+/// An address of Azure's that a web server's way didn't open.
+fn azure_hint(url: &str, problem: Problem) -> Problem {
+    match ObjectUrl::parse(url) {
+        Some(_) => problem.hint("set AZURE_STORAGE_ACCESS_KEY, where the container isn't public"),
+        None => problem,
+    }
+}
+
+/// The named contexts of buckets that the plan takes files from, by the names that it uses.
+pub async fn objects(
+    session: &Session,
+    source: &SourceRequest,
+    plan: &BuildPlan,
+    env: &Env,
+) -> Result<BTreeMap<String, Fetched>, Problem> {
+    let is_used = |name: &str| plan.vertices.iter().any(|v| matches!(&v.op, Op::Local(local) if local.name == name));
+    let mut fetched = BTreeMap::new();
+    for (name, context) in &source.named_contexts {
+        let (NamedContext::Object(url), name) = (context, context_name(name)) else { continue };
+        if is_used(&name) {
+            note(session, &url.to_string());
+            let context = buckets(session, env).context(&session.store, &session.store, url, &session.cancel).await?;
+            if context.dockerfile.is_some() {
+                return Err(Problem::new(Kind::Usage, format!("the build context {url} is no tar")));
+            }
+            // It is read here, rather than through a tree.
+            context.file(Path::new(".dockerignore"))?;
+            fetched.insert(name, context);
+        }
+    }
+    Ok(fetched)
 }
 
 /// What BuildKit's own build argument says about `.git`.
@@ -95,7 +143,8 @@ fn keeps_git_dir(source: &SourceRequest) -> Result<bool, Problem> {
 fn inside(source: &SourceRequest, fetched: &Fetched) -> Result<SourceRequest, Problem> {
     let typed = source.file.as_deref();
     let elsewhere = source.dockerfile == DockerfileAt::Stdin
-        || (matches!(source.place, Place::Git(_) | Place::Http(_)) && typed.is_some_and(Path::is_absolute));
+        || (matches!(source.place, Place::Git(_) | Place::Http(_) | Place::Object(_))
+            && typed.is_some_and(Path::is_absolute));
     let dockerfile = match (&fetched.dockerfile, typed) {
         (None, _) | (_, Some(_)) if elsewhere => source.dockerfile.clone(),
         (Some(path), None) if source.place != Place::Path => {

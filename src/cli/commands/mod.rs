@@ -1,5 +1,6 @@
 //! What each command does.
 
+mod agents;
 mod archive;
 pub mod build;
 mod check;
@@ -97,6 +98,14 @@ fn hook(mount: &Path) -> Result<Done, Failure> {
 
 /// `kiln build`, and what `--call` asks for instead.
 fn build(request: &BuildRequest, store: &Path, env: &Env) -> Result<Done, Failure> {
+    let done = called(request, store, env);
+    if let (Err(failure), Method::Build) = (&done, request.call.method) {
+        outputs::account_for_failure(request, &failure.problem);
+    }
+    done
+}
+
+fn called(request: &BuildRequest, store: &Path, env: &Env) -> Result<Done, Failure> {
     let ready = context::ready(&request.source, &request.registry, request.style, store, env)?;
     let build = BuildRequest { source: ready.source.clone(), ..request.clone() };
     match build.call.method {

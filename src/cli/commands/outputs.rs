@@ -1,13 +1,13 @@
 //! Where a build's images go: `--tag`, `--push`, `--output`, `--iidfile`, `--metadata-file`.
 
-use crate::cli::request::BuildRequest;
+use crate::cli::request::{BuildRequest, one_compression};
 use crate::cli::session::{Failure, Session, cannot, failure};
 use crate::export::annotations::{of_image, of_index};
 use crate::export::spec::{Destination, Kind as Output, Place, Spec};
 use crate::export::{self, Folder, Layout, Named, PushBlob, Pusher, RootTar, Under, folder_name};
 use crate::layer::Compression;
-use crate::oci::assemble::{self, Assembled, Image};
-use crate::oci::{Descriptor, Digest, Reference};
+use crate::oci::assemble::{self, Assembled, Image, Layer};
+use crate::oci::{Digest, Reference};
 use crate::plan::BuildPlan;
 use crate::registry::Content;
 use crate::report::{Event, Kind, Problem};
@@ -25,6 +25,7 @@ use tokio::runtime::Handle;
 pub struct Outputs {
     specs: Vec<Spec>,
     tags: Vec<Reference>,
+    compression: Option<Compression>,
 }
 
 impl Outputs {
@@ -40,8 +41,14 @@ impl Outputs {
         if specs.is_empty() {
             specs.push(Spec::of(Output::Image { push: false, by_digest: false, store: true }));
         }
-        let outputs = Self { specs, tags: request.tags.clone() };
+        let of_caches = request.cache_to.iter().filter_map(|c| c.compression);
+        let compression = one_compression(specs.iter().filter_map(|s| s.compression).chain(of_caches))?;
+        let outputs = Self { specs, tags: request.tags.clone(), compression };
         outputs.check()?;
+        if !outputs.images() && request.cache_to.iter().any(|c| c.at.is_none()) {
+            let problem = Problem::new(Kind::Usage, "--cache-to type=inline rides in an image, and none is written");
+            return Err(problem.hint("with -o type=image, oci or registry, or with --push").into());
+        }
         Ok(outputs)
     }
 
@@ -55,11 +62,6 @@ impl Outputs {
         let streams = self.specs.iter().filter(|s| writes_to_stdout(&s.kind)).count();
         if streams > 1 {
             return Err(usage("only one output can go to standard output"));
-        }
-        let mut compressions = self.specs.iter().filter_map(|s| s.compression);
-        let first = compressions.next();
-        if compressions.any(|c| Some(c) != first) {
-            return Err(usage("outputs with different compressions are not supported: layers are packed once"));
         }
         Ok(())
     }
@@ -76,7 +78,7 @@ impl Outputs {
 
     /// How layers are compressed.
     pub fn compression(&self, otherwise: Compression) -> Compression {
-        self.specs.iter().find_map(|s| s.compression).unwrap_or(otherwise)
+        self.compression.unwrap_or(otherwise)
     }
 
     /// Whether anything wants layers.
@@ -147,7 +149,7 @@ impl Pushing {
         let digest = Digest::try_from(descriptor.digest()).map_err(|e| Problem::new(Kind::Build, e.to_string()))?;
         let content = match self.store.blob(&digest, Some(descriptor.size()))? {
             Some(blob) => Content::File(Arc::new(blob.into_file())),
-            None => self.later(descriptor.clone(), digest, listed.origin),
+            None => self.later(listed.layer.clone(), digest, listed.origin),
         };
         let source = match listed.origin {
             Origin::Base { image, .. } => Some(image.op.reference.clone()),
@@ -164,7 +166,7 @@ impl Pushing {
     }
 
     /// A base image's or a cache's layer, fetched if the registry that it goes to lacks it.
-    fn later(&self, blob: Descriptor, digest: Digest, origin: &Origin) -> Content {
+    fn later(&self, layer: Layer, digest: Digest, origin: &Origin) -> Content {
         let (store, puller, runtime, origin) =
             (self.store.clone(), self.puller.clone(), self.runtime.clone(), origin.clone());
         Content::Later(Arc::new(move || {
@@ -173,7 +175,7 @@ impl Pushing {
                     runtime.block_on(puller.fetch(image.step, &image.op, *index)).map_err(|e| e.to_string())?;
                 }
                 Origin::Cached { cache, step } => {
-                    runtime.block_on(cache.fetch(*step, &blob)).map_err(|e| e.to_string())?;
+                    runtime.block_on(cache.fetch_layer(*step, &layer, &store)).map_err(|e| e.to_string())?;
                 }
                 Origin::Step => {}
             }
@@ -204,6 +206,7 @@ pub async fn write(
     pushing: Arc<Pushing>,
 ) -> Result<String, Problem> {
     let mut pushers = pushing.finish()?.into_iter();
+    drop(session.store.settle_ahead());
     let mut id = None;
     for spec in &wanted.specs {
         let names = wanted.names(spec);

@@ -24,23 +24,27 @@ pub fn args(source: &SourceRequest) -> BuildArgs {
 
 fn planned(context: &NamedContext) -> plan::Context {
     match context {
-        NamedContext::Folder(_) => plan::Context::Local,
+        NamedContext::Folder(_) | NamedContext::Object(_) => plan::Context::Local,
         NamedContext::Planned(context) => context.clone(),
     }
 }
 
-/// Repositories by the git program.
-pub fn git(session: &Session, env: &Env) -> Git {
+/// Repositories by the git program. The servers of those among `contexts` may know who asks.
+pub fn git<'a>(session: &Session, contexts: impl IntoIterator<Item = &'a plan::Context>, env: &Env) -> Git {
     let var = |name: &str| env.vars.get(std::ffi::OsStr::new(name)).cloned();
-    Git::new(session.store.clone(), session.cancel.clone(), &var)
+    let git = Git::new(session.store.clone(), session.cancel.clone(), &var);
+    contexts.into_iter().fold(git, |git, context| match context {
+        plan::Context::Git(url) => git.trusting(&url.remote),
+        _ => git,
+    })
 }
 
-fn resolver(session: &Session, pull: bool, env: &Env) -> Resolver {
+fn resolver(session: &Session, args: &BuildArgs, pull: bool, env: &Env) -> Resolver {
     Resolver {
         store: session.store.clone(),
         registry: session.registry.clone(),
         pull,
-        git: git(session, env),
+        git: git(session, args.contexts.values(), env),
         cancel: session.cancel.clone(),
     }
 }
@@ -56,7 +60,7 @@ pub async fn resolved(
     pull: bool,
     env: &Env,
 ) -> Result<ResolvedBases, Problem> {
-    let resolver = resolver(session, pull, env);
+    let resolver = resolver(session, args, pull, env);
     let mut known = ResolvedBases::default();
     loop {
         let wanted = plan::bases(file, args, &known).map_err(dockerfile_problem)?;
@@ -85,7 +89,7 @@ pub async fn plan(
 /// As much as can be known of the images that the Dockerfile names; says of each other one why not. Nothing else is asked
 /// for, and nothing that is wrong with the Dockerfile is an error here.
 pub async fn guessed(session: &Session, file: &Dockerfile, args: &BuildArgs, env: &Env) -> ResolvedBases {
-    let resolver = Resolver { registry: session.registry.impatient(), ..resolver(session, false, env) };
+    let resolver = Resolver { registry: session.registry.impatient(), ..resolver(session, args, false, env) };
     let mut known = ResolvedBases::default();
     let mut given_up: Vec<ImageKey> = Vec::new();
     while let Ok(wanted) = plan::bases(file, args, &known) {

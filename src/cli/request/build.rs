@@ -2,8 +2,8 @@
 
 use super::contexts::{self, NamedContext, Place};
 use super::{
-    CacheAt, CacheMountsAt, CheckFormat, CheckRequest, ProcessRequest, RegistryRequest, Secret, cache, cache_mounts,
-    each, mounts, not_yet, process, registry, style, values, word, wrong,
+    CacheAt, CacheMountsAt, CacheTo, CheckFormat, CheckRequest, ProcessRequest, RegistryRequest, Secret, cache,
+    cache_mounts, each, mounts, not_yet, process, registry, style, values, word, wrong,
 };
 use crate::cli::progress::Style;
 use crate::cli::{Env, args};
@@ -11,10 +11,11 @@ use crate::layer::{Compression, CompressionError};
 use crate::oci::{Platform, Reference};
 use crate::plan::Entitlements;
 use crate::report::{Kind, Problem};
-use crate::solve::cache::Mode;
+use crate::solve::Required;
 use crate::store::Limit;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// What is built from.
 #[derive(Debug, Clone, PartialEq)]
@@ -70,8 +71,12 @@ pub struct BuildRequest {
     pub outputs: Vec<String>,
     /// Caches to ask besides the store.
     pub cache_from: Vec<CacheAt>,
-    /// Caches that get the results, and which of them.
-    pub cache_to: Vec<(CacheAt, Mode)>,
+    /// Caches that get the results.
+    pub cache_to: Vec<CacheTo>,
+    /// No result older than this is used.
+    pub cache_ttl: Option<Duration>,
+    /// Steps that may not run.
+    pub require_cache: Vec<Required>,
     /// Places that have cache mounts of other machines.
     pub cache_mounts_from: Vec<CacheMountsAt>,
     /// Places that get the cache mounts.
@@ -86,8 +91,8 @@ pub struct BuildRequest {
     pub entitlements: Entitlements,
     /// Secrets for RUN.
     pub secrets: Vec<Secret>,
-    /// SSH agents for RUN: their sockets by name.
-    pub agents: BTreeMap<String, PathBuf>,
+    /// SSH agents for RUN: by name, a socket, or files of keys.
+    pub agents: BTreeMap<String, Vec<PathBuf>>,
     /// Labels of the image.
     pub labels: Vec<(String, String)>,
     /// Where the image's id goes.
@@ -146,8 +151,10 @@ pub(super) fn build(b: args::Build, env: &Env) -> Result<BuildRequest, Problem> 
         tags,
         push: b.push,
         outputs: b.output,
-        cache_from: cache::from(&b.cache_from, env)?,
-        cache_to: cache::to(&b.cache_to, env)?,
+        cache_from: cache::from(&b.cache_from, b.cache_repo.as_deref(), env)?,
+        cache_to: cache::to(&b.cache_to, b.cache_repo.as_deref(), env)?,
+        cache_ttl: b.cache_ttl.as_deref().map(cache::ttl).transpose()?,
+        require_cache: b.require_cache.iter().map(|text| Required::new(text)).collect(),
         cache_mounts_from: cache_mounts::from(&b.cache_mounts_from, env)?,
         cache_mounts_to: cache_mounts::to(&b.cache_mounts_to, env)?,
         no_cache: b.no_cache,

@@ -35,6 +35,9 @@ pub(super) fn to(texts: &[String], env: &Env) -> Result<Vec<CacheMountsAt>, Prob
 fn read(text: &str, place: &str, env: &Env) -> Result<CacheMountsAt, Why> {
     let mut fields = Fields::parse(text)?;
     let kind = fields.take("type").ok_or("type= is missing")?;
+    if !matches!(kind.as_str(), "registry" | "local") {
+        return Err(format!("{kind:?} is neither registry nor local"));
+    }
     let mut at = at(&kind, &mut fields, place, env)?;
     if let CacheAt::Registry(name) = &mut at {
         // Apart from steps in the same repository.

@@ -4,6 +4,7 @@ use super::{not_yet, wrong};
 use crate::cli::Env;
 use crate::plan::{Context, GitUrl};
 use crate::report::Problem;
+use crate::source::{ObjectUrl, has_azure_credentials};
 use std::path::PathBuf;
 
 /// What the main context is.
@@ -17,6 +18,8 @@ pub enum Place {
     Git(GitUrl),
     /// A tar or a Dockerfile alone on a web server.
     Http(String),
+    /// The same in a bucket.
+    Object(ObjectUrl),
 }
 
 /// What a named context is.
@@ -24,6 +27,8 @@ pub enum Place {
 pub enum NamedContext {
     /// A folder, absolute.
     Folder(PathBuf),
+    /// A tar in a bucket, unpacked.
+    Object(ObjectUrl),
     /// Something that the plan knows.
     Planned(Context),
 }
@@ -37,8 +42,13 @@ pub(super) fn main(text: &str, env: &Env) -> Result<(Place, PathBuf), Problem> {
         "-" | "tar://stdin" => return Ok((Place::Stdin, env.cwd.clone())),
         _ => {}
     }
-    match GitUrl::context(text) {
+    match repository(text, env) {
         Some(Ok(url)) => return Ok((Place::Git(url), env.cwd.join(text))),
+        Some(Err(why)) => return fail(&why),
+        None => {}
+    }
+    match object(text, env) {
+        Some(Ok(url)) => return Ok((Place::Object(url), env.cwd.join(text))),
         Some(Err(why)) => return fail(&why),
         None => {}
     }
@@ -58,12 +68,40 @@ pub(super) fn named(text: &str, env: &Env) -> Result<(String, NamedContext), Pro
     if name.is_empty() || place.is_empty() {
         return Err(fail("want NAME=CONTEXT"));
     }
-    let context = match GitUrl::context(place) {
-        Some(Ok(_)) => NamedContext::Planned(Context::Git(place.to_owned())),
-        Some(Err(why)) => return Err(fail(&why)),
-        None => other(place, env)?.ok_or_else(|| fail("there is something to name behind the colon"))?,
+    let context = match (repository(place, env), object(place, env)) {
+        (Some(Ok(url)), _) => NamedContext::Planned(Context::Git(url)),
+        (_, Some(Ok(url))) => NamedContext::Object(url),
+        (Some(Err(why)), _) | (_, Some(Err(why))) => return Err(fail(&why)),
+        (None, None) => other(place, env)?.ok_or_else(|| fail("there is something to name behind the colon"))?,
     };
     Ok((name.to_ascii_lowercase(), context))
+}
+
+/// Hosts that have ended git's own protocol, so that `git://` can only be Kaniko's there.
+const WEB_ONLY: [&str; 3] = ["github.com", "gitlab.com", "bitbucket.org"];
+
+/// A repository. `git://` is git's own protocol, as in `docker build`; Kaniko's meaning, HTTP, is taken where nothing
+/// else can be meant: on [`WEB_ONLY`], and where Kaniko's `$GIT_PULL_METHOD` says so.
+fn repository(text: &str, env: &Env) -> Option<Result<GitUrl, String>> {
+    let Some(rest) = text.strip_prefix("git://") else { return GitUrl::context(text) };
+    let authority = rest.split(['/', '#', '?']).next().unwrap_or_default();
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    match env.set_var("GIT_PULL_METHOD") {
+        Some(method @ ("http" | "https")) => GitUrl::known(&format!("{method}://{rest}")),
+        Some(_) => Some(Err("$GIT_PULL_METHOD is neither http nor https".into())),
+        None if WEB_ONLY.contains(&host) => GitUrl::known(&format!("https://{rest}")),
+        None => GitUrl::context(text),
+    }
+}
+
+/// Something in a bucket. Azure's addresses are a web server's, too: they are objects where there is a credential for
+/// them.
+fn object(text: &str, env: &Env) -> Option<Result<ObjectUrl, String>> {
+    let is_azure = text.starts_with("https://");
+    if is_azure && !has_azure_credentials(&|name| env.var(name).map(str::to_owned)) {
+        return None;
+    }
+    ObjectUrl::parse(text)
 }
 
 /// A named context that is no repository; `None` where its kind says what it is and nothing follows.

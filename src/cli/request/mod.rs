@@ -10,7 +10,7 @@ mod prune;
 mod values;
 
 pub use build::{BuildRequest, Call, DockerfileAt, Method, SourceRequest};
-pub use cache::CacheAt;
+pub use cache::{CacheAt, CacheTo, one_compression};
 pub use cache_mounts::CacheMountsAt;
 pub use contexts::{NamedContext, Place};
 pub use mounts::{Secret, SecretFrom};

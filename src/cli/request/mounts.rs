@@ -51,8 +51,9 @@ pub(super) fn secret(text: &str, env: &Env) -> Result<Secret, Why> {
     Ok(Secret { id, from })
 }
 
-/// `default`, `ID` or `ID=SOCKET`; without a socket, that of `$SSH_AUTH_SOCK`.
-pub(super) fn agent(text: &str, env: &Env) -> Result<(String, PathBuf), Why> {
+/// `default`, `ID`, `ID=SOCKET` or `ID=KEYFILE[,KEYFILE]`; with a name alone, the socket of `$SSH_AUTH_SOCK`. Which one it
+/// is, the disk tells.
+pub(super) fn agent(text: &str, env: &Env) -> Result<(String, Vec<PathBuf>), Why> {
     let (id, place) = match text.split_once('=') {
         Some((id, place)) => (id, Some(place)),
         None => (text, None),
@@ -60,15 +61,17 @@ pub(super) fn agent(text: &str, env: &Env) -> Result<(String, PathBuf), Why> {
     if id.is_empty() {
         return Err("it has no name".into());
     }
-    let socket = match place {
-        None | Some("") => env.set_var("SSH_AUTH_SOCK").ok_or("$SSH_AUTH_SOCK is not set: is an SSH agent running?")?,
-        Some(place) => place,
+    let paths = match place {
+        None | Some("") => {
+            let socket = env.set_var("SSH_AUTH_SOCK");
+            vec![socket.ok_or("$SSH_AUTH_SOCK is not set: is an SSH agent running?")?]
+        }
+        Some(place) => place.split(',').collect(),
     };
-    let path = env.cwd.join(socket);
-    if place.is_some() && (socket.contains(',') || path.is_file()) {
-        return Err("kiln reads no key files; add the keys to an agent (ssh-add KEY) and give its socket".into());
+    if paths.contains(&"") {
+        return Err("there is nothing between two commas".into());
     }
-    Ok((id.to_owned(), path))
+    Ok((id.to_owned(), paths.into_iter().map(|path| env.cwd.join(path)).collect()))
 }
 
 #[cfg(test)]
@@ -77,23 +80,21 @@ mod tests {
 
     #[test]
     fn agents_by_name_and_by_socket() {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("id_ed25519"), "key").unwrap();
-        let mut env = Env { cwd: dir.path().to_owned(), ..Env::default() };
+        let mut env = Env { cwd: "/work".into(), ..Env::default() };
         assert!(agent("default", &env).unwrap_err().contains("SSH_AUTH_SOCK"));
         env.vars.insert("SSH_AUTH_SOCK".into(), "/run/agent".into());
-        for (text, id, path) in [
-            ("default", "default", PathBuf::from("/run/agent")),
-            ("work", "work", "/run/agent".into()),
-            ("work=", "work", "/run/agent".into()),
-            ("work=/tmp/s", "work", "/tmp/s".into()),
-            ("work=s", "work", dir.path().join("s")),
+        for (text, id, paths) in [
+            ("default", "default", &["/run/agent"][..]),
+            ("work", "work", &["/run/agent"]),
+            ("work=", "work", &["/run/agent"]),
+            ("work=/tmp/s", "work", &["/tmp/s"]),
+            ("work=s", "work", &["/work/s"]),
+            ("work=a,/k/b", "work", &["/work/a", "/k/b"]),
         ] {
-            assert_eq!(agent(text, &env), Ok((id.into(), path)), "{text}");
+            assert_eq!(agent(text, &env), Ok((id.into(), paths.iter().map(PathBuf::from).collect())), "{text}");
         }
-        for text in ["", "=s", "default=id_ed25519", "default=a,b"] {
+        for text in ["", "=s", "default=a,,b", "default=a,"] {
             assert!(agent(text, &env).is_err(), "{text}");
         }
-        assert!(agent("default=id_ed25519", &env).unwrap_err().contains("ssh-add"));
     }
 }

@@ -5,7 +5,7 @@
 use super::{BuildArgs, Context, amd64, bases, fake_image, lower, plan_with};
 use crate::dockerfile;
 use crate::plan::op::Network;
-use crate::plan::{ImageKey, ResolvedImage, context_name, print};
+use crate::plan::{GitUrl, ImageKey, ResolvedImage, context_name, print};
 use crate::report::{Diagnostic, Severity};
 use std::path::Path;
 
@@ -137,7 +137,7 @@ fn context(value: &str) -> Context {
         Some(("docker-image", rest)) => Context::Image(rest.trim_start_matches('/').to_owned()),
         Some(("oci-layout", rest)) => Context::OciLayout(rest.replacen("//", "", 1)),
         Some(("target", rest)) => Context::Target(rest.to_owned()),
-        Some((_, _)) if value.contains(".git") => Context::Git(value.to_owned()),
+        Some((_, _)) if value.contains(".git") => Context::Git(GitUrl::context(value).unwrap().unwrap()),
         Some(("https", _)) => Context::Http(value.to_owned()),
         _ => Context::Local,
     }

@@ -5,8 +5,8 @@
 //! wrote other keys meanwhile. It is an OCI image manifest, so that a registry keeps the blobs that it lists.
 
 use crate::oci::{Descriptor, Digest, ImageManifest, MediaType, docker};
-use crate::solve::chain::{Chain, Origin, StoredLayer};
-use crate::solve::record::Record;
+use crate::solve::chain::{Chain, Layer, Origin, StoredLayer};
+use crate::solve::record::{self, Record};
 use crate::store::Key;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -20,7 +20,7 @@ const KEY: &str = "kiln.cache.key";
 /// The annotation of a layer with the step that made it.
 const STEP: &str = "kiln.cache.step";
 /// More layers than an image can have.
-const MOST: usize = 1000;
+pub const MOST: usize = 1000;
 
 /// The records of a chain's steps, lowest first.
 #[derive(Debug, Clone)]
@@ -55,6 +55,26 @@ pub struct Step {
     pub name: String,
     /// The digest of the layer's tar.
     pub diff_id: Digest,
+    /// As in [`Record`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made: Option<i64>,
+}
+
+impl Step {
+    /// What is said of a layer; `None` for a base image's, and for one that has no blob.
+    pub fn of(layer: &Layer) -> Option<Self> {
+        if matches!(layer.origin, Origin::Base { .. }) {
+            return None;
+        }
+        Some(Self {
+            keys: layer.claimed.clone(),
+            identity: layer.own,
+            created: layer.created.clone().unwrap_or_default(),
+            name: layer.name.clone(),
+            diff_id: layer.stored.get()?.diff_id.clone(),
+            made: layer.made,
+        })
+    }
 }
 
 impl Bundle {
@@ -62,14 +82,7 @@ impl Bundle {
     pub fn of(key: Key, chain: &Chain) -> Option<Self> {
         let steps = chain.layers().iter().filter(|l| !matches!(l.origin, Origin::Base { .. }));
         let entries = steps.map(|layer| {
-            let stored = layer.stored.get()?.clone();
-            let step = Step {
-                keys: layer.keys.clone(),
-                identity: layer.own,
-                created: layer.created.clone().unwrap_or_default(),
-                name: layer.name.clone(),
-                diff_id: stored.diff_id.clone(),
-            };
+            let (step, stored) = (Step::of(layer)?, layer.stored.get()?.clone());
             Some(Entry { step, stored, origin: layer.origin.clone() })
         });
         Some(Self { key, entries: entries.collect::<Option<_>>()? })
@@ -79,6 +92,11 @@ impl Bundle {
     pub fn is(&self, other: &Self) -> bool {
         let result = |e: &Entry| (e.step.identity, e.stored.descriptor.digest().to_string());
         self.key == other.key && self.entries.iter().map(result).eq(other.entries.iter().map(result))
+    }
+
+    /// Whether none of its steps was made before `oldest`.
+    pub fn is_fresh(&self, oldest: Option<i64>) -> bool {
+        self.entries.iter().all(|e| record::is_fresh(e.step.made, oldest))
     }
 
     /// The manifest.
@@ -112,6 +130,9 @@ impl Bundle {
     /// Why it isn't one, or not that of this key.
     pub fn parse(bytes: &[u8], key: Key, origin: &Origin) -> Result<Self, String> {
         let manifest: ImageManifest = serde_json::from_slice(bytes).map_err(|e| format!("no manifest: {e}"))?;
+        if manifest.media_type().as_ref().is_some_and(|t| *t != MediaType::ImageManifest) {
+            return Err("it is no image manifest".into());
+        }
         let named = manifest.annotations().as_ref().and_then(|a| a.get(KEY));
         if named.is_none_or(|n| *n != key.to_string()) {
             return Err(format!("it is the record of another key than {key}"));
@@ -127,6 +148,10 @@ impl Bundle {
 fn entry(layer: &Descriptor, origin: &Origin) -> Result<Entry, String> {
     let text = layer.annotations().as_ref().and_then(|a| a.get(STEP)).ok_or("a layer without a step")?;
     let step: Step = serde_json::from_str(text).map_err(|e| format!("a layer's step: {e}"))?;
+    Entry::new(step, layer, origin)
+}
+
+fn stored(layer: &Descriptor, diff_id: &Digest) -> Result<StoredLayer, String> {
     let media_type = layer.media_type();
     let known = matches!(media_type, MediaType::ImageLayer | MediaType::ImageLayerGzip | MediaType::ImageLayerZstd)
         || media_type.to_string() == docker::LAYER_GZIP;
@@ -136,11 +161,19 @@ fn entry(layer: &Descriptor, origin: &Origin) -> Result<Entry, String> {
     let digest = Digest::try_from(layer.digest()).map_err(|e| e.to_string())?;
     // Nothing else of the descriptor (addresses, embedded data) is for an image that lists it.
     let descriptor = Descriptor::new(media_type.clone(), layer.size(), digest.to_spec());
-    let stored = StoredLayer { descriptor, diff_id: step.diff_id.clone() };
-    Ok(Entry { step, stored, origin: origin.clone() })
+    Ok(StoredLayer { descriptor, diff_id: diff_id.clone() })
 }
 
 impl Entry {
+    /// A step and the blob that is said to be its layer's.
+    ///
+    /// # Errors
+    /// Why the blob is none.
+    pub fn new(step: Step, layer: &Descriptor, origin: &Origin) -> Result<Self, String> {
+        let stored = stored(layer, &step.diff_id)?;
+        Ok(Self { step, stored, origin: origin.clone() })
+    }
+
     /// As a record under one of its keys.
     pub fn record(&self, key: Key) -> Record {
         Record {
@@ -149,6 +182,8 @@ impl Entry {
             created: self.step.created.clone(),
             stored: Some(self.stored.clone()),
             name: self.step.name.clone(),
+            made: self.step.made,
+            keys: self.step.keys.clone(),
         }
     }
 }

@@ -16,6 +16,7 @@ fn entry(n: &str) -> Entry {
         created: "2026-01-01T00:00:00Z".into(),
         name: n.to_owned(),
         diff_id: diff_id.clone(),
+        made: Some(7),
     };
     let stored = StoredLayer { descriptor: describe(MediaType::ImageLayerGzip, n.as_bytes()), diff_id };
     Entry { step, stored, origin: Origin::Step }
@@ -36,7 +37,8 @@ fn tampered(change: impl FnOnce(&mut Value)) -> Result<Bundle, String> {
 fn a_record_is_refused_where_it_is_not_what_it_should_be() {
     assert!(tampered(|_| ()).is_ok());
     type Change = fn(&mut Value);
-    let changes: [(&str, Change); 9] = [
+    let changes: [(&str, Change); 10] = [
+        ("an index", |v| v["mediaType"] = json!("application/vnd.oci.image.index.v1+json")),
         ("another key's", |v| v["annotations"]["kiln.cache.key"] = json!(named("key", "else").to_string())),
         ("no key", |v| v["annotations"] = json!({})),
         ("no step", |v| v["layers"][1]["annotations"] = json!({})),

@@ -3,7 +3,7 @@
 use super::draft::{Content, Draft};
 use super::error::Error;
 use super::place::How;
-use super::select::{Pick, below};
+use super::select::Pick;
 use crate::layer::{self, Decoder, Entry, EntryKind, EntryPath, TarReader};
 use crate::snapshot::{Kind, Tree, follow};
 use std::io::Read;
@@ -72,7 +72,7 @@ impl Unpacker<'_, '_> {
         if inside.is_root() {
             return Ok(());
         }
-        let path = below(&self.root, &inside)?;
+        let path = self.root.append(&inside);
         self.draft.make_dirs(&path.parent().unwrap_or_default(), 0o755, (0, 0))?;
         (entry.uid, entry.gid) = self.how.owner.unwrap_or((entry.uid, entry.gid));
         match entry.kind.clone() {
@@ -93,7 +93,7 @@ impl Unpacker<'_, '_> {
     /// Another name for a file that is there; it takes over what this entry says of it.
     fn hardlink(&mut self, path: &EntryPath, target: &EntryPath, entry: Entry) -> Result<(), Error> {
         let missing = |reason| Error::Archive { path: entry.path.clone(), reason };
-        let target = below(&self.root, &self.resolve(target)?)?;
+        let target = self.root.append(&self.resolve(target)?);
         if target == *path {
             return Ok(());
         }
@@ -129,7 +129,7 @@ impl Unpacker<'_, '_> {
     fn resolve(&self, path: &EntryPath) -> Result<EntryPath, Error> {
         let mut escapes = false;
         let resolved = follow(path, false, |inside| {
-            let Ok(full) = below(&self.root, inside) else { return Ok(None) };
+            let full = self.root.append(inside);
             let target = self.draft.link_target(&full)?;
             escapes |= target.as_deref().is_some_and(|t| leads_out(inside, t));
             Ok(target)

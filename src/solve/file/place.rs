@@ -2,7 +2,7 @@
 
 use super::draft::{Content, Draft, dir_entry};
 use super::error::Error;
-use super::select::{Item, Pick, Selection, below};
+use super::select::{Item, Pick, Selection};
 use super::{archive, chmod};
 use crate::layer::{Entry, EntryKind, EntryPath};
 use crate::plan::op::{CopyAction, Mode, Owner};
@@ -144,7 +144,7 @@ impl Copier<'_, '_, '_> {
             self.pick.items.iter().filter(|i| !i.wanted).map(|i| (&i.path, i)).collect();
         for item in self.pick.items.iter().filter(|i| i.wanted) {
             self.ways(item, &unwanted)?;
-            let (source, target) = (below(&self.pick.path, &item.path)?, below(&self.target, &item.path)?);
+            let (source, target) = (self.pick.path.append(&item.path), self.target.append(&item.path));
             match item.meta.kind {
                 Kind::Dir => self.directory(item, &source, &target)?,
                 _ => self.file(item, &source, &target)?,
@@ -166,7 +166,7 @@ impl Copier<'_, '_, '_> {
             above = way.path.parent();
         }
         for way in missing.into_iter().rev() {
-            let (source, target) = (below(&self.pick.path, &way.path)?, below(&self.target, &way.path)?);
+            let (source, target) = (self.pick.path.append(&way.path), self.target.append(&way.path));
             match self.draft.kind(&target)? {
                 None => self.directory(way, &source, &target)?,
                 Some(Kind::Dir) => self.draft.change_dir(&target, |entry| entry.mode = way.meta.mode)?,

@@ -284,7 +284,7 @@ fn fingerprint(tree: &dyn Tree, fingerprints: &dyn Fingerprints, picks: &mut [Pi
             files.push((pick.path.clone(), pick.meta));
         }
         for item in pick.items.iter().filter(|i| i.meta.kind == Kind::File) {
-            files.push((below(&pick.path, &item.path)?, item.meta));
+            files.push((pick.path.append(&item.path), item.meta));
         }
     }
     let mut prints = fingerprints.of(tree, &files)?.into_iter();
@@ -297,15 +297,6 @@ fn fingerprint(tree: &dyn Tree, fingerprints: &dyn Fingerprints, picks: &mut [Pi
         }
     }
     Ok(())
-}
-
-/// `path` inside the directory `dir`.
-pub(super) fn below(dir: &EntryPath, path: &EntryPath) -> Result<EntryPath, Error> {
-    let mut all = dir.clone();
-    for name in path.components() {
-        all = all.join(name)?;
-    }
-    Ok(all)
 }
 
 /// The content of a selection as one number.
@@ -323,7 +314,7 @@ fn content(tree: &dyn Tree, picks: &mut [Pick]) -> Result<Fingerprint, Error> {
         for item in &mut pick.items {
             hash.text(if item.wanted { b"item" } else { b"way" });
             hash.text(item.path.as_bytes());
-            let path = below(&pick.path, &item.path)?;
+            let path = pick.path.append(&item.path);
             item.fingerprint = hash.file(tree, &path, &item.meta, item.fingerprint)?;
         }
     }

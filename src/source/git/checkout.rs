@@ -1,6 +1,7 @@
 //! A commit's files, as a snapshot of the store.
 
 use super::{Git, TIMES, commit_key, is_commit};
+use crate::plan::GitKey;
 use crate::plan::op::GitOp;
 use crate::source::error::{At as _, Error, Result};
 use crate::store::{Key, Snapshot, SnapshotInfo};
@@ -40,17 +41,13 @@ impl Git {
         // A repository with a work tree, since submodules want one.
         let tree = scratch.join("tree");
         fs::create_dir(&tree).at("make the folder", &tree)?;
-        let format = if op.commit.len() == 64 { "--object-format=sha256" } else { "--object-format=sha1" };
-        self.run(&op.remote, Some(&tree), &["init", "-q", "--template=", format])?;
-        self.run(&op.remote, Some(&tree), &["config", "remote.origin.url", &op.remote])?;
-        self.fetch(op, &tree)?;
+        self.fetched(op, &tree)?;
         self.run(&op.remote, Some(&tree), &["checkout", "-q", "--force", "--detach", &op.commit])?;
         if op.submodules && tree.join(".gitmodules").symlink_metadata().is_ok() {
             let args = ["submodule", "--quiet", "update", "--init", "--recursive", "--depth=1"];
             self.run(&op.remote, Some(&tree), &args)?;
         }
-        let time = self.run(&op.remote, Some(&tree), &["show", "-s", "--format=%ct", &op.commit])?;
-        let time = time.trim().parse().map_err(|_| self.failed(&op.remote, format!("no commit time: {time:?}")))?;
+        let time = self.time_in(op, &tree)?;
         let git_dir = tree.join(".git");
         if op.keep_git_dir && whole {
             self.tidy(op, &tree, &git_dir)?;
@@ -64,6 +61,35 @@ impl Git {
         }
         settle(fs, time)?;
         Ok(time)
+    }
+
+    /// The time of a commit whose files nobody has wanted yet.
+    pub(super) fn fetch_time(&self, key: &GitKey, commit: &str) -> Result<i64> {
+        let GitKey { remote, reference, .. } = key.clone();
+        let (commit, subdir) = (commit.to_owned(), String::new());
+        let op = GitOp { remote, reference, commit, subdir, keep_git_dir: false, submodules: false };
+        self.check(&op.remote, &op.reference)?;
+        let temp = self.store.new_snapshot()?;
+        let tree = temp.work();
+        DirBuilder::new().mode(0o700).create(&tree).at("make the folder", &tree)?;
+        self.fetched(&op, &tree)?;
+        let time = self.time_in(&op, &tree)?;
+        self.store.put_record(TIMES, &commit_key(&op.remote, &op.commit), &time)?;
+        Ok(time)
+    }
+
+    /// Makes an empty folder a repository with the commit.
+    fn fetched(&self, op: &GitOp, tree: &Path) -> Result<()> {
+        let format = if op.commit.len() == 64 { "--object-format=sha256" } else { "--object-format=sha1" };
+        self.run(&op.remote, Some(tree), &["init", "-q", "--template=", format])?;
+        self.run(&op.remote, Some(tree), &["config", "remote.origin.url", &op.remote])?;
+        self.fetch(op, tree)
+    }
+
+    /// A fetched commit's time in seconds since 1970.
+    fn time_in(&self, op: &GitOp, tree: &Path) -> Result<i64> {
+        let time = self.run(&op.remote, Some(tree), &["show", "-s", "--format=%ct", &op.commit])?;
+        time.trim().parse().map_err(|_| self.failed(&op.remote, format!("no commit time: {time:?}")))
     }
 
     /// Gets the commit with as little of the history as the server can be asked for.

@@ -3,7 +3,8 @@
 //! What is written in a Dockerfile is hostile, and so is the repository. Nothing of either becomes an option of git:
 //! addresses and names stand behind `--`, and neither may begin with a dash. Only the protocols in [`PROTOCOLS`] are
 //! spoken, by submodules too. Neither the system's nor the user's configuration is read, no hook of a template is
-//! installed, nothing is asked on the terminal. Host keys are checked by ssh as its user has set it up.
+//! installed, nothing is asked on the terminal. Host keys are checked by ssh as its user has set it up,
+//! in files or in `$GIT_SSH_COMMAND`.
 //!
 //! A tree is a snapshot of the store under a key of address, commit, folder and flags, so that each is fetched once.
 //! Its files have the time of the commit, and the modes that a umask of 022 gives.
@@ -57,19 +58,22 @@ pub struct Git {
     environment: Vec<(OsString, OsString)>,
     protocols: String,
     token: Token,
+    /// How ssh is run.
+    ssh: String,
 }
 
 impl Git {
     /// Git as it is found on the `PATH`, with the part of the environment that it needs.
     pub fn new(store: Store, cancel: Cancel, env: &dyn Fn(&str) -> Option<OsString>) -> Self {
         let environment = PASSED.iter().filter_map(|name| Some((OsString::from(name), env(name)?))).collect();
-        let token = Token::new(env(token::VARIABLE).and_then(|t| t.into_string().ok()));
-        Self { store, cancel, program: "git".into(), environment, protocols: PROTOCOLS.into(), token }
+        let ssh = run::ssh_command(env("GIT_SSH_COMMAND").and_then(|c| c.into_string().ok()));
+        let (program, protocols, token) = ("git".into(), PROTOCOLS.into(), Token::new(env));
+        Self { store, cancel, program, environment, protocols, token, ssh }
     }
 
-    /// Gives the server of this address, which the user has named, the token of the environment.
-    pub(super) fn trusting(self, remote: &str) -> Self {
-        Self { token: self.token.for_server_of(remote), ..self }
+    /// Tells the server of this address, which the user has named, the token of the environment if it asks.
+    pub fn trusting(self, remote: &str) -> Self {
+        Self { token: self.token.trusting(remote), ..self }
     }
 
     /// Lets git speak other protocols (`file`), between colons.
@@ -77,7 +81,8 @@ impl Git {
         Self { protocols: protocols.into(), ..self }
     }
 
-    /// The commit that a branch or tag, or the default branch, means now. A commit's own name is taken as it is.
+    /// The commit that a branch or tag, or the default branch, means now, and its time where that is known or wanted. A
+    /// commit's own name is taken as it is.
     ///
     /// # Errors
     /// [`Error::Git`], [`Error::NoGit`].
@@ -88,7 +93,10 @@ impl Git {
                 true => key.reference.clone(),
                 false => git.look_up(&key.remote, &key.reference)?.commit,
             };
-            let time = git.store.record(TIMES, &commit_key(&key.remote, &commit))?;
+            let time = match git.store.record(TIMES, &commit_key(&key.remote, &commit))? {
+                None if key.timed => Some(git.fetch_time(&key, &commit)?),
+                known => known,
+            };
             Ok(ResolvedGit { commit, time })
         })
         .await?

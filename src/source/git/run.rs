@@ -28,6 +28,16 @@ const SETTINGS: [&str; 12] = [
     "gc.auto=0",
 ];
 
+/// How ssh is run: as the user says in `$GIT_SSH_COMMAND`, and so that it asks nothing on the terminal. Host keys are
+/// checked as ever: unknown ones are refused.
+pub(super) fn ssh_command(own: Option<String>) -> String {
+    let own = own.filter(|c| !c.trim().is_empty()).unwrap_or_else(|| "ssh".into());
+    let program = own.split_whitespace().next().unwrap_or_default();
+    // Others have other options.
+    let is_openssh = Path::new(program).file_name().is_some_and(|name| name == "ssh");
+    if is_openssh { format!("{own} -o BatchMode=yes") } else { own }
+}
+
 impl Git {
     /// Runs git, in a folder if one is given, and returns what it writes. `remote` is what errors name.
     pub(super) fn run(&self, remote: &str, folder: Option<&Path>, args: &[&str]) -> Result<String> {
@@ -40,11 +50,10 @@ impl Git {
             ("GIT_TERMINAL_PROMPT", "0"),
             ("GIT_ASKPASS", "true"),
             ("GIT_LFS_SKIP_SMUDGE", "1"),
-            // Unknown hosts are refused instead of asked about, known ones checked.
-            ("GIT_SSH_COMMAND", "ssh -o BatchMode=yes"),
+            ("GIT_SSH_COMMAND", self.ssh.as_str()),
             ("LC_ALL", "C"),
         ]);
-        command.envs(self.token.variables());
+        command.envs(self.token.variables(remote));
         if let Some(folder) = folder {
             command.current_dir(folder);
         }
@@ -58,7 +67,7 @@ impl Git {
         if ok {
             return Ok(String::from_utf8_lossy(&output).into_owned());
         }
-        Err(self.failed(remote, said(&String::from_utf8_lossy(&errors), remote)))
+        Err(self.failed(remote, self.token.hidden(&said(&String::from_utf8_lossy(&errors), remote))))
     }
 
     /// Reads a child's output until it ends, or the build is stopped.
@@ -137,4 +146,23 @@ fn said(errors: &str, remote: &str) -> String {
     let last = lines.get(lines.len().saturating_sub(4)..).unwrap_or_default().join("; ");
     let clean: String = last.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).take(600).collect();
     if clean.is_empty() { "git failed without a word".into() } else { clean }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ssh_is_run_as_its_user_says_and_checks_host_keys() {
+        for (own, want) in [
+            (None, "ssh -o BatchMode=yes"),
+            (Some(" "), "ssh -o BatchMode=yes"),
+            (Some("/usr/bin/ssh -i key"), "/usr/bin/ssh -i key -o BatchMode=yes"),
+            (Some("plink -batch"), "plink -batch"),
+        ] {
+            let command = ssh_command(own.map(str::to_owned));
+            assert_eq!(command, want);
+            assert!(!command.contains("HostKey") && !command.contains("KnownHosts"), "{command}");
+        }
+    }
 }

@@ -64,7 +64,7 @@ impl Fixture {
     }
 
     async fn resolve(&self, reference: &str) -> Result<String> {
-        let key = GitKey { remote: self.remote(), reference: reference.into() };
+        let key = GitKey { remote: self.remote(), reference: reference.into(), timed: false };
         self.git().resolve(&key).await.map(|r| r.commit)
     }
 }
@@ -110,7 +110,7 @@ async fn a_commit_s_files_come_out_with_its_time() {
         let file = tree.stat(&EntryPath::parse(b"file").unwrap()).unwrap().unwrap();
         assert_eq!(file.mode, 0o644);
     }
-    let key = GitKey { remote: f.remote(), reference: "main".into() };
+    let key = GitKey { remote: f.remote(), reference: "main".into(), timed: false };
     assert_eq!(git.resolve(&key).await.unwrap().time, Some(1_700_000_000));
     // What was fetched once isn't fetched again.
     std::fs::remove_dir_all(f.temp.path().join("repo")).unwrap();
@@ -182,7 +182,7 @@ async fn nothing_becomes_an_option_or_a_program() {
         "https://h/\nx".into(),
         "ftp://h/x".into(),
     ] {
-        let key = GitKey { remote: remote.clone(), reference: String::new() };
+        let key = GitKey { remote: remote.clone(), reference: String::new(), timed: false };
         assert!(git.resolve(&key).await.is_err(), "{remote}");
     }
     let git = f.git();
@@ -216,12 +216,12 @@ async fn what_is_not_there_is_told_without_secrets() {
     let said = git.tree(&f.op("", &"0".repeat(40))).await.unwrap_err().to_string();
     assert!(said.contains("cannot fetch"), "{said}");
     let http = git.clone().with_protocols("http");
-    let key = GitKey { remote: "http://me:hush@127.0.0.1:1/x.git".into(), reference: String::new() };
+    let key = GitKey { remote: "http://me:hush@127.0.0.1:1/x.git".into(), reference: String::new(), timed: false };
     let said = http.resolve(&key).await.unwrap_err().to_string();
     assert!(said.contains("127.0.0.1") && !said.contains("hush"), "{said}");
     let none = Git { program: "/nowhere/git".into(), ..git };
     assert!(matches!(
-        none.resolve(&GitKey { remote: f.remote(), reference: String::new() }).await,
+        none.resolve(&GitKey { remote: f.remote(), reference: String::new(), timed: false }).await,
         Err(Error::NoGit(_))
     ));
 }
@@ -233,7 +233,8 @@ async fn a_stopped_build_stops_git() {
     let git = f.git().with_protocols("http");
     let remote = format!("http://{}/x.git", listener.local_addr().unwrap());
     let cancel = git.cancel.clone();
-    let waiting = tokio::spawn(async move { git.resolve(&GitKey { remote, reference: String::new() }).await });
+    let waiting =
+        tokio::spawn(async move { git.resolve(&GitKey { remote, reference: String::new(), timed: false }).await });
     // Git is there, and waits for an answer that never comes.
     let _connection = spawn_blocking(move || listener.accept()).await.unwrap().unwrap();
     cancel.cancel();
@@ -249,4 +250,18 @@ fn branches_come_before_tags() {
     assert_eq!(commit("tags/x"), Some((c.clone(), "refs/tags/x".into())));
     assert_eq!(commit("refs/tags/x"), Some((c, "refs/tags/x".into())));
     assert_eq!(commit("f"), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_s_time_is_known_before_its_files_are_fetched() {
+    let f = Fixture::new();
+    let git = f.git();
+    for (reference, timed, want) in
+        [("main", false, None), ("main", true, Some(1_700_000_000)), ("main", false, Some(1_700_000_000))]
+    {
+        let key = GitKey { remote: f.remote(), reference: reference.into(), timed };
+        assert_eq!(git.resolve(&key).await.unwrap().time, want, "{timed}");
+    }
+    let none = GitKey { remote: f.remote(), reference: "0".repeat(40), timed: true };
+    assert!(git.resolve(&none).await.is_err());
 }

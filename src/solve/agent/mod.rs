@@ -1,9 +1,18 @@
-//! `RUN --mount=type=ssh`: a socket in the sandbox behind which an SSH agent of the host answers, as far as it may.
+//! `RUN --mount=type=ssh`: a socket in the sandbox behind which an SSH agent of the host answers, as far as it may, or kiln
+//! itself with the keys of files.
 //!
 //! The process gets a socket of its own, with the mount's mode and owner, so that nothing of the host's changes. What
 //! may be asked is what BuildKit lets through: which keys there are, and signatures. Adding, removing and locking keys
 //! would outlive the build, and extensions mean whatever an agent likes; both are refused.
 //! Messages: draft-ietf-sshm-ssh-agent, section 3.
+
+mod file;
+mod key;
+#[cfg(test)]
+mod key_tests;
+mod wire;
+
+pub use key::{Keys, Unusable};
 
 use super::problem::Result;
 use crate::report::{Kind, Problem};
@@ -31,8 +40,18 @@ const CONNECTIONS: usize = 64;
 /// "Refused", as a whole message.
 const FAILURE: [u8; 5] = [0, 0, 0, 1, 5];
 
-/// SSH_AGENTC_REQUEST_IDENTITIES and SSH_AGENTC_SIGN_REQUEST.
-const ALLOWED: [u8; 2] = [11, 13];
+/// What may be asked: SSH_AGENTC_REQUEST_IDENTITIES and SSH_AGENTC_SIGN_REQUEST.
+const IDENTITIES: u8 = 11;
+const SIGN: u8 = 13;
+
+/// Who answers.
+#[derive(Debug, Clone)]
+pub enum Agent {
+    /// An agent of the host's, at this socket.
+    Socket(PathBuf),
+    /// kiln.
+    Keys(Arc<Keys>),
+}
 
 /// A socket that is answered until this is dropped.
 #[derive(Debug)]
@@ -50,17 +69,19 @@ impl Drop for Forwarded {
     }
 }
 
-/// Makes the socket [`SOCKET`] in `folder` and answers there with what the agent at `agent` says.
+/// Makes the socket [`SOCKET`] in `folder` and answers there with what the agent says.
 ///
 /// # Errors
-/// Where no agent answers at `agent`, or the socket can't be made.
-pub fn forward(id: &str, agent: &Path, folder: &Path, mode: u32, (uid, gid): (u32, u32)) -> Result<Forwarded> {
+/// Where no agent answers, or the socket can't be made.
+pub fn forward(id: &str, agent: &Agent, folder: &Path, mode: u32, (uid, gid): (u32, u32)) -> Result<Forwarded> {
     let cannot = |what: String, e: &io::Error| Problem::new(Kind::Environment, format!("ssh {id}: {what}")).because(e);
     // A build that would only find out after an hour that nobody answers is better not begun.
-    UnixStream::connect(agent).map_err(|e| cannot(format!("no agent answers at {}", agent.display()), &e))?;
+    if let Agent::Socket(path) = agent {
+        UnixStream::connect(path).map_err(|e| cannot(format!("no agent answers at {}", path.display()), &e))?;
+    }
     let listener = listen(folder, mode, uid, gid).map_err(|e| cannot("can't make a socket".into(), &e))?;
     let stop = Cancel::new().map_err(|e| Problem::new(Kind::Environment, format!("ssh {id}")).because(&e))?;
-    let (stopped, agent) = (stop.clone(), agent.to_owned());
+    let (stopped, agent) = (stop.clone(), agent.clone());
     let accepting = std::thread::Builder::new()
         .name("ssh agent".into())
         .spawn(move || accept(&listener, &agent, &stopped))
@@ -80,7 +101,7 @@ fn listen(folder: &Path, mode: u32, uid: u32, gid: u32) -> io::Result<UnixListen
 }
 
 /// Gives each connection a thread, until told to stop. A connection ends with its process, so nobody waits for it.
-fn accept(listener: &UnixListener, agent: &Path, stop: &Cancel) {
+fn accept(listener: &UnixListener, agent: &Agent, stop: &Cancel) {
     let open = Arc::new(());
     loop {
         let mut fds = [PollFd::new(listener, PollFlags::IN), PollFd::new(stop, PollFlags::IN)];
@@ -95,7 +116,7 @@ fn accept(listener: &UnixListener, agent: &Path, stop: &Cancel) {
         if Arc::strong_count(&open) > CONNECTIONS {
             continue;
         }
-        let (one, agent) = (open.clone(), agent.to_owned());
+        let (one, agent) = (open.clone(), agent.clone());
         let _ = std::thread::Builder::new().name("ssh agent".into()).spawn(move || {
             let _ = serve(client, &agent);
             drop(one);
@@ -104,16 +125,23 @@ fn accept(listener: &UnixListener, agent: &Path, stop: &Cancel) {
 }
 
 /// Answers one connection until it is closed.
-fn serve(mut client: UnixStream, agent: &PathBuf) -> io::Result<()> {
+fn serve(mut client: UnixStream, agent: &Agent) -> io::Result<()> {
     client.set_nonblocking(false)?;
-    let mut agent = UnixStream::connect(agent)?;
-    relay(&mut client, &mut agent)
+    match agent {
+        Agent::Socket(path) => relay(&mut client, &mut UnixStream::connect(path)?),
+        Agent::Keys(keys) => {
+            while let Some(question) = message(&mut client)? {
+                client.write_all(&keys.answer(&question))?;
+            }
+            Ok(())
+        }
+    }
 }
 
 /// Hands allowed questions on and answers back, one after the other, as the protocol has them.
 fn relay(client: &mut (impl Read + Write), agent: &mut (impl Read + Write)) -> io::Result<()> {
     while let Some(question) = message(client)? {
-        if question.get(4).is_some_and(|kind| ALLOWED.contains(kind)) {
+        if question.get(4).is_some_and(|kind| [IDENTITIES, SIGN].contains(kind)) {
             agent.write_all(&question)?;
             let answer = message(agent)?.ok_or(io::ErrorKind::UnexpectedEof)?;
             client.write_all(&answer)?;
@@ -176,7 +204,7 @@ mod tests {
         let folder = dir.path().join("x".repeat(120));
         std::fs::create_dir(&folder).unwrap();
         let owner = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-        let forwarded = forward("default", &agent, &folder, 0o640, owner).unwrap();
+        let forwarded = forward("default", &Agent::Socket(agent), &folder, 0o640, owner).unwrap();
         let mode = std::fs::metadata(folder.join(SOCKET)).unwrap().permissions().mode();
         assert_eq!(mode & 0o7777, 0o640);
         let dir_fd = rustix::fs::open(&folder, OFlags::DIRECTORY | OFlags::PATH, Mode::empty()).unwrap();
@@ -209,7 +237,8 @@ mod tests {
     #[test]
     fn an_agent_that_is_not_there_is_told_before_anything_runs() {
         let dir = tempfile::tempdir().unwrap();
-        let problem = forward("work", &dir.path().join("none"), dir.path(), 0o600, (0, 0)).unwrap_err();
+        let none = Agent::Socket(dir.path().join("none"));
+        let problem = forward("work", &none, dir.path(), 0o600, (0, 0)).unwrap_err();
         assert!(problem.message.contains("ssh work"), "{}", problem.message);
     }
 }
