@@ -153,7 +153,7 @@ const CASES: [(&str, &str); 13] = [
     ("work folders", "FROM base\nWORKDIR /srv/app\nUSER me\nWORKDIR own\nRUN pwd > /tmp/pwd\n"),
     (
         "nothing",
-        "FROM base\nRUN true\nRUN touch /etc/x && rm /etc/x\nRUN cat /etc/hosts > /hosts && cp /etc/resolv.conf /r && rm /r\n",
+        "FROM base\nRUN true\nRUN touch /etc/x && rm /etc/x\nRUN grep localhost /etc/hosts && cp /etc/resolv.conf /r && rm /r\n",
     ),
     (
         "here-documents",
@@ -263,6 +263,8 @@ fn a_process_reaches_nothing_but_its_stage() {
              RUN for d in /kiln /kiln/store /workspace; do ! touch $d/new && ! mkdir $d/dir && ! mv /etc $d/ || exit 1; done\n\
              RUN ! rm /kiln/kiln && ! mv /kiln/kiln /etc/x && ! ln /kiln/kiln /etc/y && ! kill -9 1\n\
              RUN ! env | grep -q s3cr3t\n\
+             RUN echo left > /dev/shm/left && echo left > /dev/left\n\
+             RUN test ! -e /dev/shm/left && test ! -e /dev/left\n\
              RUN (setsid sleep 1000 &) ; sleep 1001 & echo gone\n\
              RUN ! ps | grep -v grep | grep -q 'sleep 100'\n\
              RUN --network=none ! nc 127.0.0.1 1 && ! ping -c 1 127.0.0.1\n"

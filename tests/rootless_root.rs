@@ -6,6 +6,7 @@
 mod user;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use user::{BASE, Place, run, text};
 
 #[test]

@@ -72,8 +72,8 @@ pub fn place(store: &Store, forced: bool, env: &Env) -> Result<Place, String> {
     let closed: BTreeSet<Vec<u8>> = stay.iter().filter(|n| !SHOWN.contains(&n.as_slice())).cloned().collect();
     let folder = store.root().join("in-place");
     let ground = Ground::new(Path::new("/"), &folder, stay, held).map_err(|e| said(&e))?;
-    let resolv_conf = read("/etc/resolv.conf").unwrap_or_default();
-    let executor = InPlaceExecutor::new(resolv_conf, folder, closed).map_err(|e| said(&e))?;
+    let network = ["/etc/resolv.conf", "/etc/hosts"].map(|path| read(path).unwrap_or_default());
+    let executor = InPlaceExecutor::new(network, folder, closed).map_err(|e| said(&e))?;
     let warning = executor.why_open().map(|why| {
         format!("warning: {why}: a RUN can read this container's files, the credentials and the store among them")
     });

@@ -12,12 +12,13 @@
 //! | new names in `/`, which no rule of Landlock's speaks of | made beforehand, and put there by kiln: `names` |
 //! | `--network=none` | a filter that gives no socket but Unix ones |
 //! | capabilities, seccomp profile | the same, as far as the container has them |
-//! | `/proc`, `/sys`, `/dev`, hostname | the container's |
+//! | `/proc`, `/sys`, `/dev`, hostname | the container's; what is new in `/dev` is removed: `litter` |
 //!
 //! Landlock and filters need `no_new_privs` without CAP_SYS_ADMIN: a program with the setuid bit or capabilities gains nothing
 //! by them. Only a RUN of a user who isn't root can tell.
 
 mod leftovers;
+mod litter;
 mod names;
 mod swaps;
 mod walls;
@@ -35,10 +36,12 @@ use crate::sys::landlock::Ruleset;
 use crate::sys::notify::Listener;
 use crate::sys::{Cancel, RootMount, Said};
 use libc::sock_filter;
+use litter::Clean;
 use names::{Names, Stock};
 use rustix::thread::CapabilitySet;
 use std::collections::BTreeSet;
 use std::ffi::CString;
+use std::net::IpAddr;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -51,6 +54,7 @@ use walls::Walls;
 #[derive(Debug)]
 pub struct InPlaceExecutor {
     resolv_conf: String,
+    hosts: String,
     /// Kiln's own folder, on the file system of `/`.
     folder: PathBuf,
     hierarchies: Vec<Hierarchy>,
@@ -67,12 +71,12 @@ pub struct InPlaceExecutor {
 }
 
 impl InPlaceExecutor {
-    /// Looks at the place. `resolv_conf` is the container's; `folder` is a folder of kiln's own on the file system of `/`;
+    /// Looks at the place. `resolv_conf` and `hosts` are the container's files of these names; `folder` is a folder of kiln's own on the file system of `/`;
     /// `closed` are the names in `/` that processes mustn't reach.
     ///
     /// # Errors
     /// If `/proc` isn't mounted.
-    pub fn new(resolv_conf: String, folder: PathBuf, closed: BTreeSet<Vec<u8>>) -> Result<Self, Error> {
+    pub fn new([resolv_conf, hosts]: [String; 2], folder: PathBuf, closed: BTreeSet<Vec<u8>>) -> Result<Self, Error> {
         let read = |path| std::fs::read_to_string(path).said("read", path);
         let hierarchies = cgroup::hierarchies(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?);
         let permitted = rustix::thread::capabilities(None).call("capget")?.permitted;
@@ -81,6 +85,7 @@ impl InPlaceExecutor {
         let capabilities = CAPABILITIES & permitted;
         Ok(Self {
             resolv_conf,
+            hosts,
             stock: Mutex::new(Stock::new(folder.join("stock"))),
             folder,
             hierarchies,
@@ -103,7 +108,7 @@ impl InPlaceExecutor {
         let mut swaps = Swaps::new(Path::new("/"), &self.folder.join(format!("swaps-{number}")))?;
         for (path, content) in [
             ("/etc/resolv.conf", network_files::resolv_conf(&self.resolv_conf, spec.network)),
-            ("/etc/hosts", network_files::hosts(&spec.hostname, &spec.extra_hosts)),
+            ("/etc/hosts", hosts(spec, &self.hosts)),
         ] {
             part(Path::new(path), swaps.file(Path::new(path), &content, 0o644, (0, 0)))?;
         }
@@ -238,11 +243,12 @@ impl Executor for InPlaceExecutor {
             true => Some(Group::new(&self.hierarchies, &spec.limits, number)?),
             false => None,
         };
+        let clean = Clean::look(&litter::SHARED);
         let swaps = self.swaps(spec, number)?;
         let ended = self.start(spec, group.as_ref(), output, cancel);
         // Where it failed halfway, nobody has looked yet.
         let cleared = if ended.is_err() { leftovers::kill() } else { Ok(()) };
-        let undone = swaps.end();
+        let undone = swaps.end().and(clean.sweep());
         let ended = ended?;
         cleared.and(undone)?;
         let out_of_memory = group.as_ref().is_some_and(Group::ran_out_of_memory);
@@ -251,6 +257,20 @@ impl Executor for InPlaceExecutor {
             Ended::Killed(signal) => Exit { code: 128 + signal, signal: Some(signal), out_of_memory },
         })
     }
+}
+
+/// The hosts of every sandbox, and those that the container knows besides: kiln itself reads this file meanwhile.
+fn hosts(spec: &Spec, own: &str) -> Vec<u8> {
+    let mut text = network_files::hosts(&spec.hostname, &spec.extra_hosts);
+    let others = own.lines().filter(|line| {
+        let address = line.split_whitespace().next().and_then(|a| a.parse::<IpAddr>().ok());
+        address.is_some_and(|address| !address.is_loopback())
+    });
+    for line in others {
+        text.extend_from_slice(line.as_bytes());
+        text.push(b'\n');
+    }
+    text
 }
 
 /// What can't be had without a namespace or a mount.
@@ -275,4 +295,27 @@ fn push_part(program: &mut Program, parts: &mut Vec<(Range<usize>, Part)>, part:
     let at = program.steps().len();
     program.push(step);
     parts.push((at..at + 1, part));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_containers_own_hosts_are_known() {
+        let mut spec = Spec::new(RootMount::Dir("/".into()), Vec::new());
+        spec.extra_hosts = vec![("db".into(), "10.0.0.7".into())];
+        let own = "127.0.0.1 localhost box\n# 10.0.0.1 no\n10.0.0.9\tregistry.local\n\n::1 localhost\n";
+        let text = String::from_utf8(hosts(&spec, own)).unwrap();
+        assert!(text.starts_with("127.0.0.1\tlocalhost buildkitsandbox\n"), "{text}");
+        assert!(text.ends_with("10.0.0.7\tdb\n10.0.0.9\tregistry.local\n"), "{text}");
+    }
+
+    #[test]
+    fn what_cannot_be_had_is_refused() {
+        let mut spec = Spec::new(RootMount::Dir("/".into()), Vec::new());
+        assert!(refuse(&spec).is_ok());
+        spec.limits.shm_size = Some(1 << 20);
+        assert!(refuse(&spec).unwrap_err().to_string().contains("/dev/shm"));
+    }
 }
