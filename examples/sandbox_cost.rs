@@ -56,8 +56,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         });
     };
     sandbox("sandbox", &spec);
-    spec.insecure = true;
-    sandbox("sandbox, insecure", &spec);
+    // It gets real devices, which nobody makes in a user namespace.
+    spec.insecure = kiln::sys::userns::is_initial()?;
+    if spec.insecure {
+        sandbox("sandbox, insecure", &spec);
+    }
     spec.insecure = false;
     spec.network = Network::None;
     sandbox("sandbox, no network", &spec);

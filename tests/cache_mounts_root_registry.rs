@@ -1,13 +1,18 @@
 //! Cache mounts from machine to machine: builds on an empty disk, with root, docker-registry and busybox.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
-#[allow(dead_code)]
+#[path = "support/actions.rs"]
+mod actions;
 #[path = "support/docker_registry.rs"]
 mod docker_registry;
+#[allow(dead_code)]
+#[path = "support/server.rs"]
+mod server;
 #[allow(dead_code)]
 #[path = "support/world.rs"]
 mod world;
 
+use actions::{ActionsCache, Fault};
 use docker_registry::{DockerRegistry, Options};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -86,6 +91,26 @@ fn a_mount_goes_through_a_registry_as_it_was() {
     empty_disk(&world);
     world.dockerfile(LOOKS);
     build(&world, &bases, &[&from]).ok().says("found [line\n");
+}
+
+#[test]
+fn a_mount_goes_through_githubs_cache_which_never_changes_a_file() {
+    let Some((world, bases)) = world(ADDS) else { return };
+    let service = ActionsCache::start();
+    let build = || {
+        let mirror = bases.mirror();
+        let gha = ["--cache-mounts-to=type=gha", "--cache-mounts-from=type=gha", "context"];
+        let mut command = world.command([&["build", "--progress=plain", &mirror][..], &gha].concat());
+        let run = Run::of(command.envs(service.variables()).spawn().unwrap());
+        empty_disk(&world);
+        run.ok()
+    };
+    build().says("found []").says("wrote the cache mount");
+    build().says("found [line]").says("wrote the cache mount");
+    world.dockerfile(LOOKS);
+    build().says("found [line\n").says("is up to date");
+    service.fault(Fault::OtherBytes);
+    build().says("warning: the cache mount \"work\" can't be had").says("found []");
 }
 
 #[test]
@@ -208,7 +233,9 @@ fn a_registry_that_is_not_there_is_a_warning_and_asked_once() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let (to, from) = (format!("--cache-mounts-to={free}/m"), format!("--cache-mounts-from={free}/m"));
     let run = build(&world, &bases, &[&to, &from]).ok().says("isn't asked any more").says("isn't written");
-    assert_eq!(run.stderr.matches("can't be had from").count(), 1, "{}", run.stderr);
+    for once in ["can't be had from", "isn't written"] {
+        assert_eq!(run.stderr.matches(once).count(), 1, "{once}: {}", run.stderr);
+    }
 }
 
 #[test]

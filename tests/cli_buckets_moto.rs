@@ -45,7 +45,7 @@ impl Moto {
             .stderr(Stdio::null())
             .spawn();
         let Ok(child) = spawned else {
-            println!("skipped: moto_server is not installed (scripts/test puts PyPI's moto[server] into target/moto)");
+            println!("skipped: moto_server is not installed (scripts/test puts PyPI's moto into target/moto)");
             return None;
         };
         let moto = Self { child, host: format!("127.0.0.1:{port}") };
@@ -227,6 +227,33 @@ async fn an_s3_answer_is_not_believed() {
     let last = asked.last().unwrap();
     assert!(last.header("authorization").unwrap().starts_with("AWS4-HMAC-SHA256 Credential=AKIAID/"));
     assert_eq!(last.header("x-amz-security-token"), Some("hush-session"));
+    world.nothing_is_left();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pods_role_is_asked_for() {
+    let server = Server::start(|asked| match (asked.path.as_str(), asked.header("x-amz-security-token")) {
+        ("/role", _) if asked.header("authorization") == Some("pod") => Answer::new(200).body(
+            r#"{"AccessKeyId":"ASIA","SecretAccessKey":"hush","Token":"session","Expiration":"2999-01-01T00:00:00Z"}"#,
+        ),
+        ("/pot/c.tar", Some("session")) => Answer::new(200)
+            .header("Last-Modified", "Tue, 14 Nov 2023 22:13:20 GMT")
+            .body(tar(&[("Dockerfile", COPY_ALL)])),
+        _ => Answer::new(403),
+    })
+    .await;
+    let world = World::new();
+    let (endpoint, role) = (format!("http://{}", server.host), format!("http://{}/role", server.host));
+    let token = world.file("token", "pod").path("token").display().to_string();
+    let vars = [
+        ("S3_ENDPOINT", endpoint.as_str()),
+        ("AWS_CONTAINER_CREDENTIALS_FULL_URI", &role),
+        ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", &token),
+    ];
+    world.build(&["s3://pot/c.tar"], &vars).ok();
+    assert_eq!(world.built(), ["Dockerfile"]);
+    world.file("token", "another");
+    world.build(&["s3://pot/c.tar"], &vars).fails(3).says("403").doesnt_say("another");
     world.nothing_is_left();
 }
 

@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
 #[path = "support/docker_registry.rs"]
-#[allow(dead_code)]
 mod docker_registry;
 #[allow(dead_code)]
 #[path = "support/world.rs"]

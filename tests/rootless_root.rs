@@ -29,6 +29,28 @@ fn images_run_and_nothing_is_left() {
 }
 
 #[test]
+fn a_users_builds_are_explained_and_kept_within_a_limit() {
+    let Some(place) = Place::new("explained") else { return };
+    let build = |more: &str, limit: &str| {
+        place.dockerfile(&format!("{BASE}{more}"));
+        let built = place.as_user(["build", "--store-limit", limit, "context"]);
+        assert!(built.status.success(), "{}", text(&built));
+        text(&built)
+    };
+    let step = |n: u32| format!("RUN mkdir /d && echo {n} > /d/f && chown -R 3:4 /d && chmod 700 /d\n");
+    build(&step(1), "none");
+    build(&step(2), "none");
+    let explained = text(&place.as_user(["explain"]));
+    for part in ["1 of 4 steps ran", "- RUN mkdir /d && echo 1", "+ RUN mkdir /d && echo 2"] {
+        assert!(explained.contains(part), "{part}: {explained}");
+    }
+    // Files of numbers that are the user's only in a namespace are removed, too.
+    let told = build(&step(3), "1k");
+    assert!(told.contains("its limit is 1.02kB"), "{told}");
+    assert_eq!(fs::read_dir(place.path("home/store/snapshots")).unwrap().count(), 4, "the layers of the last build");
+}
+
+#[test]
 fn cache_mounts_go_from_users_to_root_and_back() {
     let Some(place) = Place::new("caches") else { return };
     fs::create_dir(place.path("cache")).unwrap();

@@ -171,10 +171,10 @@ pub struct Build {
     /// Fail where a step would run that the cache doesn't know: any, one of STAGE, or one like PATTERN ('RUN npm *').
     #[arg(long, value_name = "STAGE|PATTERN", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     pub require_cache: Vec<String>,
-    /// Begin cache mounts with what is there: type=registry,ref=NAME or type=local,src=FOLDER, with ids=A|B.
+    /// Begin cache mounts with what is there: type=registry,ref=NAME, type=local,src=FOLDER or type=gha, with ids=A|B.
     #[arg(long, value_name = "SPEC")]
     pub cache_mounts_from: Vec<String>,
-    /// Put the content of cache mounts there: type=registry,ref=NAME or type=local,dest=FOLDER, with ids=A|B,max-size=BYTES.
+    /// Put the content of cache mounts there: type=registry,ref=NAME, type=local,dest=FOLDER or type=gha, with ids=A|B,max-size=N.
     #[arg(long, value_name = "SPEC")]
     pub cache_mounts_to: Vec<String>,
     /// Look nothing up in the cache.
@@ -446,7 +446,7 @@ pub struct Explain {
     /// List the builds that are remembered.
     #[arg(short, long)]
     pub list: bool,
-    /// Name every file that is new, not only the first ten.
+    /// Name every file that changed, not only the first.
     #[arg(short, long)]
     pub all: bool,
     /// How: text or json.

@@ -229,7 +229,8 @@ fn hint(error: &Error) -> Option<String> {
         Error::Git { why, .. }
             if ["Authentication failed", "could not read Username"].iter().any(|w| why.contains(w)) =>
         {
-            Some("its server wants to know who asks: set GIT_AUTH_TOKEN to a token that may read it".into())
+            let hint = "its server wants to know who asks: set GIT_AUTH_TOKEN; repositories of the command line get it";
+            Some(hint.into())
         }
         Error::NoGit(_) => Some("install git, or clone the repository and name the folder".into()),
         Error::DiffId { .. } => Some("the image is broken: its registry or whoever pushed it can push it anew".into()),

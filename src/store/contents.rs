@@ -128,7 +128,10 @@ mod tests {
         std::fs::write(temp.fs().join("f"), [2; 100_000]).unwrap();
         let info = SnapshotInfo { driver: "overlay".into(), size: None, note: "RUN fetch".into() };
         store.commit_snapshot(temp, &Key::of(b"s"), info).unwrap();
-        let write = |path: &Path| -> Result<()> { Ok(std::fs::write(path.join("f"), [3; 9000]).unwrap()) };
+        let write = |path: &Path| -> Result<()> {
+            std::fs::write(path.join("f"), [3; 9000]).unwrap();
+            Ok(())
+        };
         store.cache_mount(&Key::of(b"c"), Use::Shared, &Cancel::new().unwrap(), &write).unwrap();
         let seen = store.contents(&["steps"]).unwrap();
         let shown: Vec<_> = seen.iter().map(|c| (c.sort, c.note.as_str(), c.images.len())).collect();

@@ -8,7 +8,7 @@
 use super::error::{At as _, Result};
 use super::{Amount, Key, Policy, Store, Usage, files};
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -23,6 +23,8 @@ pub enum Limit {
     /// Anything.
     None,
 }
+
+const SIZE: &str = "size.json";
 
 /// A measurement is done again after this, whatever was counted since.
 const STALE: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -132,14 +134,28 @@ impl Store {
     }
 
     fn disk(&self) -> Option<Disk> {
-        let stat = rustix::fs::statvfs(self.root()).ok()?;
-        let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
-        Some(Disk { size: bytes(stat.f_blocks), free: bytes(stat.f_bavail) })
+        disk(self.root())
     }
 
     fn size_path(&self) -> PathBuf {
-        self.root().join("size.json")
+        self.root().join(SIZE)
     }
+}
+
+/// Says of a store that is being made in `root` that it is empty, so that its first build needn't measure it.
+pub(super) fn begin(root: &Path) -> Result<()> {
+    let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let measured = Measured { at, used: 0, free: disk(root).map_or(0, |d| d.free), written: 0 };
+    let path = root.join(SIZE);
+    let text = serde_json::to_vec(&measured).map_err(std::io::Error::from).at("write", &path)?;
+    // Torn, it is as good as none.
+    std::fs::write(&path, text).at("write", &path)
+}
+
+fn disk(root: &Path) -> Option<Disk> {
+    let stat = rustix::fs::statvfs(root).ok()?;
+    let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+    Some(Disk { size: bytes(stat.f_blocks), free: bytes(stat.f_bavail) })
 }
 
 fn total(usage: &Usage) -> u64 {

@@ -178,6 +178,7 @@ fn create(root: &Path) -> Result<()> {
         private.create(&path).at("make the folder", &path)?;
     }
     spread(&root.join("tmp"));
+    limit::begin(root)?;
     let mark = root.join(MARK);
     let beside = root.join(format!("{MARK}.{}", session::random_name()));
     std::fs::write(&beside, FORMAT).at("write", &beside)?;

@@ -14,8 +14,10 @@ use jiff::Timestamp;
 use serde::Serialize;
 use std::path::Path;
 
-/// How many files are named where not all are asked for.
+/// How many files of a context are named where not all are asked for.
 const FILES: usize = 10;
+/// How many files of a step's result: they only follow from what is said of that.
+const FOLLOWING: usize = 3;
 
 /// Explains a build, or lists those that can be explained.
 pub fn run(request: &ExplainRequest, store: &Path, env: &Env) -> Result<String, Failure> {
@@ -181,7 +183,8 @@ impl Page<'_> {
                 let Difference { total, files } = difference;
                 let noun = if *total == 1 { "file" } else { "files" };
                 say(format!("{} of {total} {noun} of {} changed", files.len(), tree(of)));
-                self.files(files, depth + 1, lines);
+                let shown = if is_context(of) { FILES } else { FOLLOWING };
+                self.files(files, shown, depth + 1, lines);
             }
             Cause::SomeFiles { of } => say(format!("files of {}; which ones isn't known any more", tree(of))),
             Cause::Input { roots, .. } if is_base_image(roots) => {
@@ -243,9 +246,9 @@ impl Page<'_> {
         }
     }
 
-    fn files(&self, files: &[Changed], depth: usize, lines: &mut Vec<String>) {
+    fn files(&self, files: &[Changed], shown: usize, depth: usize, lines: &mut Vec<String>) {
         let indent = "  ".repeat(depth);
-        let shown = if self.all { files.len() } else { FILES };
+        let shown = if self.all { files.len() } else { shown };
         let names: Vec<String> = files.iter().take(shown).map(|f| harmless_line(&f.path)).collect();
         let width = names.iter().map(|n| n.chars().count()).max().unwrap_or(0).min(60);
         for (file, name) in files.iter().zip(names) {
@@ -290,6 +293,11 @@ fn label(name: &str) -> String {
         Some((inner, _)) if align::split(name).0 != inner => harmless_line(&format!("[{inner}]")),
         _ => harmless_line(name),
     }
+}
+
+/// Whether files come from outside of the build.
+fn is_context(name: &str) -> bool {
+    matches!(align::split(name).0, stage if stage == "internal" || stage.starts_with("context "))
 }
 
 /// A tree that files come from.

@@ -153,11 +153,6 @@ impl Fields {
         found.filter(|value| !value.is_empty())
     }
 
-    /// The name of a field that nobody has taken.
-    pub(super) fn first(&self) -> Option<&str> {
-        self.0.first().map(|(name, _)| name.as_str())
-    }
-
     fn take_bool(&mut self, name: &str) -> Result<Option<bool>, Why> {
         match self.take(name).as_deref() {
             None => Ok(None),
@@ -168,7 +163,7 @@ impl Fields {
     }
 
     /// Fails where something is left.
-    fn end(self, kind: &str) -> Result<(), Why> {
+    pub(super) fn end(self, kind: &str) -> Result<(), Why> {
         match self.0.first() {
             None => Ok(()),
             Some((name, _)) => Err(format!("kiln has no option {name:?} for type={kind}")),

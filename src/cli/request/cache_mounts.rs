@@ -22,7 +22,7 @@ pub struct CacheMountsAt {
     pub compression: Compression,
 }
 
-/// Reads `--cache-mounts-from`: `type=registry,ref=NAME` or `type=local,src=FOLDER`, with `ids=A|B` and `max-size=BYTES`.
+/// Reads `--cache-mounts-from`: `type=registry,ref=NAME`, `type=local,src=FOLDER` or `type=gha`, with `ids=A|B` and `max-size=BYTES`.
 pub(super) fn from(texts: &[String], env: &Env) -> Result<Vec<CacheMountsAt>, Problem> {
     super::each("--cache-mounts-from", texts, |text| read(text, "src", env))
 }
@@ -35,8 +35,8 @@ pub(super) fn to(texts: &[String], env: &Env) -> Result<Vec<CacheMountsAt>, Prob
 fn read(text: &str, place: &str, env: &Env) -> Result<CacheMountsAt, Why> {
     let mut fields = Fields::parse(text)?;
     let kind = fields.take("type").ok_or("type= is missing")?;
-    if !matches!(kind.as_str(), "registry" | "local") {
-        return Err(format!("{kind:?} is neither registry nor local"));
+    if kind == "inline" {
+        return Err("an image carries no cache mounts: want registry, local or gha".into());
     }
     let mut at = at(&kind, &mut fields, place, env)?;
     if let CacheAt::Registry(name) = &mut at {
@@ -50,10 +50,8 @@ fn read(text: &str, place: &str, env: &Env) -> Result<CacheMountsAt, Why> {
         Some(text) => text.parse().map_err(|e: CompressionError| e.to_string())?,
         None => Compression::ZSTD,
     };
-    match fields.first() {
-        None => Ok(CacheMountsAt { at, ids, max_size, compression }),
-        Some(name) => Err(format!("there is no option {name:?} for type={kind}")),
-    }
+    fields.end(&kind)?;
+    Ok(CacheMountsAt { at, ids, max_size, compression })
 }
 
 #[cfg(test)]
@@ -95,7 +93,8 @@ mod tests {
             ("ids=a,ref=b", "type= is missing"),
             ("type=registry", "ref= is missing"),
             ("type=local", "dest= is missing"),
-            ("type=gha", "neither registry nor local"),
+            ("type=inline", "want registry, local or gha"),
+            ("type=floppy", "none of registry"),
             ("type=local,dest=d,mode=max", "no option \"mode\""),
             ("type=local,dest=d,max-size=much", "64m"),
             ("type=local,dest=d,compression=lz4", "not a compression"),

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! "kilnlist1\n"
-//! for each file, by path:  shared u16, rest u16, rest of the path, kind u8, mode u16, uid u32, gid u32, hash 8 bytes
+//! for each file:  shared u16, rest u16, rest of the path, kind u8, mode u16, uid u32, gid u32, hash 8 bytes
 //! ```
 //! Numbers are little-endian; `shared` says how much of the path is that of the one before. Compressed by the store.
 
@@ -78,19 +78,18 @@ impl Version {
     }
 }
 
-/// A selection's list.
+/// A selection's list. It is in the selection's order, which costs nothing here; whoever reads it sorts.
 pub fn encode(selection: &Selection) -> Vec<u8> {
-    let mut listed: Vec<Listed> = selection.taken().map(of).collect();
-    listed.sort_by(|a, b| a.path.cmp(&b.path));
-    listed.dedup_by(|b, a| a.path == b.path);
     let mut bytes = MAGIC.to_vec();
-    let mut last: &[u8] = &[];
-    for Listed { path, version } in &listed {
-        let shared = last.iter().zip(path).take_while(|(a, b)| a == b).count().min(usize::from(u16::MAX));
-        let (_, rest) = path.split_at_checked(shared).unwrap_or((&[], path));
+    let (mut last, mut path) = (Vec::new(), Vec::new());
+    for taken in selection.taken() {
+        set_path(&mut path, &taken);
+        let shared = last.iter().zip(&path).take_while(|(a, b)| a == b).count();
+        let rest = path.get(shared..).unwrap_or_default();
         // No system has paths so long.
-        let Ok(length) = u16::try_from(rest.len()) else { continue };
-        bytes.extend(u16::try_from(shared).unwrap_or(0).to_le_bytes());
+        let (Ok(shared), Ok(length)) = (u16::try_from(shared), u16::try_from(rest.len())) else { continue };
+        let version = Version::of(taken.meta, taken.fingerprint);
+        bytes.extend(shared.to_le_bytes());
         bytes.extend(length.to_le_bytes());
         bytes.extend(rest);
         bytes.push(version.kind);
@@ -98,23 +97,23 @@ pub fn encode(selection: &Selection) -> Vec<u8> {
         bytes.extend(version.uid.to_le_bytes());
         bytes.extend(version.gid.to_le_bytes());
         bytes.extend(version.hash);
-        last = path;
+        std::mem::swap(&mut last, &mut path);
     }
     bytes
 }
 
-fn of(taken: Taken<'_>) -> Listed {
-    let mut path = taken.source.as_bytes().to_vec();
+fn set_path(path: &mut Vec<u8>, taken: &Taken<'_>) {
+    path.clear();
+    path.extend(taken.source.as_bytes());
     if let Some(inside) = taken.inside {
         if !path.is_empty() {
             path.push(b'/');
         }
         path.extend(inside.as_bytes());
     }
-    Listed { path, version: Version::of(taken.meta, taken.fingerprint) }
 }
 
-/// A list, read back; `None` where it is none.
+/// A list, read back, by path; `None` where it is none.
 pub fn decode(bytes: &[u8]) -> Option<Vec<Listed>> {
     let mut rest = bytes.strip_prefix(MAGIC)?;
     let mut listed: Vec<Listed> = Vec::new();
@@ -136,6 +135,8 @@ pub fn decode(bytes: &[u8]) -> Option<Vec<Listed>> {
         };
         listed.push(Listed { path, version });
     }
+    listed.sort_by(|a, b| a.path.cmp(&b.path));
+    listed.dedup_by(|b, a| a.path == b.path);
     Some(listed)
 }
 

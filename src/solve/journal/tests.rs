@@ -176,7 +176,8 @@ fn another_dockerfile_is_no_earlier_build() {
 #[test]
 fn steps_are_found_again_among_others() {
     let names = |names: &[&str]| -> Vec<Step> { names.iter().map(|n| step(n, n, &[])).collect() };
-    let cases: &[(&[&str], &[&str], &[Option<usize>])] = &[
+    type Case<'a> = (&'a [&'a str], &'a [&'a str], &'a [Option<usize>]);
+    let cases: &[Case<'_>] = &[
         (&[], &["[1/1] RUN a"], &[None]),
         // One was put between.
         (

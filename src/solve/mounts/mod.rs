@@ -129,6 +129,8 @@ impl CacheMounts {
                     () = stopped(cancel) => return,
                 };
                 let name = place.store.name();
+                // Whoever doesn't answer for one wouldn't for the next; a folder that can't be read is one of several.
+                let gives_up = matches!(&done, Err(e) if !matches!(e, Error::Refused(_) | Error::Store(_)));
                 reporter.send(Event::Note(match done {
                     Ok(Done::Same) => format!("the cache mount {id:?} in {name} is up to date"),
                     Ok(Done::Written(bytes)) => format!("wrote the cache mount {id:?} to {name} ({bytes} bytes)"),
@@ -139,6 +141,9 @@ impl CacheMounts {
                     }
                     Err(e) => format!("warning: the cache mount {id:?} isn't written to {name}: {e}"),
                 }));
+                if gives_up {
+                    break;
+                }
             }
         }
     }

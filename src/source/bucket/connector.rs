@@ -39,7 +39,7 @@ pub(super) enum Heard {
     },
     /// Nothing.
     Silence(registry::Error),
-    /// Nobody there to say who this machine is.
+    /// Nobody there to say who this machine is, or nobody who wants to.
     NoIdentity,
 }
 
@@ -78,7 +78,7 @@ impl Connector {
     async fn send(&self, request: HttpRequest) -> Result<WebFile, HttpError> {
         let (parts, body) = request.into_parts();
         let url = Url::parse(&parts.uri.to_string()).map_err(|e| HttpError::new(HttpErrorKind::Unknown, e))?;
-        let near = url.host_str().is_some_and(|host| NEAR.contains(&host));
+        let near = url.host_str().is_some_and(is_near);
         let body = body.as_bytes().cloned().unwrap_or_default();
         let sending = self.client.exchange(parts.method, url, parts.headers, body);
         if !near {
@@ -105,7 +105,11 @@ impl Connector {
         }
         let region = answer.header("x-amz-bucket-region").map(printable);
         let said = said(&String::from_utf8_lossy(&body));
-        self.note(Heard::Answer { host: answer.host(), status: answer.status(), said, region });
+        let (host, status) = (answer.host(), answer.status());
+        self.note(match is_near(&host) {
+            true => Heard::NoIdentity,
+            false => Heard::Answer { host, status, said, region },
+        });
         Ok(body.into())
     }
 }
@@ -138,6 +142,11 @@ impl HttpService for Connector {
     }
 }
 
+/// Whether a host tells a machine of a cloud who it is.
+fn is_near(host: &str) -> bool {
+    NEAR.contains(&host)
+}
+
 /// Code and message of an error in the XML that all three speak; nothing else of it, since the rest repeats the request.
 fn said(body: &str) -> String {
     let of = |name: &str| {
@@ -152,6 +161,12 @@ fn said(body: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_tells_a_machine_what_it_is() {
+        assert!(is_near("169.254.169.254") && is_near("metadata.google.internal"));
+        assert!(!is_near("169.254.169.254.evil.io") && !is_near("pot.s3.us-east-1.amazonaws.com"));
+    }
 
     #[test]
     fn of_a_refusal_only_code_and_message_are_told() {

@@ -140,7 +140,7 @@ impl Buckets {
     fn error(&self, url: &ObjectUrl, error: &object_store::Error, connector: &Connector) -> Error {
         match connector.heard() {
             Some(Heard::NoIdentity) => {
-                let why = "there are no credentials for it, and nobody here says who this machine is";
+                let why = "there are no credentials for it, and this machine has no role of a cloud's";
                 self.failed(url, why.into(), Some(to_set(url.provider).into()))
             }
             Some(Heard::Silence(error)) => self.failed(url, error.to_string(), self.about_endpoint(url)),
@@ -160,7 +160,7 @@ impl Buckets {
                     self.failed(url, format!("{:?} is no name that kiln can ask for", url.key), None)
                 }
                 _ => {
-                    let why = "its store can't be asked with the credentials that there are";
+                    let why = "the credentials can't be used for it, or its answer makes no sense";
                     self.failed(url, why.into(), Some(to_set(url.provider).into()))
                 }
             },

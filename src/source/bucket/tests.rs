@@ -86,6 +86,35 @@ async fn azures_objects_are_asked_for_with_the_accounts_key() {
 }
 
 #[tokio::test]
+async fn a_service_account_signs_for_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let (key, file) = (dir.path().join("key"), dir.path().join("account.json"));
+    let args = ["-q", "-t", "rsa", "-b", "2048", "-m", "PKCS8", "-N", "", "-f"];
+    let made = std::process::Command::new("ssh-keygen").args(args).arg(&key).output();
+    if made.is_err() {
+        #[allow(clippy::print_stdout)]
+        {
+            println!("skipped: ssh-keygen is not installed (apt-get install openssh-client)");
+        }
+        return;
+    }
+    let pem = std::fs::read_to_string(key).unwrap();
+    let mut account = serde_json::json!({
+        "type": "service_account", "private_key": pem, "private_key_id": "i", "client_email": "me@example.org",
+    });
+    std::fs::write(&file, account.to_string()).unwrap();
+    let path = file.display().to_string();
+    let vars = [("GOOGLE_APPLICATION_CREDENTIALS", path.as_str())];
+    let (address, authorization) = asked("gs://pot/k", &vars).await.unwrap();
+    assert_eq!(address, "https://storage.googleapis.com/pot/k");
+    assert!(authorization.starts_with("Bearer eyJ"), "{authorization}");
+    account["type"] = "external_account".into();
+    std::fs::write(&file, account.to_string()).unwrap();
+    let said = asked("gs://pot/k", &vars).await.unwrap_err();
+    assert!(said.contains("external_account") && !said.contains("PRIVATE"), "{said}");
+}
+
+#[tokio::test]
 async fn half_a_key_is_told_without_it() {
     let said = asked("s3://pot/k", &KEYS[1..]).await.unwrap_err();
     assert!(!said.contains("hush"), "{said}");
