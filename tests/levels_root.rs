@@ -126,7 +126,8 @@ impl How {
 
     /// Builds; the output is the image's digest.
     fn build(self, place: &Place) -> Output {
-        let mut args = vec!["build", "-q", "--build-arg", "SOURCE_DATE_EPOCH=1700000000", "-t", "x"];
+        let mut args =
+            vec!["build", "-q", "--compression=uncompressed", "--build-arg", "SOURCE_DATE_EPOCH=1700000000", "-t", "x"];
         args.extend(["--secret", "id=s,src=secret", "--isolation", self.level()]);
         if let Self::Runtime(name) = self {
             args.extend(["--oci-runtime", name]);
