@@ -309,8 +309,8 @@ fn without_pivot_root_the_level_is_chroot_and_that_is_told() {
         let built = confined(&place, &["build", "--progress=plain", "--no-cache", "context"], copies);
         assert!(built.status.success(), "{}", text(&built));
         let refused = if copies { "overlayfs" } else { "pivot_root: Operation not permitted" };
-        let told = format!("isolation level chroot, since root doesn't work here");
-        assert!(text(&built).lines().any(|l| l.contains(&told) && l.contains(refused)), "{}", text(&built));
+        let told = "isolation level chroot, since root doesn't work here";
+        assert!(text(&built).lines().any(|l| l.contains(told) && l.contains(refused)), "{}", text(&built));
         let info = text(&confined(&place, &["info"], copies));
         let level =
             |name: &str| info.lines().map(str::trim).find(|l| l.starts_with(name)).unwrap_or_default().to_owned();
