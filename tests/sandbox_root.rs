@@ -1,12 +1,11 @@
 //! The isolation level `root`, for real: every promise checked from inside a sandbox. Needs root; Debian's busybox-static.
-
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, clippy::print_stdout, reason = "a test")]
 
 #[path = "support/executor.rs"]
 mod executor;
-
 use executor::executor;
-use kiln::sandbox::{Error, Executor, Exit, Mount, MountKind, Network, Part, Spec, Stdio, Stream, User};
+use kiln::sandbox::probe::{Way, probe};
+use kiln::sandbox::{Error, Exit, Mount, MountKind, Network, Part, Spec, Stdio, Stream, User};
 use kiln::sys::{Cancel, RootMount};
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
@@ -689,9 +688,7 @@ fn without_rights_it_says_which_call_was_refused() {
     if std::env::var_os("KILN_TEST_NOBODY").is_some() {
         let error = place_of_nobody(&place).unwrap_err();
         println!("{error}; {}", std::error::Error::source(&error).unwrap());
-        let way = kiln::sandbox::probe::Way { pivot: true, overlay: true };
-        let levels = kiln::sandbox::probe::probe(&std::env::temp_dir(), way);
-        println!("{levels:?}");
+        println!("{:?}", probe(&std::env::temp_dir(), Way { pivot: true, overlay: true }));
         return;
     }
     let out = place.path("out");
