@@ -283,6 +283,7 @@ fn explained(said: &str, spec: &Spec) -> Error {
         (program, "No such file or directory", Errno::NOENT),
         (program, "no such file or directory", Errno::NOENT),
         (program, "ermission denied", Errno::ACCESS),
+        ("open executable", "ermission denied", Errno::ACCESS),
         (program, "xec format error", Errno::NOEXEC),
     ];
     let fits =

@@ -1,4 +1,4 @@
-//! The flags of processes.
+//! The flags of a process: those of `build` and `run`.
 
 use clap::Args;
 

@@ -185,5 +185,6 @@ fn unless_gone(done: Result<()>) -> Result<()> {
     }
 }
 
-#[cfg(all(test, target_arch = "x86_64"))]
+#[cfg(test)]
+#[cfg(target_arch = "x86_64")]
 mod tests;
