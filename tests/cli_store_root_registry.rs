@@ -155,10 +155,10 @@ fn a_store_is_kept_within_its_limit() {
     };
     (0..4).for_each(|n| drop(made(n, "none").doesnt_say("the store took")));
     assert!(total() > 8_000_000);
-    made(4, "6m").says("the store took").says("its limit is 6.29MB");
+    made(4, "3m").says("the store took").says("its limit is 3.15MB");
     assert!(total() < 6_300_000, "{}", total());
     // What was used last is what stays.
-    made(4, "6m").says("CACHED");
+    made(4, "3m").says("CACHED");
     made(0, "none").doesnt_say("CACHED");
     world.nothing_is_left();
 }

@@ -1,12 +1,11 @@
 //! The isolation level `root`, for real: every promise checked from inside a sandbox. Needs root; Debian's busybox-static.
-
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, clippy::print_stdout, reason = "a test")]
 
-use kiln::sandbox::oci::Runtime;
-use kiln::sandbox::{
-    ChrootExecutor, Error, Executor, Exit, Mount, MountKind, Network, OciExecutor, Part, RootExecutor, Spec, Stdio,
-    Stream, User,
-};
+#[path = "support/executor.rs"]
+mod executor;
+use executor::executor;
+use kiln::sandbox::probe::{Way, probe};
+use kiln::sandbox::{Error, Exit, Mount, MountKind, Network, Part, Spec, Stdio, Stream, User};
 use kiln::sys::{Cancel, RootMount};
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
@@ -18,19 +17,6 @@ use std::time::{Duration, Instant};
 struct Place {
     dir: tempfile::TempDir,
     executor: Box<dyn kiln::sandbox::Executor>,
-}
-
-/// `KILN_TEST_LEVEL=chroot|crun|runc` tests another level by hand; what it must show is the same.
-fn executor(resolv_conf: String) -> Box<dyn Executor> {
-    let level = std::env::var("KILN_TEST_LEVEL").unwrap_or_default();
-    match level.as_str() {
-        "" => Box::new(RootExecutor::new(resolv_conf).unwrap()),
-        "chroot" => Box::new(ChrootExecutor::new(resolv_conf).unwrap()),
-        name => {
-            let runtime = Runtime::find(Some(name), &std::env::var_os("PATH").unwrap_or_default()).unwrap();
-            Box::new(OciExecutor::new(resolv_conf, runtime, env!("CARGO_BIN_EXE_kiln").into()).unwrap())
-        }
-    }
 }
 
 /// What a run gave.
@@ -702,9 +688,7 @@ fn without_rights_it_says_which_call_was_refused() {
     if std::env::var_os("KILN_TEST_NOBODY").is_some() {
         let error = place_of_nobody(&place).unwrap_err();
         println!("{error}; {}", std::error::Error::source(&error).unwrap());
-        let way = kiln::sandbox::probe::Way { pivot: true, overlay: true };
-        let levels = kiln::sandbox::probe::probe(&std::env::temp_dir(), way);
-        println!("{levels:?}");
+        println!("{:?}", probe(&std::env::temp_dir(), Way { pivot: true, overlay: true }));
         return;
     }
     let out = place.path("out");

@@ -87,9 +87,6 @@ impl Store {
     /// Takes the longest unused away where the store takes more than `limit`, until a tenth of that is free again: of
     /// what no image needs and no running build uses, this one included. `None` where nothing was to be done.
     pub fn keep_within(&self, limit: Limit) -> Result<Option<Shrunk>> {
-        if limit == Limit::None {
-            return Ok(None);
-        }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let (disk, written) = (self.disk(), self.inner.written.swap(0, Ordering::AcqRel));
         let known = self.measured()?.filter(|m| now.saturating_sub(m.at) < STALE.as_secs() && m.at <= now);
@@ -101,6 +98,10 @@ impl Store {
                 let written = known.written.saturating_add(written);
                 return if written == known.written { Ok(None) } else { self.note(&Measured { written, ..known }) };
             }
+        }
+        // What is written without a limit has been counted, for those who set one.
+        if limit == Limit::None {
+            return Ok(None);
         }
         let Some(_lock) = self.try_lock(&Key::of(b"kiln's store is measured"))? else { return Ok(None) };
         self.shrink(limit, now)
@@ -239,6 +240,9 @@ mod tests {
         blob(&store, 1, 5000);
         store.keep_within(big).unwrap();
         assert_eq!(store.measured().unwrap(), Some(Measured { written: 5000, ..older }), "counted, not measured");
+        blob(&store, 2, 700);
+        store.keep_within(Limit::None).unwrap();
+        assert_eq!(store.measured().unwrap(), Some(Measured { written: 5700, ..older }), "without a limit, too");
         store.note(&Measured { at: first.at - STALE.as_secs() - 1, ..first }).unwrap();
         let held = store.try_lock(&Key::of(b"kiln's store is measured")).unwrap();
         store.keep_within(big).unwrap();

@@ -189,4 +189,5 @@ fn unless_gone(done: Result<()>) -> Result<()> {
 }
 
 #[cfg(test)]
+#[cfg(target_arch = "x86_64")]
 mod tests;
