@@ -125,7 +125,10 @@ pub fn levels(store: &Store, env: &Env) -> Vec<Level> {
     let process = ProcessRequest::default();
     let level = |rung: &Rung, env: &Env| {
         let refused = (rung.open)(&Site { store, process: &process, env }).err();
-        Level { name: rung.name, works: refused.is_none(), why_not: refused.map(|r| r.why().to_owned()) }
+        let remark =
+            (refused.is_none() && rung.isolation == Isolation::Rootless).then(|| rootless::remark(&env.rootless));
+        let why_not = refused.map(|r| r.why().to_owned());
+        Level { name: rung.name, works: why_not.is_none(), why_not, remark: remark.flatten() }
     };
     let Some((best, others)) = LADDER.split_first() else { return Vec::new() };
     let best = level(best, env);
@@ -146,7 +149,7 @@ fn untried() -> Result<Place, Problem> {
 }
 
 fn root(site: &Site<'_>) -> Result<Place, Refused> {
-    if site.env.rootless == Rootless::Entered {
+    if matches!(site.env.rootless, Rootless::Entered | Rootless::Single(_)) {
         return Err(Refused::Never("it needs root"));
     }
     site.works(Way { pivot: true, overlay: true })?;
@@ -159,6 +162,8 @@ fn rootless(site: &Site<'_>) -> Result<Place, Refused> {
         Rootless::Untried => return Err(Refused::Never("it wasn't asked for")),
         Rootless::Refused(why) => return Err(Refused::Here(why.clone())),
         Rootless::Entered => {}
+        // What is recorded goes with the files of an overlay alone.
+        Rootless::Single(_) => site.works(Way { pivot: true, overlay: true })?,
     }
     let snapshots = site.snapshots(true)?;
     site.place(RootExecutor::new(resolv_conf()), snapshots)

@@ -3,7 +3,7 @@
 
 use super::env::Env;
 use super::request::{Command, Isolation, Method, Request};
-use crate::sys::userns::{self, Refused};
+use crate::sys::userns::{self, Map, Refused};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
@@ -13,8 +13,10 @@ pub enum Rootless {
     /// It is where it was: nothing asked for one.
     #[default]
     Untried,
-    /// It is root of one.
+    /// It is root of one with ranges of numbers.
     Entered,
+    /// It is root of one with its own number alone, for this reason.
+    Single(String),
     /// It would be, but for this.
     Refused(String),
 }
@@ -36,16 +38,29 @@ pub fn enter(env: &Env) -> Rootless {
     if env.uid == 0 {
         return Rootless::Untried;
     }
-    match try_to_enter(env) {
-        Ok(()) => Rootless::Entered,
-        Err(why) => Rootless::Refused(why),
+    let no_ranges = match enter_with_ranges(env) {
+        Ok(()) => return Rootless::Entered,
+        Err(why) => why,
+    };
+    let own = Map::Own { uid: env.uid, gid: rustix::process::getegid().as_raw() };
+    match userns::enter(own) {
+        Ok(()) => Rootless::Single(no_ranges),
+        Err(refused) => Rootless::Refused(why(&refused)),
+    }
+}
+
+/// How the level `rootless` works, where there is more to say than that it does.
+pub fn remark(rootless: &Rootless) -> Option<String> {
+    match rootless {
+        Rootless::Single(why) => Some(format!("with a single number, owners and devices being recorded: {why}")),
+        _ => None,
     }
 }
 
 /// Why root doesn't get the level.
 pub const FOR_USERS: &str = "it is for ordinary users; root has the level root";
 
-fn try_to_enter(env: &Env) -> Result<(), String> {
+fn enter_with_ranges(env: &Env) -> Result<(), String> {
     let gid = rustix::process::getegid().as_raw();
     let read = |path| std::fs::read_to_string(path).unwrap_or_default();
     let number = env.uid.to_string();
@@ -58,7 +73,8 @@ fn try_to_enter(env: &Env) -> Result<(), String> {
     };
     let (uids, gids) = (ranges("/etc/subuid", env.uid)?, ranges("/etc/subgid", gid)?);
     let (newuidmap, newgidmap) = (mapper("newuidmap", env)?, mapper("newgidmap", env)?);
-    userns::enter([&newuidmap, &newgidmap], &uids, &gids).map_err(|refused| why(&refused))
+    let map = Map::Ranges { programs: [&newuidmap, &newgidmap], uids: &uids, gids: &gids };
+    userns::enter(map).map_err(|refused| why(&refused))
 }
 
 fn user_name(passwd: &str, number: &str) -> Option<String> {

@@ -3,9 +3,10 @@
 use super::error::Part;
 use super::program::{Builder, CAPABILITIES, Prepared, c_string};
 use super::spec::clean;
-use super::{Error, Spec, Stdio, User, command, devices};
+use super::{Error, Spec, Stdio, User, command, devices, recorded};
 use crate::sys::child::step::{Identity, Stdio as Streams, Stream, TargetKind};
 use crate::sys::child::{Slot, Step};
+use rustix::process::Resource;
 use rustix::thread::CapabilitySet;
 use std::path::Path;
 
@@ -14,7 +15,7 @@ pub(super) fn hand_over(
     mut builder: Builder<'_>,
     spec: &Spec,
     dev: &devices::Mounted,
-    (permitted, filter): (CapabilitySet, &[libc::sock_filter]),
+    (permitted, filter, recorded): (CapabilitySet, &[libc::sock_filter], Option<&[libc::sock_filter]>),
     streams: [Stream; 3],
 ) -> Result<Prepared, Error> {
     let terminal = (spec.stdio == Stdio::Terminal).then(|| builder.terminal(spec, dev)).transpose()?;
@@ -23,6 +24,7 @@ pub(super) fn hand_over(
         None => streams,
     };
     builder.work_in(spec)?;
+    let listener = recorded.map(|filter| builder.recorded(filter));
     builder.push(Step::Stdio(Streams { streams, terminal: terminal.is_some() }));
     builder.limits(spec)?;
     builder.rights(spec, permitted, filter);
@@ -30,14 +32,14 @@ pub(super) fn hand_over(
     let candidates = exec.candidates.clone();
     builder.push(Step::Exec(exec));
     let Builder { program, parts, .. } = builder;
-    Ok(Prepared { program, parts, terminal: terminal.map(|(main, _)| main), candidates, bundle: None })
+    Ok(Prepared { program, parts, terminal: terminal.map(|(main, _)| main), listener, candidates, bundle: None })
 }
 
 impl Builder<'_> {
     /// A terminal of the sandbox's own; its two sides. `/dev/console` is the second.
     fn terminal(&mut self, spec: &Spec, dev: &devices::Mounted) -> Result<(Slot, Slot), Error> {
         let (main, user) = (self.program.slot(), self.program.slot());
-        self.push(Step::OpenTerminal { pts: dev.pts, main, user, uid: spec.user.uid });
+        self.push(Step::OpenTerminal { pts: dev.pts, main, user, uid: self.given(spec.user.uid) });
         let console = self.program.slot();
         // The first terminal of a new devpts has the number 0.
         self.push(Step::CloneInside { root: dev.pts, path: c"0".to_owned(), out: console });
@@ -48,11 +50,20 @@ impl Builder<'_> {
     /// The folder that the process starts in, made if it isn't there.
     pub(super) fn work_in(&mut self, spec: &Spec) -> Result<(), Error> {
         let cwd = clean(&spec.cwd, "working directory")?;
-        let (path, uid, gid) = (c_string(&cwd)?, spec.user.uid, spec.user.gid);
+        let (path, uid, gid) = (c_string(&cwd)?, self.given(spec.user.uid), self.given(spec.user.gid));
         self.part(Part::WorkingDirectory(cwd), |b| {
             b.push(Step::WorkIn { path, uid, gid });
             Ok(())
         })
+    }
+
+    /// Has calls told from here on, and marks the process for whoever answers them.
+    fn recorded(&mut self, filter: &[libc::sock_filter]) -> Slot {
+        let (soft, hard) = (Some(recorded::FIRST), None);
+        self.push(Step::Limit { resource: Resource::Locks, name: c"locks".to_owned(), soft, hard });
+        let out = self.program.slot();
+        self.push(Step::Notify { filter: filter.to_vec(), out });
+        out
     }
 
     /// What the process may use, and its mask.
@@ -60,6 +71,10 @@ impl Builder<'_> {
         for (name, soft, hard) in &spec.limits.ulimits {
             let finite = |n: u64| (n != u64::MAX).then_some(n);
             let resource = command::resource(name)?;
+            // No kernel limits it, and the mark stands there.
+            if resource == Resource::Locks && self.single {
+                continue;
+            }
             let step = Step::Limit { resource, name: c_string(name)?, soft: finite(*soft), hard: finite(*hard) };
             self.part(Part::Limit(format!("{name}={soft}:{hard}")), |b| {
                 b.push(step);
@@ -83,7 +98,7 @@ impl Builder<'_> {
             groups: groups.iter().map(|g| rustix::fs::Gid::from_raw(*g)).collect(),
             capabilities: wanted & permitted,
             ambient: spec.insecure,
-            keeps_ids: false,
+            keeps_ids: self.single,
         }));
         // A change of user has undone the first.
         self.push(Step::DieWithMaker);

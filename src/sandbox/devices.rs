@@ -93,7 +93,8 @@ pub(super) fn mount(
 /// Terminals, shared memory and message queues; gives the first.
 fn special(builder: &mut Builder<'_>, spec: &Spec, dir: Slot) -> Result<Slot, Error> {
     let quiet = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    let options = [("newinstance", None), ("ptmxmode", Some("0666")), ("mode", Some("0620")), ("gid", Some("5"))];
+    let tty = builder.given(5).to_string();
+    let options = [("newinstance", None), ("ptmxmode", Some("0666")), ("mode", Some("0620")), ("gid", Some(&*tty))];
     let pts = builder.kernels(c"devpts", &options, quiet, c"/dev/pts")?;
     let size = spec.limits.shm_size.unwrap_or(SHM).to_string();
     let quiet = quiet | MountAttrFlags::MOUNT_ATTR_NODEV;

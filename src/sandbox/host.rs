@@ -6,9 +6,11 @@ use super::error::Part;
 use super::output::Pipes;
 use super::overlay::{Calls, Way};
 use super::program::{self, CAPABILITIES, Door, Place, Prepared};
+use super::recorded::{Recorder, Told};
 use super::{Error, Exit, Network, Spec, Stdio, Stream, oci, seccomp, terminal};
 use crate::sys::child::step::Stream as Source;
 use crate::sys::child::{Child, Ended, Failure, Namespaces, Slot};
+use crate::sys::notify::Listener;
 use crate::sys::{Cancel, Said, userns};
 use libc::sock_filter;
 use rustix::fs::{CWD, Mode, OFlags};
@@ -26,6 +28,8 @@ pub(super) struct Host {
     hierarchies: Vec<Hierarchy>,
     permitted: CapabilitySet,
     filter: Vec<sock_filter>,
+    /// Where there is a single number for all users: what of them is recorded instead.
+    recorded: Option<Told>,
     groups: AtomicU64,
 }
 
@@ -44,6 +48,7 @@ impl Host {
             hierarchies,
             permitted,
             filter: seccomp::filter(CAPABILITIES & permitted),
+            recorded: userns::is_single()?.then(Told::new),
             groups: AtomicU64::new(0),
         })
     }
@@ -54,6 +59,30 @@ impl Host {
         }
         let number = self.groups.fetch_add(1, Ordering::Relaxed);
         Group::new(&self.hierarchies, &spec.limits, number).map(Some)
+    }
+
+    /// Does something while the calls of a process are answered, if any are to be.
+    fn recording(
+        &self,
+        spec: &Spec,
+        listener: Option<OwnedFd>,
+        follow: impl FnOnce() -> Result<Ended, Error>,
+    ) -> Result<Ended, Error> {
+        let (Some(told), Some(listener)) = (&self.recorded, listener) else { return follow() };
+        let (listener, recorder) = (Listener::new(listener)?, Recorder::new(told, spec)?);
+        let stop = Cancel::new()?;
+        std::thread::scope(|scope| {
+            let answering = scope.spawn(|| recorder.serve(listener, &stop));
+            let ended = follow();
+            // It ends by itself with the process; where that couldn't be followed, it lives still.
+            if ended.is_err() {
+                stop.cancel();
+            }
+            match answering.join() {
+                Ok(done) => ended.and_then(|ended| done.map(|()| ended)),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        })
     }
 
     /// Runs a process to its end, as [`super::Executor::run`] promises it, in a root that is entered by `door`.
@@ -76,19 +105,23 @@ impl Host {
             cgroups: cgroup::shown(&self.hierarchies, group.as_ref()),
             permitted: self.permitted,
             filter: &self.filter,
+            recorded: self.recorded.as_ref().map(Told::filter),
             join: group.as_ref().map(Group::procs).transpose()?.unwrap_or_default(),
         };
-        let Prepared { program, parts, terminal, candidates, bundle } = program::prepare(spec, place, streams)?;
+        let Prepared { program, parts, terminal, listener, candidates, bundle } =
+            program::prepare(spec, place, streams)?;
         let namespaces = Namespaces { network: spec.network == Network::None, none: false };
         let mut child = program.spawn(namespaces).map_err(|f| match door {
             Door::Runtime(hand) if f.error.call == "execve" => hand.cannot_start(&f.error),
             _ => explained(f, spec, &parts, &candidates),
         })?;
         let control = Control { cancel, signals: spec.signals.as_ref(), through: bundle.is_some() };
-        let ended = match terminal.and_then(|slot| child.take(slot)) {
+        let terminal = terminal.and_then(|slot| child.take(slot));
+        let listener = listener.and_then(|slot| child.take(slot));
+        let ended = self.recording(spec, listener, || match terminal {
             Some(main) => terminal::connect(&main, &mut child, control),
             None => pipes.follow(&mut child, output, control),
-        };
+        });
         finish(child, ended, group, spec, bundle)
     }
 }

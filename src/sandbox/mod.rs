@@ -17,6 +17,7 @@
 //! | `begin` | its last steps, but for those of a runtime |
 //! | `command` | its program and arguments |
 //! | `overlay` | short paths for overlayfs |
+//! | `recorded` | a user namespace with a single number |
 //! | `devices` | `/dev` |
 //! | `kernel` | `/proc`, `/sys`, control groups, and what of them is hidden |
 //! | [`network_files`] | hosts and resolv.conf |
@@ -43,6 +44,7 @@ mod output;
 mod overlay;
 pub mod probe;
 mod program;
+mod recorded;
 pub mod root;
 pub mod seccomp;
 pub mod spec;

@@ -192,7 +192,7 @@ pub(super) fn hand_over(
     let env = Pointers::new(vec![c"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()]);
     builder.push(Step::Exec(Exec { candidates: candidates.clone(), args: Pointers::new(args), env }));
     let Builder { program, parts, .. } = builder;
-    Ok(Prepared { program, parts, terminal: None, candidates, bundle: Some(dir) })
+    Ok(Prepared { program, parts, terminal: None, listener: None, candidates, bundle: Some(dir) })
 }
 
 /// `config.json`, by the OCI runtime specification 1.0.2.

@@ -17,6 +17,8 @@ pub struct Level {
     pub works: bool,
     /// The call that was refused, and what would have to be allowed.
     pub why_not: Option<String>,
+    /// What there is to say of a level that works.
+    pub remark: Option<String>,
 }
 
 /// What the level `root` needs.

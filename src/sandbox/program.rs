@@ -32,6 +32,8 @@ pub(super) struct Place<'a> {
     pub(super) permitted: CapabilitySet,
     /// The filter for a process that isn't `insecure`.
     pub(super) filter: &'a [libc::sock_filter],
+    /// The filter that tells of what a single number can't have, where there is but one.
+    pub(super) recorded: Option<&'a [libc::sock_filter]>,
     /// `cgroup.procs` of the group to join, if there is one; of several under version 1.
     pub(super) join: Vec<(OwnedFd, CString)>,
 }
@@ -54,6 +56,8 @@ pub(super) struct Prepared {
     pub(super) parts: Vec<(Range<usize>, Part)>,
     /// The caller's side of the terminal.
     pub(super) terminal: Option<Slot>,
+    /// The listener of [`Place::recorded`].
+    pub(super) listener: Option<Slot>,
     /// The programs that the command's name may mean, in the order they are tried.
     pub(super) candidates: Vec<CString>,
     /// The folder that a runtime got.
@@ -81,8 +85,9 @@ pub(super) const CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
 /// # Errors
 /// What the kernel would not take: a path with a zero byte, an unknown limit, no command.
 pub(super) fn prepare(spec: &Spec, place: Place<'_>, streams: [Stream; 3]) -> Result<Prepared, Error> {
-    let Place { way, door, resolv_conf, cgroups, permitted, filter, join } = place;
+    let Place { way, door, resolv_conf, cgroups, permitted, filter, recorded, join } = place;
     let mut builder = Builder::new(spec, way, door, permitted)?;
+    builder.single = recorded.is_some();
     builder.namespaces(spec, join)?;
     let root = builder.root(&spec.root)?;
     let devices = devices::prepare(&mut builder, spec)?;
@@ -105,7 +110,7 @@ pub(super) fn prepare(spec: &Spec, place: Place<'_>, streams: [Stream; 3]) -> Re
     }
     match door {
         Door::Runtime(hand) => oci::hand_over(builder, spec, &dev, (hand, permitted), streams),
-        Door::Pivot | Door::Chroot => begin::hand_over(builder, spec, &dev, (permitted, filter), streams),
+        Door::Pivot | Door::Chroot => begin::hand_over(builder, spec, &dev, (permitted, filter, recorded), streams),
     }
 }
 
@@ -148,6 +153,8 @@ pub(super) struct Builder<'a> {
     beside: Vec<&'static str>,
     /// What no mount that the process can write to has: devices that can be opened, unless it may do anything.
     guard: MountAttrFlags,
+    /// Whether a single number stands for all users and groups.
+    pub(super) single: bool,
     pub(super) parts: Vec<(Range<usize>, Part)>,
 }
 
@@ -171,6 +178,7 @@ impl<'a> Builder<'a> {
             held: 0,
             beside: Vec::new(),
             guard,
+            single: false,
             parts: Vec::new(),
         })
     }
@@ -183,6 +191,11 @@ impl<'a> Builder<'a> {
     /// Whether devices can be made.
     pub(super) fn makes_devices(&self) -> bool {
         self.makes_devices
+    }
+
+    /// A user's or group's number, as files can be given it.
+    pub(super) fn given(&self, id: u32) -> u32 {
+        if self.single { 0 } else { id }
     }
 
     /// Adds steps that belong to a part of the spec.

@@ -217,9 +217,10 @@ pub(super) fn read_link(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Vec<u8>, Err
 }
 
 /// Whether a layer keeps an attribute: a file's capabilities and what users set, not what belongs to this machine
-/// (`security.selinux`) or to overlayfs.
+/// (`security.selinux`), to overlayfs or to kiln.
 pub(super) fn is_kept(name: &[u8]) -> bool {
-    name == b"security.capability" || (name.starts_with(b"user.") && !name.starts_with(b"user.overlay."))
+    let is_own = name.starts_with(b"user.overlay.") || name.starts_with(sys::recorded::PREFIX);
+    name == b"security.capability" || (name.starts_with(b"user.") && !is_own)
 }
 
 /// The attributes of an open file that a layer keeps; none where the file system has no attributes.

@@ -5,6 +5,7 @@ use super::notes::open_mode;
 use super::{Error, FolderWriter, StackTree, Tree, at};
 use crate::layer::{EntryPath, EntrySink, Timestamp};
 use crate::store::Form;
+use crate::sys::recorded::{Recorded, Records};
 use rustix::fs::{Gid, Mode, Uid};
 use std::fs;
 use std::os::fd::AsFd;
@@ -46,6 +47,10 @@ impl NewLayer {
                 .map_err(|e| Error::host("fchown", &files, e))?;
         }
         let mode = if form.owners { open_mode(mode, true) } else { mode };
+        if form.is_recorded() {
+            let meant = Recorded { uid, gid, device: None };
+            Records::default().put(&root, meant).map_err(|e| Error::host("setxattr", &files, e))?;
+        }
         rustix::fs::fchmod(root.as_fd(), Mode::from_raw_mode(mode)).map_err(|e| Error::host("fchmod", &files, e))?;
         Ok(Self { folder: folder.into(), parents: parents.into(), form })
     }
@@ -56,6 +61,11 @@ impl NewLayer {
     /// If the layers below can't be read.
     pub fn writer(&self, made: Timestamp) -> Result<FolderWriter, Error> {
         FolderWriter::new(&self.files(), view(&self.parents)?, made, self.form)
+    }
+
+    /// What its files can't say themselves.
+    pub fn form(&self) -> Form {
+        self.form
     }
 
     /// The folder that it is in.

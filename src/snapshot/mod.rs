@@ -29,6 +29,7 @@ mod diff;
 mod error;
 mod flatten;
 mod folder;
+mod given;
 mod ground;
 mod in_place;
 mod index;

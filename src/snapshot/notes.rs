@@ -8,9 +8,12 @@ use super::Error;
 use super::at::{Kind, Meta, Xattrs};
 use crate::layer::{Device, Entry, EntryKind, EntryPath};
 use crate::store::Form;
+use crate::sys::recorded::{self, Recorded, Records};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
 /// The attribute that only root may set.
@@ -25,6 +28,8 @@ pub(super) struct Notes {
     gone: HashSet<EntryPath>,
     /// Directories that hide the ones below.
     opaque: HashSet<EntryPath>,
+    /// What processes are told of the files, by these.
+    records: Records,
 }
 
 /// `notes.json`.
@@ -81,6 +86,7 @@ impl Notes {
             files: files.collect::<Result<_, Error>>()?,
             gone: paths(stored.gone)?,
             opaque: paths(stored.opaque)?,
+            records: Records::default(),
         })
     }
 
@@ -98,7 +104,37 @@ impl Notes {
         let Form { owners, marks } = self.form;
         let stored = Stored { owners, marks, files: all, gone: sorted(&self.gone), opaque: sorted(&self.opaque) };
         let text = serde_json::to_vec(&stored).map_err(|e| Error::host("write", &path, io::Error::from(e)))?;
-        std::fs::write(&path, text).map_err(|e| Error::host("write", &path, e))
+        std::fs::write(&path, text).map_err(|e| Error::host("write", &path, e))?;
+        self.records.write(files).map_err(|e| Error::host("write", files, io::Error::from(e)))
+    }
+
+    /// Reads what processes had recorded of links and pipes.
+    pub(super) fn read_recorded(&mut self, files: &Path) -> Result<(), Error> {
+        self.records.read(files).map_err(|e| Error::host("read", files, io::Error::from(e)))
+    }
+
+    /// Notes what a process had recorded of the file at `path`, if it had.
+    pub(super) fn gather(&mut self, path: &EntryPath, file: BorrowedFd<'_>, meta: &Meta) -> Result<(), Errno> {
+        if let Some(Recorded { uid, gid, device }) = self.records.get(file)? {
+            let device = device.map(|d| (d.block, d.major, d.minor));
+            self.files.insert(path.clone(), Note { mode: meta.mode, uid, gid, device, capability: None });
+        }
+        Ok(())
+    }
+
+    /// Records with a file what processes are to be told of it.
+    pub(super) fn record(&mut self, file: BorrowedFd<'_>, entry: &Entry) -> Result<(), Errno> {
+        let numbers = |block, device: &Device| {
+            let Device { major, minor } = *device;
+            Some(recorded::Device { block, major, minor })
+        };
+        let device = match &entry.kind {
+            EntryKind::CharDevice(device) => numbers(false, device),
+            EntryKind::BlockDevice(device) => numbers(true, device),
+            _ => None,
+        };
+        let meant = Recorded { uid: entry.uid, gid: entry.gid, device };
+        if self.form.is_recorded() && meant != Recorded::default() { self.records.put(file, meant) } else { Ok(()) }
     }
 
     /// Notes that the file at `path` stands for a whiteout.
@@ -136,6 +172,11 @@ impl Notes {
         };
         let capability = entry.xattrs.get(CAPABILITY).cloned();
         let Entry { mode, uid, gid, .. } = *entry;
+        // The rest is as the file says.
+        if self.form.is_recorded() && (uid, gid, device) == (0, 0, None) {
+            self.files.remove(&path);
+            return;
+        }
         self.files.insert(path, Note { mode, uid, gid, device, capability });
     }
 
@@ -171,12 +212,15 @@ impl Notes {
     }
 }
 
-/// The mode of a file that its maker can read and write, and of a directory that can be searched.
+/// The mode of a file that its maker can read and write, and of a directory that can be searched: root always can.
 pub(super) fn open_mode(mode: u32, is_dir: bool) -> u32 {
-    (mode & 0o777) | if is_dir { 0o700 } else { 0o600 }
+    match rustix::process::geteuid().is_root() {
+        true => mode,
+        false => (mode & 0o777) | if is_dir { 0o700 } else { 0o600 },
+    }
 }
 
 /// Whether a layer's file can have an attribute though its maker isn't root.
 pub(super) fn can_be_set(name: &[u8]) -> bool {
-    name != CAPABILITY
+    name != CAPABILITY || rustix::process::geteuid().is_root()
 }

@@ -2,14 +2,15 @@
 
 use super::at::{self, Kind, Meta};
 use super::content::{copy_exactly, copy_file};
-use super::notes::{Notes, can_be_set, open_mode};
+use super::given::{both, owner, placeholder, set_meta};
+use super::notes::{Notes, open_mode};
+use super::overlay;
 use super::tree::{MOST_LINKS, entry, missing, steps};
 use super::{Error, StackTree, Tree};
 use crate::layer::{self, Device, Entry, EntryKind, EntryPath, EntrySink, Timestamp};
 use crate::store::Form;
-use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Timestamps};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::process::{Gid, Uid};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
@@ -32,6 +33,8 @@ pub struct FolderWriter {
     /// The folder, and what can't be given to the files in it.
     notes: Notes,
     folder: PathBuf,
+    /// Whether there is nobody to read notes.
+    is_plain: bool,
     /// The directories from the root to where the last entry went; the root is always there.
     way: Vec<Step>,
     /// When each directory of this layer says it changed.
@@ -63,7 +66,7 @@ impl FolderWriter {
     pub(super) fn new(folder: &Path, lower: StackTree, made: Timestamp, form: Form) -> Result<Self, Error> {
         let root = Step { path: EntryPath::root(), fd: at::open_root(folder)?, lower: !lower.is_empty() };
         let (way, times, folder) = (vec![root], HashMap::new(), folder.to_owned());
-        let mut writer = Self { lower, notes: Notes::new(form), folder, way, times, made };
+        let mut writer = Self { lower, notes: Notes::new(form), folder, is_plain: false, way, times, made };
         writer.note_root()?;
         Ok(writer)
     }
@@ -74,7 +77,9 @@ impl FolderWriter {
     /// # Errors
     /// If the folder can't be opened.
     pub fn plain(folder: &Path, made: Timestamp) -> Result<Self, Error> {
-        Self::new(folder, StackTree::open::<&Path>(&[])?, made, Form::default())
+        let mut writer = Self::new(folder, StackTree::open::<&Path>(&[])?, made, overlay::form()?)?;
+        writer.is_plain = true;
+        Ok(writer)
     }
 
     /// Gives the root directory what an entry says of it.
@@ -122,12 +127,13 @@ impl FolderWriter {
     /// Owner, attributes, mode and time of an open file at `path`, or a note of them.
     fn set_meta(&mut self, file: BorrowedFd<'_>, path: &EntryPath, entry: &Entry) -> Result<(), Error> {
         self.notes.note(path.clone(), entry);
+        self.notes.record(file, entry).map_err(|e| Error::inside("setxattr", path, e))?;
         set_meta(file, entry, self.notes.form().owners)
     }
 
     /// Sets the times of all directories.
     pub fn finish(self) -> Result<(), Error> {
-        if !self.notes.form().is_native() {
+        if !self.notes.form().is_native() && !self.is_plain {
             self.notes.write(&self.folder)?;
         }
         let Some(root) = self.way.first() else { return Ok(()) };
@@ -442,7 +448,12 @@ impl FolderWriter {
             let mode = if noted { open_mode(entry.mode, false) } else { entry.mode };
             fs::chmodat(dir, name, Mode::from_raw_mode(mode), AtFlags::empty()).map_err(fail("chmod"))?;
         }
-        fs::utimensat(dir, name, &both(entry.mtime), AtFlags::SYMLINK_NOFOLLOW).map_err(fail("utimensat"))
+        fs::utimensat(dir, name, &both(entry.mtime), AtFlags::SYMLINK_NOFOLLOW).map_err(fail("utimensat"))?;
+        if self.notes.form().is_recorded() {
+            let made = fs::openat(dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
+            self.notes.record(made.map_err(fail("open"))?.as_fd(), entry).map_err(fail("setxattr"))?;
+        }
+        Ok(())
     }
 }
 
@@ -461,38 +472,4 @@ fn unpacking(entry: &Entry, error: Error) -> layer::Error {
         Error::Layer(error) => error,
         error => layer::Error::file("unpack", &entry.path, error),
     }
-}
-
-/// Owner, attributes, mode and time of an open file. The order counts: a change of owner takes set-id bits and
-/// capabilities away.
-fn set_meta(file: BorrowedFd<'_>, entry: &Entry, noted: bool) -> Result<(), Error> {
-    let fail = |call| move |e: Errno| Error::inside(call, &entry.path, e);
-    let (uid, gid) = owner(entry);
-    if !noted {
-        fs::fchown(file, uid, gid).map_err(fail("fchown"))?;
-    }
-    let settable = |name: &[u8]| at::is_kept(name) && (!noted || can_be_set(name));
-    let mode = if noted { open_mode(entry.mode, entry.kind == EntryKind::Dir) } else { entry.mode };
-    for (name, value) in entry.xattrs.iter().filter(|(name, _)| settable(name)) {
-        at::set_xattr(file, name, value).map_err(fail("fsetxattr"))?;
-    }
-    fs::fchmod(file, Mode::from_raw_mode(mode)).map_err(fail("fchmod"))?;
-    fs::futimens(file, &both(entry.mtime)).map_err(fail("futimens"))
-}
-
-/// An empty file in place of a device, which the notes say it is.
-fn placeholder(dir: BorrowedFd<'_>, name: &[u8], path: &EntryPath) -> Result<(), Error> {
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    fs::openat(dir, name, flags, Mode::RUSR | Mode::WUSR).map(drop).map_err(|e| Error::inside("create", path, e))
-}
-
-fn owner(entry: &Entry) -> (Option<Uid>, Option<Gid>) {
-    // The largest number means "leave it" to the kernel; no file can have it.
-    let id = |n: u32| (n != u32::MAX).then_some(n);
-    (id(entry.uid).map(Uid::from_raw), id(entry.gid).map(Gid::from_raw))
-}
-
-fn both(time: Timestamp) -> Timestamps {
-    let time = rustix::fs::Timespec { tv_sec: time.secs, tv_nsec: i64::from(time.nanos) };
-    Timestamps { last_access: time, last_modification: time }
 }

@@ -10,7 +10,8 @@ use crate::plan::op::{CopyAction, FileAction, FileOp, MountSource, Sharing};
 use crate::report::{Kind, Problem, Step};
 use crate::snapshot::{self, EmptyTree, FolderWriter};
 use crate::store::{CacheMount, Use};
-use std::os::unix::fs::{PermissionsExt as _, chown};
+use crate::sys::recorded;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 /// Opens it for a step. Where it isn't there yet, it gets what another machine left, or else is made as the mount says;
@@ -35,7 +36,7 @@ pub fn open(env: &Env, step: Step, mount: &MountSource, from: Option<&MountTree>
         if let Some(from) = from {
             copy_into(env, folder, &from.layers, source)?;
         }
-        chown(folder, Some(*uid), Some(*gid)).map_err(refused)?;
+        recorded::give(folder, *uid, *gid).map_err(|e| refused(e.into()))?;
         std::fs::set_permissions(folder, std::fs::Permissions::from_mode(*mode)).map_err(refused)
     };
     // What is fetched is fetched once, by the first of all that want it at the same time.

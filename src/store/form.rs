@@ -23,6 +23,12 @@ impl Form {
         self == Self::default()
     }
 
+    /// Whether owners are recorded with the files, too ([`crate::sys::recorded`]): processes see the files in overlays, but as a
+    /// single user's.
+    pub fn is_recorded(self) -> bool {
+        self.owners && !self.marks
+    }
+
     fn probe(folder: &Path) -> Result<Self> {
         std::fs::create_dir(folder).at("make the folder", folder)?;
         let probed = probe(folder);

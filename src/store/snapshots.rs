@@ -164,8 +164,12 @@ impl Store {
 
     fn snapshot_path(&self, key: &Key) -> Result<PathBuf> {
         let folders = self.inner.root.join("snapshots");
-        // What no overlay can show, and was made where none can be, has a place of its own.
-        let form = if self.inner.form()?.is_native() { "" } else { "-by-notes" };
+        // What no overlay can show as it is, and was made where none can be, has a place of its own.
+        let form = match self.inner.form()? {
+            form if form.is_native() => "",
+            form if form.is_recorded() => "-recorded",
+            _ => "-by-notes",
+        };
         Ok(folders.join(format!("{}{form}", key.short())))
     }
 

@@ -9,6 +9,7 @@
 //! | [`xattr`] | extended attributes, never following a link |
 //! | [`landlock`] | what a process gives up for good |
 //! | [`userns`] | a user namespace that an ordinary user is root in |
+//! | [`recorded`] | what files are meant to be, where they can't be made so |
 //! | [`notify`] | calls of other processes, answered here |
 //! | [`child`] | a process in new namespaces, prepared as data and made by `clone` |
 //!
@@ -22,6 +23,7 @@ mod error;
 pub mod file;
 pub mod landlock;
 pub mod notify;
+pub mod recorded;
 mod root;
 mod signals;
 pub mod userns;

@@ -52,15 +52,55 @@ pub fn is_initial() -> Result<bool> {
     Ok(map.split_whitespace().eq(["0", "0", "4294967295"]))
 }
 
-/// Joins a new user namespace with these numbers, and a mount namespace of its own in it, as its root. `programs` are the
-/// paths of `newuidmap` and `newgidmap`. To be called before there are threads.
+/// Whether a single number, of a user and of a group, is all there is in this process's user namespace.
+///
+/// # Errors
+/// Where `/proc` isn't mounted.
+pub fn is_single() -> Result<bool> {
+    for path in ["/proc/self/uid_map", "/proc/self/gid_map"] {
+        let map = std::fs::read_to_string(path).said("read", path)?;
+        if map.split_whitespace().nth(2) != Some("1") || map.lines().count() != 1 {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Where the numbers of a namespace come from.
+#[derive(Debug, Clone, Copy)]
+pub enum Map<'a> {
+    /// Ranges that `newuidmap` and `newgidmap`, which have these paths, may map.
+    Ranges {
+        /// The programs.
+        programs: [&'a Path; 2],
+        /// Of users.
+        uids: &'a [Range],
+        /// Of groups.
+        gids: &'a [Range],
+    },
+    /// The user's own number and group alone, which the kernel lets anybody map.
+    Own {
+        /// The user.
+        uid: u32,
+        /// The group.
+        gid: u32,
+    },
+}
+
+/// Joins a new user namespace with these numbers, and a mount namespace of its own in it, as its root. To be called
+/// before there are threads.
 ///
 /// # Errors
 /// [`Refused`]; the process is then in the namespaces it was in, unless the very last call, for the mounts, failed.
-pub fn enter(programs: [&Path; 2], uids: &[Range], gids: &[Range]) -> std::result::Result<(), Refused> {
+pub fn enter(map: Map<'_>) -> std::result::Result<(), Refused> {
     let holder = Holder::start()?;
-    for (program, ranges) in programs.into_iter().zip([uids, gids]) {
-        map(program, holder.pid, ranges)?;
+    match map {
+        Map::Ranges { programs, uids, gids } => {
+            for (program, ranges) in programs.into_iter().zip([uids, gids]) {
+                map_by(program, holder.pid, ranges)?;
+            }
+        }
+        Map::Own { uid, gid } => map_own(holder.pid, uid, gid)?,
     }
     // SAFETY: takes no pointer.
     if unsafe { libc::setns(holder.pidfd.as_raw_fd(), libc::CLONE_NEWUSER) } != 0 {
@@ -80,8 +120,20 @@ fn last(call: &'static str) -> Error {
     Error { call, path: None, errno: Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO) }
 }
 
+/// Maps the user's own numbers to 0. Who gives up changing groups may map one.
+fn map_own(pid: Pid, uid: u32, gid: u32) -> Result<()> {
+    let pid = pid.as_raw_pid();
+    for (file, text) in
+        [("setgroups", "deny".to_owned()), ("uid_map", format!("0 {uid} 1\n")), ("gid_map", format!("0 {gid} 1\n"))]
+    {
+        let path = format!("/proc/{pid}/{file}");
+        std::fs::write(&path, text).said("write", &path)?;
+    }
+    Ok(())
+}
+
 /// Runs one of the programs that map numbers.
-fn map(program: &Path, pid: Pid, ranges: &[Range]) -> std::result::Result<(), Refused> {
+fn map_by(program: &Path, pid: Pid, ranges: &[Range]) -> std::result::Result<(), Refused> {
     let failed = |said: String| Refused::Program { program: program.display().to_string(), said };
     let numbers = ranges.iter().flat_map(|r| [r.inside, r.outside, r.count]);
     let args = std::iter::once(pid.to_string()).chain(numbers.map(|n| n.to_string())).map(OsString::from);

@@ -37,6 +37,21 @@ pub fn remove(path: &Path, name: &OsStr) -> Result<()> {
     absent(rustix::fs::lremovexattr(path, name)).said("lremovexattr", path).map(drop)
 }
 
+/// [`get`] of what a path leads to, as `/proc/self/fd/N` does: for `O_PATH` descriptors.
+pub(super) fn get_followed(path: &Path, name: &OsStr) -> std::result::Result<Option<Vec<u8>>, Errno> {
+    absent(filled(|buffer| rustix::fs::getxattr(path, name, buffer)))
+}
+
+/// [`set`] likewise.
+pub(super) fn set_followed(path: &Path, name: &OsStr, value: &[u8]) -> std::result::Result<(), Errno> {
+    rustix::fs::setxattr(path, name, value, XattrFlags::empty())
+}
+
+/// [`remove`] likewise.
+pub(super) fn remove_followed(path: &Path, name: &OsStr) -> std::result::Result<(), Errno> {
+    absent(rustix::fs::removexattr(path, name)).map(drop)
+}
+
 /// [`get`] on a descriptor; `path` is for the error alone.
 pub fn get_fd(fd: impl AsFd, name: &OsStr, path: &Path) -> Result<Option<Vec<u8>>> {
     absent(filled(|buffer| rustix::fs::fgetxattr(fd.as_fd(), name, buffer))).said("fgetxattr", path)

@@ -109,7 +109,8 @@ fn as_text(facts: &Facts) -> String {
     line("Isolation:", String::new());
     for level in &facts.levels {
         let why = level.why_not.as_ref().map(|why| format!("no: {why}"));
-        line(&format!("  {}:", level.name), why.unwrap_or_else(|| "works".into()));
+        let works = || level.remark.as_ref().map_or("works".to_owned(), |remark| format!("works, {remark}"));
+        line(&format!("  {}:", level.name), why.unwrap_or_else(works));
     }
     line("Limits:", String::new());
     for limit in &facts.limits {
@@ -132,6 +133,11 @@ fn or_none<T: AsRef<str>>(all: &[T]) -> String {
     if all.is_empty() { "none".into() } else { all.join(", ") }
 }
 
+fn level_as_json(level: &sandbox::Level) -> Value {
+    let sandbox::Level { name, works, why_not, remark } = level;
+    json!({ "name": name, "works": works, "whyNot": why_not, "remark": remark })
+}
+
 fn as_json(facts: &Facts) -> Value {
     let amount = |a: crate::store::Amount| json!({ "count": a.count, "bytes": a.bytes });
     let found =
@@ -148,7 +154,7 @@ fn as_json(facts: &Facts) -> Value {
             "cacheMounts": amount(facts.usage.cache_mounts),
             "temporary": amount(facts.usage.temporary),
         },
-        "isolation": facts.levels.iter().map(|l| found(l.name, &l.why_not)).collect::<Vec<_>>(),
+        "isolation": facts.levels.iter().map(level_as_json).collect::<Vec<_>>(),
         "limits": facts.limits.iter().map(|l| found(l.name, &l.why_not)).collect::<Vec<_>>(),
         "registries": {
             "config": facts.registries.config,

@@ -27,6 +27,13 @@ pub(super) enum Decision {
         /// The bits.
         bits: u32,
     },
+    /// The listener is told if this argument's lower half is this value; else it is made.
+    NotifyIf {
+        /// Which argument, from 0 on.
+        argument: u8,
+        /// The value.
+        value: u32,
+    },
 }
 
 /// The offset of the call's number in `struct seccomp_data`.
@@ -128,12 +135,8 @@ fn leaf(decision: Decision) -> Vec<sock_filter> {
             give(libc::SECCOMP_RET_ALLOW),
         ],
         Decision::Notify => vec![give(libc::SECCOMP_RET_USER_NOTIF)],
-        Decision::NotifyWith { argument, bits } => vec![
-            load(ARGUMENT + 8 * u32::from(argument)),
-            jump(libc::BPF_JSET, bits, 0, 1),
-            give(libc::SECCOMP_RET_USER_NOTIF),
-            give(libc::SECCOMP_RET_ALLOW),
-        ],
+        Decision::NotifyWith { argument, bits } => notify(argument, libc::BPF_JSET, bits),
+        Decision::NotifyIf { argument, value } => notify(argument, libc::BPF_JEQ, value),
         Decision::Within(allowed) => {
             let mut ranges = vec![(0, Decision::Errno(libc::EPERM))];
             for (first, last) in allowed {
@@ -147,6 +150,15 @@ fn leaf(decision: Decision) -> Vec<sock_filter> {
             out
         }
     }
+}
+
+fn notify(argument: u8, comparison: u32, value: u32) -> Vec<sock_filter> {
+    vec![
+        load(ARGUMENT + 8 * u32::from(argument)),
+        jump(comparison, value, 0, 1),
+        give(libc::SECCOMP_RET_USER_NOTIF),
+        give(libc::SECCOMP_RET_ALLOW),
+    ]
 }
 
 fn load(offset: u32) -> sock_filter {
@@ -213,6 +225,7 @@ mod tests {
             (4, Decision::Without(0b100)),
             (6, Decision::NotifyWith { argument: 0, bits: 0b11 }),
             (7, Decision::Notify),
+            (8, Decision::NotifyIf { argument: 0, value: 10 }),
         ]);
         let filter = filter(&[(9, decisions)], REFUSED);
         for (number, argument, expected) in [
@@ -230,7 +243,9 @@ mod tests {
             (6, 0b100, ALLOW),
             (6, 0b110, libc::SECCOMP_RET_USER_NOTIF),
             (7, 0, libc::SECCOMP_RET_USER_NOTIF),
-            (8, 0, ENOSYS),
+            (8, 10, libc::SECCOMP_RET_USER_NOTIF),
+            (8, 11, ALLOW),
+            (9, 0, ENOSYS),
         ] {
             assert_eq!(answer(&filter, 9, number, argument), expected, "{number} {argument}");
         }

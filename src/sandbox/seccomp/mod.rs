@@ -58,6 +58,13 @@ fn filter_of(architectures: &[Architecture], decisions: &HashMap<&'static str, D
     bpf::filter(&numbered, bpf::REFUSED)
 }
 
+/// The number of a call on the machine's own architecture, which may not have it.
+pub fn number(name: &str) -> Option<libc::c_long> {
+    let own = if cfg!(target_arch = "aarch64") { AARCH64 } else { X86_64 };
+    let line = NUMBERS.lines().find(|line| line.split(' ').next() == Some(name))?;
+    line.split(' ').nth(own.column + 1)?.parse().ok()
+}
+
 /// When a filter's listener is told of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum When {
@@ -65,6 +72,8 @@ pub enum When {
     Always,
     /// If the lower half of this argument (the first is 0) has any of these bits.
     With(u8, u32),
+    /// If the lower half of this argument is this value.
+    Is(u8, u32),
 }
 
 /// A filter that tells its listener of these calls, by name, and lets everything else through; names that the architecture
@@ -75,6 +84,7 @@ pub fn notifier(calls: &[(&'static str, When)]) -> Vec<sock_filter> {
     let decisions = calls.iter().map(|(name, when)| match *when {
         When::Always => (*name, Decision::Notify),
         When::With(argument, bits) => (*name, Decision::NotifyWith { argument, bits }),
+        When::Is(argument, value) => (*name, Decision::NotifyIf { argument, value }),
     });
     let own = if cfg!(target_arch = "aarch64") { AARCH64 } else { X86_64 };
     bpf::filter(&[(own.audit, numbered(&decisions.collect(), own))], bpf::ALLOWED)
@@ -182,11 +192,7 @@ mod tests {
     fn a_listener_is_told_of_what_is_named() {
         let filter = notifier(&[("chown", When::Always), ("fchownat", When::Always), ("openat", When::With(2, 0o100))]);
         let own = if cfg!(target_arch = "aarch64") { AARCH64 } else { X86_64 };
-        let answer = |name, value| {
-            let line = NUMBERS.lines().find(|l| l.split(' ').next() == Some(name)).unwrap();
-            let number = line.split(' ').nth(own.column + 1).unwrap().parse().unwrap();
-            bpf::answer(&filter, own.audit, number, value)
-        };
+        let answer = |name, value| bpf::answer(&filter, own.audit, number(name).unwrap() as u32, value);
         assert_eq!(answer("fchownat", 0), libc::SECCOMP_RET_USER_NOTIF);
         assert_eq!(answer("read", 0), ALLOW);
         assert_eq!(bpf::answer(&filter, I386.audit, 182, 0), ALLOW, "chown of a 32-bit program");

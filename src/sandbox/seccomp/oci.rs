@@ -27,8 +27,8 @@ const ALLOW: &str = "SCMP_ACT_ALLOW";
 fn special(name: &str, decision: &Decision) -> Vec<Value> {
     let with = |arg: Value| json!({ "names": [name], "action": ALLOW, "args": [arg] });
     match decision {
-        // What a listener is told of is another filter's.
-        Decision::Allow | Decision::Notify | Decision::NotifyWith { .. } => Vec::new(),
+        // A runtime's filter has no listener.
+        Decision::Allow | Decision::Notify | Decision::NotifyWith { .. } | Decision::NotifyIf { .. } => Vec::new(),
         Decision::Errno(errno) => vec![json!({ "names": [name], "action": "SCMP_ACT_ERRNO", "errnoRet": errno })],
         Decision::Within(ranges) => {
             let values = ranges.iter().flat_map(|(first, last)| *first..=*last);

@@ -16,13 +16,13 @@ pub use key::{Keys, Unusable};
 
 use super::problem::Result;
 use crate::report::{Kind, Problem};
-use crate::sys::Cancel;
+use crate::sys::{Cancel, recorded};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -94,7 +94,7 @@ fn listen(folder: &Path, mode: u32, uid: u32, gid: u32) -> io::Result<UnixListen
     let dir = rustix::fs::open(folder, OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::PATH, Mode::empty())?;
     let listener = UnixListener::bind(format!("/proc/self/fd/{}/{SOCKET}", dir.as_raw_fd()))?;
     let path = folder.join(SOCKET);
-    chown(&path, Some(uid), Some(gid))?;
+    recorded::give(&path, uid, gid)?;
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode))?;
     listener.set_nonblocking(true)?;
     Ok(listener)

@@ -9,7 +9,8 @@ use crate::layer::{
 use crate::snapshot::{self, FolderWriter, StackTree, flatten};
 use crate::solve::key::Keyer;
 use crate::store::Key;
-use rustix::fs::{Gid, Mode, Uid};
+use crate::sys::recorded;
+use rustix::fs::Mode;
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -90,8 +91,7 @@ pub fn unpack(blob: LayerReader<impl Read>, folder: &Path, most: u64) -> Result<
 fn like(folder: &Path, root: &Entry) -> Result<(), snapshot::Error> {
     let fail = |e: rustix::io::Errno| snapshot::Error::inside("set the owner of", &root.path, e);
     let open = File::open(folder).map_err(|e| snapshot::Error::inside("open", &root.path, e))?;
-    let id = |n: u32| (n != u32::MAX).then_some(n);
-    rustix::fs::fchown(&open, id(root.uid).map(Uid::from_raw), id(root.gid).map(Gid::from_raw)).map_err(fail)?;
+    recorded::give(folder, root.uid, root.gid).map_err(|e| fail(e.errno))?;
     rustix::fs::fchmod(&open, Mode::from_raw_mode(root.mode)).map_err(fail)
 }
 

@@ -111,7 +111,7 @@ impl<'a> Call<'a> {
         moved(written, bytes.len())
     }
 
-    fn pid(&self) -> libc::pid_t {
+    pub(super) fn pid(&self) -> libc::pid_t {
         // Numbers of threads are below 2^22.
         self.thread.cast_signed()
     }

@@ -24,12 +24,15 @@
 //! | `mod` | the listener and its loop |
 //! | `call` | one call, and its process's memory |
 //! | `paths` | the files that its arguments name |
+//! | `process` | what its process is, and its structures |
 
 mod call;
 mod paths;
+mod process;
 
 pub use call::Call;
 pub use paths::reopen;
+pub use process::without_umask;
 
 use super::{Result, Said};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -186,5 +189,4 @@ fn unless_gone(done: Result<()>) -> Result<()> {
 }
 
 #[cfg(test)]
-#[cfg(target_arch = "x86_64")]
 mod tests;

@@ -1,6 +1,8 @@
 //! Real children whose calls are answered. Loading a filter without `no_new_privs` needs root, and a static busybox does
 //! the calls.
 
+#![cfg(target_arch = "x86_64")]
+
 use super::*;
 use crate::sys::Cancel;
 use crate::sys::child::step::{Exec, Pointers};
