@@ -151,7 +151,7 @@ fn killed_in_a_run() {
 }
 
 #[test]
-fn not_root_and_no_way_to_isolate() {
+fn not_root_and_told_to_isolate_as_root() {
     let Some((world, bases)) = broken("FROM busybox\nRUN true\n") else { return };
     use std::os::unix::fs::PermissionsExt as _;
     // The nobody of this test must reach the binary and the context, and own what is written.
@@ -165,7 +165,11 @@ fn not_root_and_no_way_to_isolate() {
     let plain = world.command([] as [&str; 0]);
     let mut command = std::process::Command::new(&binary);
     command.envs(plain.get_envs().filter_map(|(k, v)| Some((k, v?)))).current_dir(world.path(""));
-    command.env("KILN_ROOT", &store).args(["build", &bases.mirror(), "context"]).uid(65534).gid(65534);
+    command
+        .env("KILN_ROOT", &store)
+        .args(["build", "--isolation=root", &bases.mirror(), "context"])
+        .uid(65534)
+        .gid(65534);
     command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
     Run::of(command.spawn().unwrap()).fails(4).says("root");
     world.nothing_is_left();

@@ -35,7 +35,7 @@ fn wrong_command_lines_are_exit_code_2() {
 fn what_is_not_supported_yet_is_never_accepted() {
     let world = World::new();
     world.dockerfile("FROM scratch\n");
-    for flag in ["--cache-from=type=s3,bucket=b", "--annotation=a=b", "--sbom=true", "--isolation=in-place"] {
+    for flag in ["--cache-from=type=s3,bucket=b", "--annotation=a=b", "--sbom=true"] {
         world.kiln(["build", flag, "context"]).fails(2).says("not supported yet");
     }
 }

@@ -39,7 +39,7 @@ fn it_runs_kiln_by_both_names_and_has_nothing_else() {
     world.kiln(["run", "kiln:test", "--version"]).ok().prints(&version);
     world.kiln(["run", "--entrypoint", "/kaniko/executor", "kiln:test", "--version"]).ok().prints(&version);
     let list = ["run", "--entrypoint", "/busybox/sh", "kiln:test-debug", "-c", "ls -d /*/ && kiln --version"];
-    world.kiln(list).ok().prints("/busybox/\n/dev/\n/etc/\n/kaniko/\n/kiln/\n/proc/\n/sys/\n/workspace/\nkiln ");
+    world.kiln(list).ok().prints("/busybox/\n/dev/\n/etc/\n/kaniko/\n/kiln/\n/proc/\n/sys/\nkiln ");
     world.nothing_is_left();
 }
 
@@ -60,29 +60,42 @@ fn output(command: &mut Command) -> String {
     String::from_utf8_lossy(&done.stdout).trim().to_owned()
 }
 
-#[test]
-fn in_a_container_without_any_capability_it_copies_and_pushes() {
-    let Some(world) = with_images(&["/usr/bin/podman", "/usr/sbin/runc"]) else { return };
+/// Builds the world's context in a container of the image, with further flags of podman, and by root here, and compares.
+#[track_caller]
+fn builds_the_same(world: &World, flags: &[&str]) {
     let Some(registry) = DockerRegistry::start(&Options::default()) else { return };
-    world.dockerfile("FROM scratch\nCOPY --chown=7:8 --chmod=4750 a /a\nLABEL made=there\n").file("context/a", "text");
     fs::set_permissions(world.path("."), fs::Permissions::from_mode(0o755)).unwrap();
     world.kiln(["save", "kiln:test", "-o", "kiln.tar"]).ok();
-    output(podman(&world, &["load", "-q", "-i"]).arg(world.path("kiln.tar")));
+    output(podman(world, &["load", "-q", "-i"]).arg(world.path("kiln.tar")));
 
     let build = ["build", "-q", "--build-arg", "SOURCE_DATE_EPOCH=1", "--push", "-t"];
-    let mount = format!("{}:/workspace:ro", world.path("context").display());
+    let mount = format!("{}:/kiln/workspace:ro", world.path("context").display());
     let run = ["run", "--rm", "--network", "host", "--ulimit", "nofile=20000:20000", "--ulimit", "nproc=30000:30000"];
-    let confined = ["--cap-drop", "ALL", "--user", "1234:1234", "--security-opt", "no-new-privileges", "-v", &mount];
     let name = |tag| format!("{}/made:{tag}", registry.host);
-    let there = podman(
-        &world,
-        &[&run[..], &confined, &["docker.io/library/kiln:test"], &build, &[&name("there"), "."]].concat(),
-    )
-    .output()
-    .unwrap();
-    output(&mut podman(&world, &["rmi", "--all", "--force"]));
+    let image = ["-v", &mount, "docker.io/library/kiln:test"];
+    let there = podman(world, &[&run[..], flags, &image, &build, &[&name("there"), "."]].concat()).output().unwrap();
+    output(&mut podman(world, &["rmi", "--all", "--force"]));
     assert!(there.status.success(), "{}", String::from_utf8_lossy(&there.stderr));
     let here = world.kiln([&build[..], &[&name("here"), "context"]].concat()).ok();
     assert_eq!(String::from_utf8_lossy(&there.stdout), here.stdout, "the same image");
     world.kiln(["pull", &name("there")]).ok();
+}
+
+#[test]
+fn in_a_container_without_any_capability_it_copies_and_pushes() {
+    let Some(world) = with_images(&["/usr/bin/podman", "/usr/sbin/runc"]) else { return };
+    world.dockerfile("FROM scratch\nCOPY --chown=7:8 --chmod=4750 a /a\nLABEL made=there\n").file("context/a", "text");
+    builds_the_same(&world, &["--cap-drop", "ALL", "--user", "1234:1234", "--security-opt", "no-new-privileges"]);
+}
+
+#[test]
+fn in_an_ordinary_container_it_runs_steps_and_pushes() {
+    let Some(world) = with_images(&["/usr/bin/podman", "/usr/sbin/runc"]) else { return };
+    fs::copy("/bin/busybox", world.path("context/sh")).unwrap();
+    world.dockerfile(
+        "FROM scratch AS base\nCOPY sh /bin/sh\nRUN mkdir -p /data/x && echo 1 >/data/x/f && chown -R 7:8 /data\n\
+         FROM base\nRUN echo 2 >>/data/x/f && rm -r /data/x && echo 3 >/top && ! cat /kiln/workspace/sh >/dev/null\n\
+         COPY --from=base /data /other\n",
+    );
+    builds_the_same(&world, &[]);
 }

@@ -5,10 +5,11 @@ use super::locks::is_at;
 use super::session::abandoned;
 use super::{Key, Store, tree};
 use crate::sys::Cancel;
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 use rustix::io::Errno;
-use std::fs::File;
+use std::fs::{DirBuilder, File};
 use std::io::ErrorKind;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -111,7 +112,7 @@ impl Store {
         let beside = self.inner.temp_path()?;
         std::fs::create_dir(&beside).at("make the folder", &beside)?;
         let made = fill(&beside);
-        let put = made.and_then(|()| match self.inner.put(&beside, folder) {
+        let put = made.and_then(|()| match put_new(&beside, folder) {
             // Another process was quicker: its folder is used.
             Err(_) if folder.exists() => Ok(()),
             other => Ok(other?),
@@ -122,6 +123,16 @@ impl Store {
         put?;
         Ok(File::open(folder).at("open", folder)?)
     }
+}
+
+/// Moves a folder to a place where nothing is yet: an empty folder there, which a plain rename would take away, may be
+/// another's that has its lock.
+fn put_new(from: &Path, to: &Path) -> Result<()> {
+    if let Some(parent) = to.parent() {
+        DirBuilder::new().recursive(true).mode(0o700).create(parent).at("make the folder", parent)?;
+    }
+    let renamed = renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE);
+    renamed.map_err(std::io::Error::from).at("make", to)
 }
 
 #[cfg(test)]
@@ -136,6 +147,20 @@ mod tests {
 
     fn open(store: &Store, usage: Use, cancel: &Cancel) -> Result<CacheMount> {
         store.cache_mount(&Key::of(b"k"), usage, cancel, &|dir| std::fs::write(dir.join("first"), "1").at("write", dir))
+    }
+
+    #[test]
+    fn an_empty_folder_in_use_is_not_taken_away_by_who_made_one_at_the_same_time() {
+        let (_dir, store) = store();
+        let cancel = Cancel::new().unwrap();
+        let quicker = std::cell::OnceCell::new();
+        let nothing = |_: &Path| Ok::<(), Error>(());
+        let slower = store.cache_mount::<Error>(&Key::of(b"k"), Use::Private, &cancel, &|_| {
+            quicker
+                .get_or_init(|| store.cache_mount::<Error>(&Key::of(b"k"), Use::Private, &cancel, &nothing).unwrap());
+            Ok(())
+        });
+        assert_ne!(slower.unwrap().folder(), quicker.get().unwrap().folder());
     }
 
     #[test]
