@@ -70,8 +70,8 @@ class Kiln(Builder):
 
     def command(self, context, image, jobs=None, cache_to=None, cache_from=None):
         mirror = "docker.io=http://" + self.place.address
-        flags = ["--jobs", str(jobs)] if jobs else []
-        flags += ["--cache-to", f"type=registry,ref={cache_to},mode=max"] if cache_to else []
+        # It finds out by itself how many steps there may be at once.
+        flags = ["--cache-to", f"type=registry,ref={cache_to},mode=max"] if cache_to else []
         flags += ["--cache-from", f"type=registry,ref={cache_from}"] if cache_from else []
         return [[KILN, "--root", self.store(), "build", "--progress", "plain", "--registry-mirror", mirror,
                  "--network", "host", "-t", image, "--push", *flags, context]]

@@ -180,7 +180,7 @@ pub struct Build {
     /// Show no progress, print the image's id.
     #[arg(short, long)]
     pub quiet: bool,
-    /// How many steps run at once [default: the number of cores].
+    /// How many steps run at once [default: the number of cores, and more while they leave those idle].
     #[arg(long, value_name = "N")]
     pub jobs: Option<usize>,
     /// How layers are compressed: gzip, zstd or uncompressed, with :LEVEL.

@@ -57,7 +57,7 @@ fn a_bare_build_has_dockers_defaults() {
     let dockerfile = DockerfileAt::Path { path: "/work/./Dockerfile".into(), shown: "Dockerfile".into() };
     assert_eq!(b.source.dockerfile, dockerfile);
     assert_eq!(b.source.platforms, [Platform::host()]);
-    assert_eq!((b.jobs, b.style, b.call.method), (4, Style::Plain, Method::Build));
+    assert_eq!((b.jobs.at_once.get(), b.style, b.call.method), (4, Style::Plain, Method::Build));
     assert_eq!(b.process, ProcessRequest::default());
     assert_eq!(b.store_limit, crate::store::Limit::Disk);
     assert!(b.tags.is_empty() && b.outputs.is_empty() && !b.push && !b.no_cache && !b.pull && !b.print_id);

@@ -6,6 +6,7 @@ use super::chain::{Origin, StoredLayer};
 use super::journal::About;
 use super::mounts::CacheMounts;
 use super::require::Required;
+use super::turns::Jobs;
 use crate::layer::{Compression, Timestamp};
 use crate::report::Reporter;
 use crate::sandbox::Executor;
@@ -82,7 +83,7 @@ pub struct Listed<'a> {
 #[derive(Debug, Clone)]
 pub struct Options {
     /// How many processes and copies run at once.
-    pub jobs: NonZeroUsize,
+    pub jobs: Jobs,
     /// How many threads compress one layer.
     pub threads: NonZeroUsize,
     /// How new layers are compressed.

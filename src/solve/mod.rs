@@ -34,6 +34,7 @@ mod run;
 pub mod scheduler;
 mod selecting;
 mod time;
+pub mod turns;
 mod worker;
 
 pub use agent::{Agent, Keys, Unusable};

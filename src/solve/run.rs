@@ -9,6 +9,7 @@ use super::output::Output;
 use super::problem::{self, Result, blocking};
 use super::record::usable;
 use super::selecting;
+use super::turns::Turns;
 use super::worker::{Forms, Worker};
 use super::{found, key::Key, require, roots, scheduler};
 use crate::oci::{Digest, History, ImageConfig};
@@ -127,7 +128,7 @@ async fn prepare(plan: Arc<BuildPlan>, env: Arc<Env>) -> Result<Worker> {
         });
         let wanted = lookup::wanted(&plan, &known);
         let forms = forms(&plan, &env, &wanted);
-        let jobs = Semaphore::new(env.options.jobs.get());
+        let jobs = Turns::new(env.options.jobs);
         Ok(Worker {
             selections,
             known,

@@ -11,6 +11,7 @@ use super::output::Output;
 use super::problem::{self, Result, blocking};
 use super::record::{Record, usable};
 use super::selecting::ReadTree;
+use super::turns::Turns;
 use super::{cache, found, require, roots};
 use crate::plan::BuildPlan;
 use crate::plan::op::{FileOp, GitOp, HttpOp, Op, VertexId};
@@ -35,7 +36,7 @@ pub struct Worker {
     /// In which form each vertex's layer is wanted.
     pub forms: Vec<Forms>,
     /// How many processes and copies may run.
-    pub jobs: Semaphore,
+    pub jobs: Turns,
     /// How many layers may be packed at once.
     pub packing: Semaphore,
     /// The steps that ran.
@@ -118,7 +119,7 @@ impl Worker {
         }
         self.may_run(id)?;
         let base = if is_linked(op) { Vec::new() } else { roots::folders(&self.env, &inputs.base).await? };
-        let permit = self.jobs.acquire().await;
+        let permit = self.jobs.next().await;
         let worker = self.clone();
         let made = blocking(move || worker.make(id, &base, &inputs, keys)).await?;
         drop((permit, lock));

@@ -23,6 +23,7 @@ mod error;
 pub mod file;
 pub mod landlock;
 pub mod notify;
+mod processors;
 pub mod recorded;
 mod root;
 mod signals;
@@ -31,6 +32,7 @@ pub mod xattr;
 
 pub use cancel::Cancel;
 pub use error::{Error, Result, Said};
+pub use processors::ProcessorTime;
 pub use root::RootMount;
 pub use signals::Signals;
 

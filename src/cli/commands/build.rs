@@ -20,6 +20,7 @@ use crate::sandbox;
 use crate::solve::cache::{self, Actions, CacheStore, Caches, Folder, Registry, Target, export};
 use crate::solve::journal::About;
 use crate::solve::mounts::{self, CacheMounts};
+use crate::solve::turns::Jobs;
 use crate::solve::{self, Options};
 use crate::source::{DockerfileText, Fetched, LocalTree, Puller, Remotes, ignore_rules};
 use crate::store::{Key, Limit, Shrunk};
@@ -288,7 +289,7 @@ fn about(source: &SourceRequest, read: &DockerfileText) -> About {
 fn options(request: &BuildRequest, plan: &BuildPlan, wanted: &Outputs, env: &Env) -> Options {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Options {
-        jobs: NonZeroUsize::new(request.jobs).unwrap_or(NonZeroUsize::MIN),
+        jobs: request.jobs,
         threads: threads(env),
         compression: wanted.compression(request.compression),
         images: wanted.images(),
@@ -304,9 +305,10 @@ fn options(request: &BuildRequest, plan: &BuildPlan, wanted: &Outputs, env: &Env
 }
 
 /// How many steps may be at work; those that wait for the one process that can run keep nobody else from it.
-fn jobs(request: &BuildRequest, one_at_a_time: bool) -> NonZeroUsize {
-    let jobs = NonZeroUsize::new(request.jobs).unwrap_or(NonZeroUsize::MIN);
-    if one_at_a_time { jobs.saturating_mul(NonZeroUsize::MIN.saturating_add(7)) } else { jobs }
+fn jobs(request: &BuildRequest, one_at_a_time: bool) -> Jobs {
+    let jobs = request.jobs;
+    let many = jobs.at_once.saturating_mul(NonZeroUsize::MIN.saturating_add(7));
+    if one_at_a_time { Jobs { at_once: many, ..jobs } } else { jobs }
 }
 
 fn seconds(time: Duration) -> i64 {

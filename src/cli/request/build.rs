@@ -12,8 +12,10 @@ use crate::oci::{Platform, Reference};
 use crate::plan::Entitlements;
 use crate::report::{Kind, Problem};
 use crate::solve::Required;
+use crate::solve::turns::Jobs;
 use crate::store::Limit;
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -103,8 +105,8 @@ pub struct BuildRequest {
     pub style: Style,
     /// Print the image's id on standard output.
     pub print_id: bool,
-    /// How many steps run at once, at least one.
-    pub jobs: usize,
+    /// How many steps run at once.
+    pub jobs: Jobs,
     /// How layers are compressed.
     pub compression: Compression,
     /// What to do with the Dockerfile.
@@ -274,11 +276,10 @@ fn entitlements(texts: &[String]) -> Result<Entitlements, Problem> {
     Ok(allowed)
 }
 
-fn jobs(given: Option<usize>, env: &Env) -> Result<usize, Problem> {
-    match given {
-        Some(0) => Err(wrong("--jobs", "0", "want at least one")),
-        given => Ok(given.unwrap_or(env.cores).max(1)),
-    }
+fn jobs(given: Option<usize>, env: &Env) -> Result<Jobs, Problem> {
+    let at_once = NonZeroUsize::new(given.unwrap_or(env.cores.max(1)));
+    let at_once = at_once.ok_or_else(|| wrong("--jobs", "0", "want at least one"))?;
+    Ok(Jobs { at_once, more_when_idle: given.is_none() })
 }
 
 fn compression(text: &str) -> Result<Compression, Problem> {
