@@ -72,11 +72,9 @@ impl Runtime {
             Some(wanted) => userns::find(wanted, path),
             None => KNOWN.iter().find_map(|name| userns::find(name, path)),
         };
-        let missing = || {
-            format!(
-                "{} isn't in $PATH; install one or name it with --oci-runtime",
-                wanted.unwrap_or("neither crun nor runc")
-            )
+        let missing = || match wanted {
+            Some(wanted) => format!("{wanted} isn't in $PATH"),
+            None => "neither crun nor runc is in $PATH; install one or name it with --oci-runtime".to_owned(),
         };
         let path = found.ok_or_else(missing)?;
         let said = |why: &dyn std::fmt::Display| format!("{} --version: {why}", path.display());
