@@ -28,7 +28,11 @@ fn registry() -> Option<DockerRegistry> {
 fn login(world: &World, host: &str, password: &str) -> Run {
     let mut command = world.command(["login", "-u", "me", "--password-stdin", host]);
     let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(password.as_bytes()).unwrap();
+    let written = child.stdin.take().unwrap().write_all(password.as_bytes());
+    // Where the command line is wrong, it ends without reading.
+    if let Err(e) = written {
+        assert_eq!(e.kind(), std::io::ErrorKind::BrokenPipe);
+    }
     Run::of(child)
 }
 
