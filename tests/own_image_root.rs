@@ -94,8 +94,8 @@ fn in_an_ordinary_container_it_runs_steps_and_pushes() {
     fs::copy("/bin/busybox", world.path("context/sh")).unwrap();
     world.dockerfile(
         "FROM scratch AS base\nCOPY sh /bin/sh\nRUN mkdir -p /data/x && echo 1 >/data/x/f && chown -R 7:8 /data\n\
-         FROM base\nRUN echo 2 >>/data/x/f && rm -r /data/x && echo 3 >/top && ! cat /kiln/workspace/sh >/dev/null\n\
-         COPY --from=base /data /other\n",
+         FROM base\nRUN echo 2 >>/data/x/f && rm -r /data/x && echo 3 >/top && mkdir relative && touch relative/f && ! cat /kiln/workspace/sh >/dev/null\n\
+         COPY --from=base /data /other\nWORKDIR /work\nRUN pwd >here && mkdir ../beside\n",
     );
     builds_the_same(&world, &[]);
 }

@@ -150,6 +150,8 @@ impl InPlaceExecutor {
         }
         program.push(Step::NewSession);
         program.push(Step::NewKeyring);
+        // Wherever kiln itself was started: paths of the new root begin here.
+        program.push(Step::AtRoot);
         let cwd = clean(&spec.cwd, "working directory")?;
         let step = Step::WorkIn { path: c_string(&cwd)?, uid: spec.user.uid, gid: spec.user.gid };
         push_part(&mut program, &mut parts, Part::WorkingDirectory(cwd), step);

@@ -70,6 +70,7 @@ fn one(step: &Step, state: &mut State) -> Done {
         }
         Step::Hostname(name) => rustix::system::sethostname(name.to_bytes()).fault("sethostname"),
         Step::LoopbackUp => identity::loopback_up(),
+        Step::AtRoot => rustix::process::chdir(c"/").fault("chdir"),
         Step::WorkIn { path, uid, gid } => target::work_in(path, *uid, *gid),
         Step::Target(wanted) => target::find_or_make(wanted, state),
         Step::Limit { resource, soft, hard, .. } => {

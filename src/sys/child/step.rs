@@ -184,6 +184,8 @@ pub enum Step {
         /// Who owns the latter.
         uid: u32,
     },
+    /// Goes to the root that it has already, where that takes the place of a new one.
+    AtRoot,
     /// Goes to a folder of the new root, made (mode 0755) with its parents if it isn't there.
     WorkIn {
         /// The folder.
@@ -400,6 +402,7 @@ impl Step {
             | Self::NewKeyring
             | Self::Umask(_)
             | Self::LoopbackUp
+            | Self::AtRoot
             | Self::PrivateMounts
             | Self::SetFlags { .. }
             | Self::EnterRoot(_)
