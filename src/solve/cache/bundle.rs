@@ -151,7 +151,11 @@ fn entry(layer: &Descriptor, origin: &Origin) -> Result<Entry, String> {
     Entry::new(step, layer, origin)
 }
 
-fn stored(layer: &Descriptor, diff_id: &Digest) -> Result<StoredLayer, String> {
+/// A layer's descriptor without anything but what names its bytes: no addresses, no embedded data.
+///
+/// # Errors
+/// Why it is no layer's.
+pub(in crate::solve) fn blob(layer: &Descriptor) -> Result<Descriptor, String> {
     let media_type = layer.media_type();
     let known = matches!(media_type, MediaType::ImageLayer | MediaType::ImageLayerGzip | MediaType::ImageLayerZstd)
         || media_type.to_string() == docker::LAYER_GZIP;
@@ -159,9 +163,7 @@ fn stored(layer: &Descriptor, diff_id: &Digest) -> Result<StoredLayer, String> {
         return Err(format!("a layer of type {media_type}"));
     }
     let digest = Digest::try_from(layer.digest()).map_err(|e| e.to_string())?;
-    // Nothing else of the descriptor (addresses, embedded data) is for an image that lists it.
-    let descriptor = Descriptor::new(media_type.clone(), layer.size(), digest.to_spec());
-    Ok(StoredLayer { descriptor, diff_id: diff_id.clone() })
+    Ok(Descriptor::new(media_type.clone(), layer.size(), digest.to_spec()))
 }
 
 impl Entry {
@@ -170,7 +172,7 @@ impl Entry {
     /// # Errors
     /// Why the blob is none.
     pub fn new(step: Step, layer: &Descriptor, origin: &Origin) -> Result<Self, String> {
-        let stored = stored(layer, &step.diff_id)?;
+        let stored = StoredLayer { descriptor: blob(layer)?, diff_id: step.diff_id.clone() };
         Ok(Self { step, stored, origin: origin.clone() })
     }
 

@@ -12,7 +12,8 @@
 //! ```
 
 use super::contents::Contents;
-use crate::oci::{Descriptor, Digest, ImageManifest, MediaType, docker};
+use crate::oci::{Descriptor, Digest, ImageManifest, MediaType};
+use crate::solve::cache::bundle::blob;
 use crate::store::Key;
 use serde_json::json;
 
@@ -97,18 +98,6 @@ impl Artifact {
             diff_id: said(DIFF_ID)?.parse().map_err(|e| wrong(DIFF_ID, &e))?,
         })
     }
-}
-
-/// A layer's descriptor without anything but what names its bytes: no addresses, no embedded data.
-fn blob(layer: &Descriptor) -> Result<Descriptor, String> {
-    let media_type = layer.media_type();
-    let known = matches!(media_type, MediaType::ImageLayer | MediaType::ImageLayerGzip | MediaType::ImageLayerZstd)
-        || media_type.to_string() == docker::LAYER_GZIP;
-    if !known {
-        return Err(format!("a layer of type {media_type}"));
-    }
-    let digest = Digest::try_from(layer.digest()).map_err(|e| e.to_string())?;
-    Ok(Descriptor::new(media_type.clone(), layer.size(), digest.to_spec()))
 }
 
 #[cfg(test)]
