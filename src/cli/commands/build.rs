@@ -1,25 +1,22 @@
 //! `kiln build`: the Dockerfile to a plan, the plan to images, the images to where they are wanted.
 
 use super::table::size;
-use super::{agents, check, context, dockerfile, outputs, planning, secrets};
+use super::{agents, caches, check, context, dockerfile, outputs, planning, secrets};
 use crate::cli::Env;
 use crate::cli::isolation;
-use crate::cli::request::{
-    BuildRequest, CacheAt, CacheMountsAt, CacheTo, NamedContext, Place, ProcessRequest, SourceRequest,
-};
+use crate::cli::request::{BuildRequest, NamedContext, Place, ProcessRequest, SourceRequest};
 use crate::cli::session::{Failure, Session, cannot, dockerfile_problem};
 use crate::dockerfile::ast::Dockerfile;
 use crate::dockerfile::lint::Options as Checks;
 use crate::layer::Timestamp;
-use crate::oci::Reference;
 use crate::plan::op::Op;
 use crate::plan::{BuildArgs, BuildPlan, context_name};
 use crate::registry::shown;
 use crate::report::{Diagnostic, Event, Kind, Problem};
 use crate::sandbox;
-use crate::solve::cache::{self, Actions, CacheStore, Caches, Folder, Registry, Target, export};
+use crate::solve::cache::{Caches, export};
 use crate::solve::journal::About;
-use crate::solve::mounts::{self, CacheMounts};
+use crate::solve::mounts::CacheMounts;
 use crate::solve::turns::Jobs;
 use crate::solve::{self, Options};
 use crate::source::{DockerfileText, Fetched, LocalTree, Puller, Remotes, ignore_rules};
@@ -78,14 +75,15 @@ async fn build(
     let found = [found, check::of_build(read, file, &request.source)?, warnings].concat();
     warn(session, file, found)?;
     let job = Job { session, request, read, wanted: &wanted, plan: Arc::new(plan), env };
-    let caches = Arc::new(caches(&job, true));
+    let caches_if = |asked| Arc::new(caches::of_steps(session, request, &wanted.pushed(), asked));
+    let caches = caches_if(true);
     let done = job.run(caches.clone()).await;
     if done.is_ok() || !caches.gave_way() || session.cancel.is_cancelled() {
         return done;
     }
     let why = "warning: a cache had records of layers that it couldn't give; building without it";
     session.reporter.send(Event::Note(why.into()));
-    job.run(Arc::new(self::caches(&job, false))).await
+    job.run(caches_if(false)).await
 }
 
 /// A build that may have to be done twice, since what caches say is believed until it proves wrong.
@@ -103,7 +101,7 @@ impl Job<'_> {
         let Self { session, request, wanted, plan, .. } = self;
         let pushing = wanted.start(session);
         let objects = context::objects(session, &request.source, plan, self.env).await?;
-        let cache_mounts = Arc::new(cache_mounts(self));
+        let cache_mounts = Arc::new(caches::of_mounts(session, request));
         // Where it is, a stage's files may stand later.
         session.registry.read_credentials().await;
         let env = Arc::new(self.world(&pushing, caches.clone(), cache_mounts.clone(), &objects)?);
@@ -147,49 +145,6 @@ impl Job<'_> {
             cache_mounts,
         })
     }
-}
-
-/// The caches that were named; asked only if they are to be believed.
-fn caches(job: &Job<'_>, asked: bool) -> Caches {
-    let images = job.wanted.pushed();
-    let open = |at: &CacheAt| cache_store(job, at, &images);
-    let from = job.request.cache_from.iter().filter(|_| asked).filter_map(open).collect();
-    let target = |to: &CacheTo| Some(Target { store: open(to.at.as_ref()?)?, mode: to.mode, required: to.required });
-    Caches::new(from, job.request.cache_to.iter().filter_map(target).collect())
-}
-
-/// A place of caches, unless it isn't there, which is told; `images` are names that the build pushes to, which may share
-/// blobs with it.
-fn cache_store(job: &Job<'_>, at: &CacheAt, images: &[Reference]) -> Option<Arc<dyn CacheStore>> {
-    let Session { store, reporter, cancel, .. } = job.session;
-    let client = cache::client(&job.session.registry);
-    let why = match at {
-        CacheAt::Registry(name) => {
-            let puller = Puller::new(store.clone(), client.clone(), reporter.clone(), cancel.clone());
-            let platforms = job.request.source.platforms.clone();
-            return Some(Arc::new(Registry::new(name, images.to_vec(), platforms, &client, &puller)));
-        }
-        CacheAt::Local(folder) => return Some(Arc::new(Folder::new(folder.clone(), store.clone()))),
-        CacheAt::Actions(at) => match Actions::new(at, &client, store.clone(), reporter.clone(), cancel.clone()) {
-            Ok(actions) => return Some(Arc::new(actions)),
-            Err(e) => format!("the cache type=gha isn't used: {e}"),
-        },
-        CacheAt::Missing(why) => why.clone(),
-    };
-    reporter.send(Event::Note(format!("warning: {why}")));
-    None
-}
-
-/// Where cache mounts come from and go to.
-fn cache_mounts(job: &Job<'_>) -> CacheMounts {
-    let open = |given: &CacheMountsAt| {
-        let store = cache_store(job, &given.at, &[])?;
-        let (ids, max_size, compression) = (given.ids.clone(), given.max_size, given.compression);
-        Some(mounts::Place { store, ids, max_size, compression })
-    };
-    let request = job.request;
-    let from = request.cache_mounts_from.iter().filter_map(open).collect();
-    CacheMounts::new(from, request.cache_mounts_to.iter().filter_map(open).collect())
 }
 
 /// Tells what was found in the Dockerfile, but for what it wants left out; fails where it wants that.

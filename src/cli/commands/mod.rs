@@ -3,6 +3,7 @@
 mod agents;
 mod archive;
 pub mod build;
+mod caches;
 mod check;
 mod context;
 pub mod dockerfile;
