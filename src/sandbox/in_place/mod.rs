@@ -104,8 +104,8 @@ impl InPlaceExecutor {
     }
 
     /// Puts everything into its place that the spec shows.
-    fn swaps(&self, spec: &Spec, number: u64) -> Result<Swaps, Error> {
-        let mut swaps = Swaps::new(Path::new("/"), &self.folder.join(format!("swaps-{number}")))?;
+    fn swaps(&self, spec: &Spec) -> Result<Swaps, Error> {
+        let mut swaps = Swaps::new(Path::new("/"), &self.folder.join("swaps"))?;
         for (path, content) in [
             ("/etc/resolv.conf", network_files::resolv_conf(&self.resolv_conf, spec.network)),
             ("/etc/hosts", hosts(spec, &self.hosts)),
@@ -246,7 +246,7 @@ impl Executor for InPlaceExecutor {
             false => None,
         };
         let clean = Clean::look(&litter::SHARED);
-        let swaps = self.swaps(spec, number)?;
+        let swaps = self.swaps(spec)?;
         let ended = self.start(spec, group.as_ref(), output, cancel);
         // Where it failed halfway, nobody has looked yet.
         let cleared = if ended.is_err() { leftovers::kill() } else { Ok(()) };
