@@ -20,6 +20,7 @@
 mod leftovers;
 mod litter;
 mod names;
+mod stock;
 mod swaps;
 mod walls;
 
@@ -37,7 +38,7 @@ use crate::sys::notify::Listener;
 use crate::sys::{Cancel, RootMount, Said};
 use libc::sock_filter;
 use litter::Clean;
-use names::{Names, Stock};
+use names::Names;
 use rustix::thread::CapabilitySet;
 use std::collections::BTreeSet;
 use std::ffi::CString;
@@ -47,6 +48,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+use stock::Stock;
 use swaps::Swaps;
 use walls::Walls;
 
@@ -86,7 +88,7 @@ impl InPlaceExecutor {
         Ok(Self {
             resolv_conf,
             hosts,
-            stock: Mutex::new(Stock::new(folder.join("stock"))),
+            stock: Mutex::new(Stock::new(&folder.join("stock"))?),
             folder,
             hierarchies,
             permitted,
