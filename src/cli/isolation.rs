@@ -144,7 +144,7 @@ fn none(refused: &[(&Rung, Refused)]) -> Problem {
 
 /// For somebody who runs nothing.
 fn untried() -> Result<Place, Problem> {
-    let (snapshots, executor) = (Arc::new(Overlay), Arc::new(RootExecutor::new(String::new())?));
+    let (snapshots, executor) = (Arc::new(Overlay::default()), Arc::new(RootExecutor::new(String::new())?));
     Ok(Place { snapshots, executor, one_at_a_time: false, warning: None })
 }
 
@@ -153,7 +153,7 @@ fn root(site: &Site<'_>) -> Result<Place, Refused> {
         return Err(Refused::Never("it needs root"));
     }
     site.works(Way { pivot: true, overlay: true })?;
-    site.place(RootExecutor::new(resolv_conf()), Arc::new(Overlay))
+    site.place(RootExecutor::new(resolv_conf()), Arc::new(site.overlay()))
 }
 
 fn rootless(site: &Site<'_>) -> Result<Place, Refused> {
@@ -191,10 +191,14 @@ impl Site<'_> {
         probe(self.store.root(), way).map_err(Refused::Here)
     }
 
+    fn overlay(&self) -> Overlay {
+        Overlay::new(self.store.clone(), &sandbox::MOUNT_POINTS)
+    }
+
     /// Overlays, or copies where there can be none; where neither can be had, why there are no copies.
     fn snapshots(&self, pivot: bool) -> Result<Arc<dyn Snapshotter>, Refused> {
         if self.works(Way { pivot, overlay: true }).is_ok() {
-            return Ok(Arc::new(Overlay));
+            return Ok(Arc::new(self.overlay()));
         }
         self.works(Way { pivot, overlay: false })?;
         let folder = self.store.new_snapshot().map_err(|e| Refused::Here(e.to_string()))?;

@@ -49,6 +49,9 @@ pub enum Error {
     /// The layer on the other side failed.
     #[error(transparent)]
     Layer(#[from] crate::layer::Error),
+    /// The store can't give room.
+    #[error(transparent)]
+    Store(#[from] crate::store::Error),
     /// No such user in the image.
     #[error("unable to find user {0}: no matching entries in passwd file")]
     NoUser(String),
