@@ -18,7 +18,7 @@ use kiln::source::{Git, Puller, Remotes, Resolver};
 use kiln::store::{Key, Store};
 use kiln::sys::Cancel;
 use std::io::{Read as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -337,7 +337,7 @@ async fn as_root_a_layout_is_as_good_as_a_registry() {
     assert_eq!((&found.manifest, found.layers.len()), (&Digest::of(&image.manifest), 3));
     let base = op(found, Some(layout.clone()));
     let unpacked = place.puller().unpacked(0, &base, &keys(&base)).await.unwrap();
-    assert_eq!(std::fs::read_to_string(unpacked[2].fs.join("d")).unwrap(), "four");
+    assert_eq!(std::fs::read_to_string(unpacked.folders()[0].join("fs/d")).unwrap(), "four");
     assert!(place.store.blob(&Digest::of(&image.layers[0].1), None).unwrap().is_some());
     std::fs::write(temp.path().join("blobs/sha256").join(Digest::of(&image.config).hex()), "{}").unwrap();
     let told = image_with(&place.resolver(), ImageName::Layout(layout)).await.unwrap_err();
