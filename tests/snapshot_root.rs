@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use kiln::layer::{Entry, EntryKind, EntryPath, EntrySink, TarReader, TarWriter, Timestamp};
-use kiln::snapshot::{Active as _, Kind, NewLayer, Roots, StackTree, Tree, diff, view};
+use kiln::snapshot::{Kind, NewLayer, Roots, StackTree, Tree, diff, view};
 use kiln::store::Form;
 use std::fs;
 use std::io::{self, Read};
