@@ -59,6 +59,9 @@ impl From<Error> for Problem {
         if let Some(source) = std::error::Error::source(&error) {
             problem = problem.because(source);
         }
+        if let Error::Tree(tree) = &error {
+            problem.hints.extend(tree.hint().map(str::to_owned));
+        }
         match error {
             Error::NotFound { span, ignored, .. } => {
                 problem.span = span;
