@@ -206,6 +206,7 @@ fn user_namespaces_that_are_off_are_told() {
 #[test]
 fn anothers_store_is_refused() {
     let Some(place) = Place::new("anothers") else { return };
+    fs::create_dir(place.path("roots-home")).unwrap();
     place.dockerfile(&format!("{BASE}RUN true\n"));
     assert!(place.as_user(["build", "context"]).status.success());
     assert!(place.as_root(["images"]).status.success());
