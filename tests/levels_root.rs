@@ -340,7 +340,7 @@ fn a_runtime_that_is_not_there_is_named() {
 #[test]
 fn programs_that_runtimes_cannot_execute_are_told_as_elsewhere() {
     let Some(place) = Place::new("execute") else { return };
-    let files = "COPY --chmod=755 <<script <<text /\n#!/no/such/interpreter\nscript\ntext\n";
+    let files = "COPY --chmod=755 <<script <<text /\n#!/no/such/interpreter\nscript\nwords\ntext\n";
     for (program, said, code) in [
         ("/script", "/script is there: the interpreter or loader that it names isn't", 127),
         ("no-such-program", "executable file not found in $PATH", 127),
@@ -348,7 +348,7 @@ fn programs_that_runtimes_cannot_execute_are_told_as_elsewhere() {
         ("/etc/passwd", "/etc/passwd: permission denied", 126),
         ("/text", "/text: exec format error", 126),
     ] {
-        place.dockerfile(&format!("{BASE}{files}text\nRUN [\"{program}\"]\n"));
+        place.dockerfile(&format!("{BASE}{files}RUN [\"{program}\"]\n"));
         let mut told = Vec::new();
         for flags in [
             &["--isolation=root"][..],
