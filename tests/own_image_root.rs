@@ -99,6 +99,6 @@ fn in_an_ordinary_container_it_runs_steps_and_pushes() {
     );
     // Debian's podman has a profile that allows user namespaces.
     let profile = kiln::sandbox::seccomp::oci::profile(rustix::thread::CapabilitySet::SYS_CHROOT);
-    world.file("docker.json", &profile.to_string());
+    world.file("docker.json", profile.to_string());
     builds_the_same(&world, &["--security-opt", &format!("seccomp={}", world.path("docker.json").display())]);
 }

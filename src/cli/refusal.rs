@@ -123,6 +123,9 @@ const RESTRICTED: &str = "AppArmor gives user namespaces no rights here (Ubuntu 
 mod tests {
     use super::*;
 
+    /// The settings, the call, its error, the profile; what is said.
+    type Case<'a> = (&'a Settings, &'a str, Errno, Option<&'a str>, Option<&'a str>);
+
     const UNSHARE: &str = "unshare(CLONE_NEWUSER)";
 
     #[test]
@@ -136,7 +139,7 @@ mod tests {
         let root = Settings { root: true, unprivileged: Some(0), ..plain.clone() };
         let (perm, access) = (Errno::PERM, Errno::ACCESS);
         let sysctl = "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0";
-        let cases: [(&Settings, &str, Errno, Option<&str>, Option<&str>); 19] = [
+        let cases: [Case<'_>; 19] = [
             // Ubuntu: the namespace is there, and what is done in it is refused.
             (&ubuntu, "mount", access, Some("unprivileged_userns (enforce)"), Some(sysctl)),
             (&ubuntu, "mount", perm, Some("unprivileged_userns (enforce)"), Some("examples/apparmor/kiln")),
