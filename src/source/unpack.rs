@@ -2,11 +2,10 @@
 
 use super::error::{Error, Result};
 use crate::layer::{self, Decoder, EntrySink as _, Format, TarReader, Timestamp};
-use crate::oci::{Descriptor, Digest, Hasher, docker};
-use crate::snapshot::NewLayer;
+use crate::oci::{self, Descriptor, Digest, Hasher};
+use crate::snapshot::{Layers, NewLayer};
 use crate::store::TempSnapshot;
 use std::io::{self, Read};
-use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 /// How much is handed from thread to thread at once, and how many such pieces may wait, bytes.
@@ -15,25 +14,18 @@ const AHEAD: usize = 4;
 
 /// Refuses layers that aren't tars, whatever their bytes look like.
 pub(super) fn check_media_type(descriptor: &Descriptor) -> Result<()> {
-    let media_type = descriptor.media_type().to_string();
-    let known = matches!(
-        media_type.as_str(),
-        "application/vnd.oci.image.layer.v1.tar"
-            | "application/vnd.oci.image.layer.v1.tar+gzip"
-            | "application/vnd.oci.image.layer.v1.tar+zstd"
-            | "application/vnd.docker.image.rootfs.diff.tar"
-            | "application/vnd.docker.image.rootfs.diff.tar.zstd"
-            | docker::LAYER_GZIP
-    );
-    if known { Ok(()) } else { Err(Error::MediaType { digest: descriptor.digest().to_string(), media_type }) }
+    if oci::is_layer(descriptor.media_type()) {
+        return Ok(());
+    }
+    Err(Error::MediaType { digest: descriptor.digest().to_string(), media_type: descriptor.media_type().to_string() })
 }
 
-/// Unpacks a layer upon `parents` (top first) into `temp`, and verifies that it is the one with this `diff_id`.
+/// Unpacks a layer upon `parents` into `temp`, and verifies that it is the one with this `diff_id`.
 pub(super) fn unpack(
     blob: impl Read + Send,
     digest: &Digest,
     diff_id: &Digest,
-    parents: &[PathBuf],
+    parents: &Layers,
     temp: &TempSnapshot,
 ) -> Result<()> {
     let layer = NewLayer::prepare(temp.folder(), parents, temp.form())?;
@@ -184,9 +176,12 @@ mod tests {
 
     #[test]
     fn only_tars_are_layers() {
-        for good in
-            [MediaType::ImageLayer, MediaType::ImageLayerGzip, MediaType::ImageLayerZstd, docker::LAYER_GZIP.into()]
-        {
+        for good in [
+            MediaType::ImageLayer,
+            MediaType::ImageLayerGzip,
+            MediaType::ImageLayerZstd,
+            oci::docker::LAYER_GZIP.into(),
+        ] {
             check_media_type(&describe(good, b"")).unwrap();
         }
         for bad in

@@ -33,7 +33,7 @@ pub mod xattr;
 pub use cancel::Cancel;
 pub use error::{Error, Result, Said};
 pub use processors::ProcessorTime;
-pub use root::RootMount;
+pub use root::{MountPoint, RootMount};
 pub use signals::Signals;
 
 use std::path::Path;
