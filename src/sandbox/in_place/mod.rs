@@ -7,6 +7,7 @@
 //! | of the other levels | here |
 //! |---|---|
 //! | mounts of a RUN, `/etc/hosts`, `/etc/resolv.conf` | renamed into their places and back: `swaps` |
+//! | programs in `/dev` (heredocs) | their interpreters are told to the shell: `script` |
 //! | the end of all processes | they are found by their filter, and killed: `leftovers` |
 //! | kiln's own files and mounts of the container out of reach | Landlock: `walls` |
 //! | new names in `/`, which no rule of Landlock's speaks of | made beforehand, and put there by kiln: `names` |
@@ -19,9 +20,12 @@
 
 mod leftovers;
 mod litter;
+mod maker;
 mod names;
+mod script;
 mod swaps;
 mod walls;
+mod wish;
 
 use super::cgroup::{self, Group, Hierarchy};
 use super::control::Control;
@@ -37,6 +41,7 @@ use crate::sys::notify::Listener;
 use crate::sys::{Cancel, RootMount, Said};
 use libc::sock_filter;
 use litter::Clean;
+use maker::Role;
 use names::{Names, Stock};
 use rustix::thread::CapabilitySet;
 use std::collections::BTreeSet;
@@ -93,7 +98,7 @@ impl InPlaceExecutor {
             filter: seccomp::filter(capabilities),
             alone: seccomp::without_network(capabilities),
             walls: Walls::new(closed),
-            notifier: seccomp::notifier(&names::CALLS),
+            notifier: seccomp::notifier(&wish::CALLS),
             runs: AtomicU64::new(0),
         })
     }
@@ -184,7 +189,7 @@ impl InPlaceExecutor {
             keeps_ids: false,
         }));
         program.push(Step::DieWithMaker);
-        let exec = command::exec(spec)?;
+        let exec = command::exec_of(&script::args(spec), spec)?;
         let candidates = exec.candidates.clone();
         program.push(Step::Exec(exec));
         Ok(Steps { program, parts, candidates, listener })
@@ -213,7 +218,10 @@ impl InPlaceExecutor {
         let mut names = Names::new(Path::new("/"), self.walls.closed(), &mut stock)?;
         let never = Cancel::new()?;
         std::thread::scope(|scope| {
-            let serving = scope.spawn(|| listener.serve(&never, &mut |call| names.answer(call)));
+            let serving = scope.spawn(|| {
+                let mut role = Role::default();
+                listener.serve(&never, &mut |call| names.answer(call, &mut role))
+            });
             let ended = pipes.follow(&mut child, output, control);
             // With the last process the listener has nobody left to answer.
             let cleared = leftovers::kill();
