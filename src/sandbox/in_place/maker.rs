@@ -62,6 +62,11 @@ impl Role {
         Ok(())
     }
 
+    /// The user that it acts as.
+    pub(super) fn uid(&self) -> u32 {
+        self.0.as_ref().map_or_else(|| rustix::process::geteuid().as_raw(), |(who, _)| who.uid)
+    }
+
     /// Kiln itself.
     pub(super) fn leave(&mut self) {
         self.0 = None;

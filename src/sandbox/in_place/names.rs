@@ -241,7 +241,7 @@ impl<'a> Names<'a> {
 
     /// Whether a path means a folder that was there before the process began. An overlay refuses to rename those, so that
     /// programs copy them instead, which not all do with every attribute: the image is to be the same.
-    fn is_older(&self, call: &Call<'_>, at: Named, path: &CStr) -> bool {
+    fn is_older(&self, call: &Call<'_>, at: Named, path: &CStr, role: &Role) -> bool {
         let found = call.find(at.from, path, false);
         let wanted = StatxFlags::TYPE | StatxFlags::INO | StatxFlags::BTIME;
         let stat = found.and_then(|fd| rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, wanted));
@@ -252,7 +252,7 @@ impl<'a> Names<'a> {
         let born = (stat.stx_btime.tv_sec, i64::from(stat.stx_btime.tv_nsec));
         let older = is_dir && has_birth && born < self.start && !self.given.contains(&(device, stat.stx_ino));
         // Whoever may not take it away is told that first.
-        older && call.parent(at.from, path).is_ok_and(|(dir, _)| may_add_to(dir).is_ok())
+        older && call.parent(at.from, path).is_ok_and(|(dir, _)| may_take(dir, stat.stx_uid, role.uid()))
     }
 
     /// A rename within `/`, or out of it. One into `/` would leave its rule behind: as between two file systems, the
@@ -265,7 +265,7 @@ impl<'a> Names<'a> {
         flags: u32,
         role: &mut Role,
     ) -> Result<Option<Answer>, Errno> {
-        if self.is_older(call, from, old) {
+        if self.is_older(call, from, old, role) {
             return Err(Errno::XDEV);
         }
         let tops = (self.top(call, from, old), self.top(call, to, new));
@@ -303,6 +303,13 @@ fn may_add_to(dir: impl AsFd) -> Result<(), Errno> {
         Err(Errno::NOSYS | Errno::INVAL) if rustix::process::geteuid().is_root() => Ok(()),
         answer => answer,
     }
+}
+
+/// Whether `user` may take something of `owner`'s out of a folder: out of a sticky one, only what is either's own.
+fn may_take(dir: impl AsFd, owner: u32, user: u32) -> bool {
+    let Ok(stat) = rustix::fs::fstat(&dir) else { return false };
+    let is_sticky = stat.st_mode & libc::S_ISVTX != 0;
+    may_add_to(dir).is_ok() && (!is_sticky || user == 0 || user == owner || user == stat.st_uid)
 }
 
 /// Whether a path may mean a name in `/`: one name, or a way through `..`. Links to `/` don't count.
