@@ -15,6 +15,9 @@
 //! | capabilities, seccomp profile | the same, as far as the container has them |
 //! | `/proc`, `/sys`, `/dev`, hostname | the container's; what is new in `/dev` is removed: `litter` |
 //!
+//! Where the kernel has no Landlock, processes have a capability less than everybody else in the container, into whom they can't
+//! look therefore; what else is to be kept from them must not be there ([`Wall::Removal`]).
+//!
 //! Landlock and filters need `no_new_privs` without CAP_SYS_ADMIN: a program with the setuid bit or capabilities gains nothing
 //! by them. Only a RUN of a user who isn't root can tell.
 
@@ -53,7 +56,16 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use swaps::Swaps;
+pub use walls::Wall;
 use walls::Walls;
+
+/// Kills all processes that run in `/`, for who is about to end in the middle of everything.
+///
+/// # Errors
+/// If they can't be found or killed.
+pub fn end_all() -> Result<(), Error> {
+    leftovers::kill().map_err(Error::Call)
+}
 
 /// Runs processes in `/`. One serves a whole build.
 #[derive(Debug)]
@@ -63,7 +75,8 @@ pub struct InPlaceExecutor {
     /// Kiln's own folder, on the file system of `/`.
     folder: PathBuf,
     hierarchies: Vec<Hierarchy>,
-    permitted: CapabilitySet,
+    /// What processes get.
+    capabilities: CapabilitySet,
     filter: Vec<sock_filter>,
     /// The same without any network.
     alone: Vec<sock_filter>,
@@ -77,35 +90,35 @@ pub struct InPlaceExecutor {
 
 impl InPlaceExecutor {
     /// Looks at the place. `resolv_conf` and `hosts` are the container's files of these names; `folder` is a folder of kiln's own on the file system of `/`;
-    /// `closed` are the names in `/` that processes mustn't reach.
+    /// `closed` are the names in `/` that processes mustn't reach, by this wall.
     ///
     /// # Errors
     /// If `/proc` isn't mounted.
-    pub fn new([resolv_conf, hosts]: [String; 2], folder: PathBuf, closed: BTreeSet<Vec<u8>>) -> Result<Self, Error> {
+    pub fn new(
+        [resolv_conf, hosts]: [String; 2],
+        folder: PathBuf,
+        closed: BTreeSet<Vec<u8>>,
+        wall: Wall,
+    ) -> Result<Self, Error> {
         let read = |path| std::fs::read_to_string(path).said("read", path);
         let hierarchies = cgroup::hierarchies(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?);
         let permitted = rustix::thread::capabilities(None).call("capget")?.permitted;
         // What a process leaves behind becomes a child of this one.
         rustix::process::set_child_subreaper(Some(rustix::process::getpid())).call("prctl(PR_SET_CHILD_SUBREAPER)")?;
-        let capabilities = CAPABILITIES & permitted;
+        let capabilities = wall.capabilities(CAPABILITIES, permitted);
         Ok(Self {
             resolv_conf,
             hosts,
             stock: Mutex::new(Stock::new(folder.join("stock"))),
             folder,
             hierarchies,
-            permitted,
+            capabilities,
             filter: seccomp::filter(capabilities),
             alone: seccomp::without_network(capabilities),
-            walls: Walls::new(closed),
+            walls: Walls::new(closed, wall),
             notifier: seccomp::notifier(&wish::CALLS),
             runs: AtomicU64::new(0),
         })
-    }
-
-    /// Why processes can reach what is kiln's; `None` if they can't.
-    pub fn why_open(&self) -> Option<String> {
-        self.walls.why_open()
     }
 
     /// Puts everything into its place that the spec shows.
@@ -184,7 +197,7 @@ impl InPlaceExecutor {
             uid: spec.user.uid,
             gid: spec.user.gid,
             groups: spec.user.groups.iter().map(|g| rustix::fs::Gid::from_raw(*g)).collect(),
-            capabilities: CAPABILITIES & self.permitted,
+            capabilities: self.capabilities,
             ambient: false,
             keeps_ids: false,
         }));

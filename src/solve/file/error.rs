@@ -53,6 +53,7 @@ impl From<Error> for Problem {
         let kind = match &error {
             Error::Layer(layer::Error::Write(_)) => Kind::Environment,
             Error::Tree(snapshot::Error::Call { call, .. }) if is_ours(call) => Kind::Environment,
+            Error::Tree(snapshot::Error::Exposed { .. }) => Kind::Environment,
             _ => Kind::Build,
         };
         let mut problem = Problem::new(kind, error.to_string());
@@ -70,6 +71,12 @@ impl From<Error> for Problem {
             Error::Tree(snapshot::Error::NoUser(_) | snapshot::Error::NoGroup(_)) => problem.hint(
                 "names are looked up in the image's /etc/passwd and /etc/group (never with --link): use a number",
             ),
+            Error::Tree(snapshot::Error::Exposed { .. }) => problem
+                .cause("this kernel, or the container's seccomp profile, has no Landlock, which would keep it from processes")
+                .hint(
+                    "give credentials by $DOCKER_AUTH_CONFIG and secrets by --secret id=ID,env=NAME instead of files that are \
+                     mounted, or accept that a RUN can read them with --force-in-place",
+                ),
             _ => problem,
         }
     }
