@@ -23,6 +23,7 @@
 //! | [`users`] | names and numbers of users, by an image's own files |
 
 mod at;
+mod clock;
 mod content;
 mod copy;
 mod diff;
@@ -34,6 +35,7 @@ mod ground;
 mod in_place;
 mod index;
 mod layer;
+mod listing;
 mod notes;
 mod overlay;
 mod stack;

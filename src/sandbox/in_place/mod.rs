@@ -26,6 +26,7 @@ mod litter;
 mod maker;
 mod names;
 mod script;
+mod stock;
 mod swaps;
 mod walls;
 mod wish;
@@ -45,7 +46,7 @@ use crate::sys::{Cancel, RootMount, Said};
 use libc::sock_filter;
 use litter::Clean;
 use maker::Role;
-use names::{Names, Stock};
+use names::Names;
 use rustix::thread::CapabilitySet;
 use std::collections::BTreeSet;
 use std::ffi::CString;
@@ -55,6 +56,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+use stock::Stock;
 use swaps::Swaps;
 pub use walls::Wall;
 use walls::Walls;
@@ -109,7 +111,7 @@ impl InPlaceExecutor {
         Ok(Self {
             resolv_conf,
             hosts,
-            stock: Mutex::new(Stock::new(folder.join("stock"))),
+            stock: Mutex::new(Stock::new(&folder.join("stock"))?),
             folder,
             hierarchies,
             capabilities,
@@ -122,8 +124,8 @@ impl InPlaceExecutor {
     }
 
     /// Puts everything into its place that the spec shows.
-    fn swaps(&self, spec: &Spec, number: u64) -> Result<Swaps, Error> {
-        let mut swaps = Swaps::new(Path::new("/"), &self.folder.join(format!("swaps-{number}")))?;
+    fn swaps(&self, spec: &Spec) -> Result<Swaps, Error> {
+        let mut swaps = Swaps::new(Path::new("/"), &self.folder.join("swaps"))?;
         for (path, content) in [
             ("/etc/resolv.conf", network_files::resolv_conf(&self.resolv_conf, spec.network)),
             ("/etc/hosts", hosts(spec, &self.hosts)),
@@ -267,7 +269,7 @@ impl Executor for InPlaceExecutor {
             false => None,
         };
         let clean = Clean::look(&litter::SHARED);
-        let swaps = self.swaps(spec, number)?;
+        let swaps = self.swaps(spec)?;
         let ended = self.start(spec, group.as_ref(), output, cancel);
         // Where it failed halfway, nobody has looked yet.
         let cleared = if ended.is_err() { leftovers::kill() } else { Ok(()) };

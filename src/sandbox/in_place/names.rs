@@ -9,6 +9,7 @@
 //! kernel, which asks the rules.
 
 use super::maker::{Maker, Role};
+use super::stock::Stock;
 use super::wish::{Asked, Named, Wish};
 use crate::sys::notify::{Answer, Call};
 use crate::sys::{Result as Called, Said};
@@ -18,65 +19,8 @@ use rustix::fs::{
 use rustix::io::Errno;
 use std::collections::{BTreeSet, HashSet};
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
-
-/// How many of each are at hand for one process: more names than anybody makes in `/`.
-const FOLDERS: usize = 48;
-const FILES: usize = 16;
-
-/// Files and folders to be put into `/`.
-#[derive(Debug)]
-pub(super) struct Stock {
-    folder: PathBuf,
-    made: usize,
-    folders: Vec<(PathBuf, OwnedFd)>,
-    files: Vec<(PathBuf, OwnedFd)>,
-}
-
-impl Stock {
-    /// An empty one in a folder of kiln's own, on the file system of `/`.
-    pub(super) fn new(folder: PathBuf) -> Self {
-        Self { folder, made: 0, folders: Vec::new(), files: Vec::new() }
-    }
-
-    /// Makes what is missing.
-    pub(super) fn fill(&mut self) -> Called<()> {
-        if self.made == 0 {
-            match std::fs::remove_dir_all(&self.folder) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).said("remove", &self.folder)?,
-                _ => std::fs::create_dir(&self.folder).said("mkdir", &self.folder)?,
-            }
-        }
-        while self.folders.len() < FOLDERS {
-            let path = self.fresh();
-            std::fs::create_dir(&path).said("mkdir", &path)?;
-            self.folders.push(opened(path)?);
-        }
-        while self.files.len() < FILES {
-            let path = self.fresh();
-            std::fs::File::create_new(&path).said("create", &path)?;
-            self.files.push(opened(path)?);
-        }
-        Ok(())
-    }
-
-    /// Everything in it.
-    pub(super) fn all(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.folders.iter().chain(&self.files).map(|(_, fd)| fd.as_fd())
-    }
-
-    fn fresh(&mut self) -> PathBuf {
-        self.made += 1;
-        self.folder.join(self.made.to_string())
-    }
-}
-
-fn opened(path: PathBuf) -> Called<(PathBuf, OwnedFd)> {
-    let fd =
-        openat(CWD, &path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()).said("open", &path)?;
-    Ok((path, fd))
-}
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 /// Answers the calls of one process and its children.
 pub(super) struct Names<'a> {
@@ -173,7 +117,7 @@ impl<'a> Names<'a> {
 
     fn folder(&mut self, name: &CStr, mode: u32, maker: &Maker, role: &mut Role) -> Result<Option<Answer>, Errno> {
         may_add_to(&self.root)?;
-        let Some((path, fd)) = self.stock.folders.pop() else { return Ok(None) };
+        let Some((path, fd)) = self.stock.folder() else { return Ok(None) };
         role.leave();
         self.given.insert(rustix::fs::fstat(&fd).map(|stat| (stat.st_dev, stat.st_ino))?);
         self.put(&path, name, mode & 0o1777, maker)?;
@@ -193,7 +137,7 @@ impl<'a> Names<'a> {
             return Ok(None);
         }
         may_add_to(&self.root)?;
-        let Some((path, _)) = self.stock.files.pop() else { return Ok(None) };
+        let Some((path, _)) = self.stock.file() else { return Ok(None) };
         role.leave();
         self.put(&path, name, mode & 0o7777, maker)?;
         let wanted = (flags - (OFlags::CREATE | OFlags::EXCL)) | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -211,7 +155,7 @@ impl<'a> Names<'a> {
         let kind = FileType::from_raw_mode(mode);
         if mode & libc::S_IFMT == 0 || kind == FileType::RegularFile {
             may_add_to(&self.root)?;
-            let Some((path, _)) = self.stock.files.pop() else { return Ok(None) };
+            let Some((path, _)) = self.stock.file() else { return Ok(None) };
             role.leave();
             self.put(&path, name, mode & 0o7777, maker)?;
             return Ok(Some(Answer::Value(0)));
@@ -337,16 +281,5 @@ mod tests {
         ] {
             assert_eq!(may_be_top(path.as_bytes()), may, "{path}");
         }
-    }
-
-    #[test]
-    fn the_stock_is_refilled() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut stock = Stock::new(dir.path().join("stock"));
-        stock.fill().unwrap();
-        assert_eq!(stock.all().count(), FOLDERS + FILES);
-        stock.files.pop().unwrap();
-        stock.fill().unwrap();
-        assert_eq!(stock.all().count(), FOLDERS + FILES);
     }
 }
