@@ -1,11 +1,18 @@
-//! An ordinary user with ranges of numbers, and a folder with everything that builds as this user and as root touch.
+//! A world with an ordinary user in it, whom everything but a home is closed to: with ranges of numbers or without.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+use super::world::{KILN, Run, World};
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+/// A number that has no user, and so no ranges.
+pub(crate) const NOBODYS: u32 = 54321;
+
+/// What programs find in `$PATH`: those of root's, too.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Runs a program that must go well.
 pub(crate) fn run(program: &str, args: &[&str]) -> Output {
@@ -14,25 +21,32 @@ pub(crate) fn run(program: &str, args: &[&str]) -> Output {
     output
 }
 
-/// An ordinary user with ranges of numbers, gone when dropped, and a folder that only the user can write to.
+/// Whether this is root on a machine that has these files; if not, a line says what is missing.
+pub(crate) fn can(needs: &[&str]) -> bool {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: it needs root, to become another user or to start containers");
+        return false;
+    }
+    let missing = needs.iter().find(|file| !Path::new(file).exists());
+    if let Some(file) = missing {
+        println!("skipped: {file} is missing (scripts/setup installs what tests need)");
+    }
+    missing.is_none()
+}
+
+/// A world, and an ordinary user, who is gone when dropped.
 pub(crate) struct Place {
-    folder: tempfile::TempDir,
-    pub(crate) user: String,
+    pub(crate) world: World,
+    /// The name, where there is one.
+    pub(crate) user: Option<String>,
     uid: u32,
     gid: u32,
 }
 
 impl Place {
-    /// `None`, and a line that says why, where there can't be one.
+    /// A user with ranges. `None`, and a line that says why, where there can't be one.
     pub(crate) fn new(name: &str) -> Option<Self> {
-        let missing = |what: &str| println!("skipped: {what}");
-        if !rustix::process::geteuid().is_root() {
-            missing("it needs root, to make an ordinary user");
-            return None;
-        }
-        let needs = ["/usr/bin/newuidmap", "/usr/sbin/useradd", "/usr/bin/setpriv", "/bin/busybox", "/usr/sbin/setcap"];
-        if let Some(file) = needs.into_iter().find(|file| !Path::new(file).exists()) {
-            missing(&format!("{file} is missing (packages uidmap, passwd, util-linux, busybox-static, libcap2-bin)"));
+        if !can(&["/usr/bin/newuidmap", "/usr/sbin/useradd", "/usr/bin/setpriv", "/bin/busybox"]) {
             return None;
         }
         let user = format!("kiln-{name}-{}", std::process::id());
@@ -41,72 +55,63 @@ impl Place {
             let text = String::from_utf8(run("id", &[flag, &user]).stdout).unwrap();
             text.trim().parse::<u32>().unwrap()
         };
-        let (uid, gid) = (number("-u"), number("-g"));
-        let place = Self { folder: tempfile::tempdir().unwrap(), user, uid, gid };
-        if !fs::read_to_string("/etc/subuid").unwrap_or_default().contains(&format!("{}:", place.user)) {
+        let place = Self::of(number("-u"), number("-g"), Some(user.clone()));
+        if !fs::read_to_string("/etc/subuid").unwrap_or_default().contains(&format!("{user}:")) {
             let range = "400000000-400065535";
-            run("usermod", &["--add-subuids", range, "--add-subgids", range, &place.user]);
+            run("usermod", &["--add-subuids", range, "--add-subgids", range, &user]);
         }
-        fs::set_permissions(place.folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        fs::copy(env!("CARGO_BIN_EXE_kiln"), place.path("kiln")).unwrap();
-        for folder in ["home", "context"] {
-            fs::create_dir(place.path(folder)).unwrap();
-        }
-        chown(place.path("home"), Some(uid), Some(gid)).unwrap();
-        fs::copy("/bin/busybox", place.path("context/busybox")).unwrap();
         Some(place)
     }
 
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+    /// A user that has nothing but a number. `None`, and a line that says why, where there can't be one.
+    pub(crate) fn with_one_number() -> Option<Self> {
+        can(&["/usr/bin/setpriv", "/bin/busybox"]).then(|| Self::of(NOBODYS, NOBODYS, None))
     }
 
-    pub(crate) fn dockerfile(&self, text: &str) {
-        fs::write(self.path("context/Dockerfile"), text).unwrap();
+    fn of(uid: u32, gid: u32, user: Option<String>) -> Self {
+        let world = World::new();
+        for folder in ["users", "bin"] {
+            fs::create_dir(world.path(folder)).unwrap();
+        }
+        fs::copy(KILN, world.path("bin/kiln")).unwrap();
+        fs::copy("/bin/busybox", world.path("context/busybox")).unwrap();
+        fs::set_permissions(world.path(""), fs::Permissions::from_mode(0o755)).unwrap();
+        chown(world.path("users"), Some(uid), Some(gid)).unwrap();
+        Self { world, user, uid, gid }
     }
 
-    /// The binary as the user, whose own folder is the home.
-    pub(crate) fn as_user<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Output {
+    /// The binary as the user, whose own folder is the home. It knows no other environment.
+    pub(crate) fn as_user<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Run {
         let [uid, gid] = [self.uid, self.gid].map(|n| n.to_string());
         let mut command = Command::new("setpriv");
-        command.args(["--reuid", &uid, "--regid", &gid, "--clear-groups"]);
-        self.finish(command.arg(self.path("kiln")).args(args), "home")
+        command
+            .args(["--reuid", &uid, "--regid", &gid, "--clear-groups"])
+            .arg(self.world.path("bin/kiln"))
+            .args(args)
+            .current_dir(self.world.path(""))
+            .env_clear()
+            .env("PATH", PATH)
+            .env("KILN_ROOT", self.world.path("users/store"))
+            .env("HOME", self.world.path("users"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        Run::of(command.spawn().unwrap())
     }
 
     /// The binary as root.
-    pub(crate) fn as_root<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Output {
-        self.finish(Command::new(self.path("kiln")).args(args), "roots-home")
-    }
-
-    /// Runs a program with a home of its own, and no other environment.
-    pub(crate) fn finish(&self, command: &mut Command, home: &str) -> Output {
-        let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-        let home = self.path(home);
-        command
-            .current_dir(self.folder.path())
-            .env_clear()
-            .env("PATH", path)
-            .env("KILN_ROOT", home.join("store"))
-            .env("HOME", home)
-            .output()
-            .unwrap()
+    pub(crate) fn as_root<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Run {
+        self.world.kiln(args)
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let _ = Command::new("userdel").arg(&self.user).output();
+        if let Some(user) = &self.user {
+            let _ = Command::new("userdel").arg(user).output();
+        }
     }
 }
 
-pub(crate) fn text(output: &Output) -> String {
-    format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
-
 /// What all the Dockerfiles start with.
-pub(crate) const BASE: &str = "FROM scratch AS base
-COPY --chmod=755 busybox /bin/busybox
-RUN [\"/bin/busybox\", \"--install\", \"-s\", \"/bin\"]
-RUN mkdir -p /etc /tmp && chmod 1777 /tmp && echo root:x:0:0::/:/bin/sh > /etc/passwd && \\
-    echo me:x:1000:1000::/:/bin/sh >> /etc/passwd && echo me:x:1000: > /etc/group
-";
+pub(crate) const BASE: &str = include_str!("../levels/base.Dockerfile");
