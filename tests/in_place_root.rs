@@ -3,18 +3,10 @@
 //! images are root's is `levels_root`'s to test. With root, to start containers, and Debian's busybox-static.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
-#[path = "support/docker_registry.rs"]
-mod docker_registry;
-#[path = "support/podman.rs"]
-mod podman;
-#[path = "support/user.rs"]
-mod user;
-#[allow(dead_code)]
-#[path = "support/world.rs"]
-mod world;
+#[path = "support/container.rs"]
+mod container;
 
-use podman::{AS_DOCKER, Place, text};
-use user::BASE;
+use container::{AS_DOCKER, BASE, Place, text};
 
 #[test]
 fn the_container_is_left_as_it_was_found() {
@@ -90,8 +82,8 @@ fn a_build_without_a_process_needs_no_capability() {
     let flags = "build -q --build-arg SOURCE_DATE_EPOCH=1700000000 -t x";
     let output = place.container(&["--cap-drop=ALL"], &format!("kiln {flags} /workspace/context"));
     assert!(output.status.success(), "{}", text(&output));
-    let root = place.as_root(format!("{flags} context").split(' ')).ok();
-    assert_eq!(String::from_utf8_lossy(&output.stdout), root.stdout);
+    let root = place.as_root(&format!("{flags} context").split(' ').collect::<Vec<_>>());
+    assert_eq!(output.stdout, root.stdout, "{}{}", text(&output), text(&root));
     // A process is refused before anything is done, with the reason.
     place.file("context/Dockerfile", "FROM scratch\nCOPY dir /d\nRUN [\"/x\"]\n");
     let output = place.container(&["--cap-drop=ALL"], "kiln build /workspace/context");
@@ -103,7 +95,9 @@ fn a_build_without_a_process_needs_no_capability() {
 fn it_refuses_outside_of_its_image() {
     let Some(place) = Place::new("outside") else { return };
     place.file("context/Dockerfile", &format!("{BASE}RUN true\n"));
-    place.as_root(["build", "--isolation", "in-place", "context"]).fails(4).says("--force-in-place");
+    let refused = place.as_root(&["build", "--isolation", "in-place", "context"]);
+    assert_eq!(refused.status.code(), Some(4), "{}", text(&refused));
+    assert!(text(&refused).contains("--force-in-place"), "{}", text(&refused));
     let script = "b rm /kiln/.in-place; kiln build /workspace/context; test $? = 4 || exit 1
         kiln build --force-in-place /workspace/context";
     let output = place.container(&[AS_DOCKER], script);

@@ -2,17 +2,12 @@
 //! uidmap, busybox-static, podman, runc and crun; what is forbidden is forbidden by a seccomp filter and an overlay of the test's.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
-#[path = "support/docker_registry.rs"]
-mod docker_registry;
+#[path = "support/container.rs"]
+mod container;
 #[path = "support/levels.rs"]
 mod levels;
-#[path = "support/podman.rs"]
-mod podman;
 #[path = "support/user.rs"]
 mod user;
-#[allow(dead_code)]
-#[path = "support/world.rs"]
-mod world;
 
 use kiln::sys::child::step::{Exec, FileSystem, OverlayByMount, Pointers, Stdio, Stream};
 use kiln::sys::child::{Ended, Namespaces, Program, Step};
@@ -21,10 +16,10 @@ use rustix::mount::MountAttrFlags;
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
-use std::process::Command;
-use user::{BASE, Place, can};
-use world::Run;
+use std::process::{Command, ExitStatus, Output};
+use user::{BASE, Place, can, text};
 
 /// Builds with the same result each time, in a folder that holds what `cases` made.
 fn build(level: Level, case: &Case, folder: &str) -> Vec<String> {
@@ -46,72 +41,79 @@ fn build(level: Level, case: &Case, folder: &str) -> Vec<String> {
     args
 }
 
-fn built(run: Run) -> Built {
-    if run.code == Some(0) { Ok(run.stdout.trim().to_owned()) } else { Err(run.stderr.trim().to_owned()) }
+fn built(output: &Output) -> Built {
+    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    if output.status.success() { Ok(said(&output.stdout)) } else { Err(said(&output.stderr)) }
 }
 
-/// Builds all at a level, on this machine.
+/// Builds all at a level that can be had on the machine itself.
 fn build_all(place: &Place, level: Level, cases: &[Case]) -> Vec<Built> {
-    let folder = place.world.path("");
-    let folder = folder.to_str().unwrap().trim_end_matches('/');
+    let folder = place.path("context");
+    let folder = folder.parent().unwrap().to_str().unwrap();
     let one = |case: &Case| {
         let args = build(level, case, folder);
-        built(match level {
+        built(&match level {
             Level::Ranges | Level::OneNumber => place.as_user(args),
             Level::Chroot => confined(place, &args, false),
             Level::Copies => confined(place, &args, true),
-            Level::RootAgain => {
-                let mut command = place.world.command(args);
-                Run::of(command.env("KILN_ROOT", place.world.path("store-again")).spawn().unwrap())
-            }
+            Level::RootAgain => place.finish(Command::new(place.path("kiln")).args(args), "another-home"),
             _ => place.as_root(args),
         })
     };
     cases.iter().map(one).collect()
 }
 
-/// Builds all in one container, one after the other. What each printed is left in the world.
-fn build_all_in_place(place: &Place, cases: &[Case]) -> Vec<Built> {
-    let image = podman::Image::new(&place.world, "levels");
-    fs::create_dir(place.world.path("out")).unwrap();
+/// Builds all as root, and in one container, one after the other. What each says there is left in the folder that it shares.
+fn build_all_in_place(place: &container::Place, cases: &[Case]) -> [Vec<Built>; 2] {
+    let words = |args: &[String]| args.iter().map(|arg| format!("'{arg}'")).collect::<Vec<_>>().join(" ");
+    fs::create_dir(place.path("out")).unwrap();
     let one = |case: &Case| {
-        let args = build(Level::InPlace, case, "/workspace").join(" ");
-        format!("kiln {args} > /workspace/out/{case} 2> /workspace/out/{case}.err || b rm /workspace/out/{case}\n")
+        let (args, name) = (words(&build(Level::InPlace, case, "/workspace")), &case.name);
+        format!("cd /workspace/out; kiln {args} > {name} 2> {name}.err || b rm {name}\n")
     };
-    // A path of the container's, which the images' processes mustn't reach.
-    place.world.file("outside", "/kiln/home/.docker/config.json");
     let script: String = cases.iter().map(one).collect();
-    let ran = image.container(&place.world.path(""), &[podman::AS_DOCKER], &script);
-    let read = |name: String| fs::read_to_string(place.world.path(&format!("out/{name}")));
-    let one = |case: &Case| match read(case.name.clone()) {
+    let ran = place.container(&[container::AS_DOCKER], &script);
+    let read = |name: String| fs::read_to_string(place.path(&format!("out/{name}")));
+    let there = |case: &Case| match read(case.name.clone()) {
         Ok(digest) => Ok(digest.trim().to_owned()),
-        Err(_) => Err(read(format!("{case}.err")).unwrap_or_else(|_| podman::text(&ran))),
+        Err(_) => Err(read(format!("{}.err", case.name)).unwrap_or_else(|_| text(&ran))),
     };
-    cases.iter().map(one).collect()
+    let here = |case: &Case| {
+        let args = build(Level::Root, case, ".");
+        built(&place.as_root(&args.iter().map(String::as_str).collect::<Vec<_>>()))
+    };
+    [cases.iter().map(here).collect(), cases.iter().map(there).collect()]
 }
 
 /// Builds every Dockerfile of the table as root and at another level.
 fn same_as_root(level: Level) {
-    let needs: &[&str] = match level {
-        Level::InPlace => &podman::NEEDED,
+    let runtime: &[&str] = match level {
         Level::Runtime("crun") => &["/usr/bin/crun"],
         Level::Runtime(_) => &["/usr/sbin/runc"],
         _ => &[],
     };
-    if !can(needs) || !can(&["/usr/sbin/setcap", "/usr/bin/setfattr", "/usr/bin/ssh-keygen", "/usr/bin/bsdtar"]) {
+    let needs = ["/usr/sbin/setcap", "/usr/bin/setfattr", "/usr/bin/ssh-keygen", "/usr/bin/bsdtar"];
+    if !can(runtime) || !can(&needs) {
         return;
     }
-    let place = if level == Level::OneNumber { Place::with_one_number() } else { Place::new(level.flag()) };
-    let Some(place) = place else { return };
-    let cases = cases(&place.world, level);
-    let root = build_all(&place, Level::Root, &cases);
-    let got = match level {
-        Level::InPlace => build_all_in_place(&place, &cases),
-        _ => build_all(&place, level, &cases),
+    let (table, [root, got]) = match level {
+        Level::InPlace => {
+            let Some(place) = container::Place::new("levels") else { return };
+            let table = cases(&place.path(""), level);
+            let built = build_all_in_place(&place, &table);
+            (table, built)
+        }
+        _ => {
+            let place = if level == Level::OneNumber { Place::with_one_number() } else { Place::new(level.flag()) };
+            let Some(place) = place else { return };
+            let table = cases(&place.path(""), level);
+            let built = [Level::Root, level].map(|level| build_all(&place, level, &table));
+            (table, built)
+        }
     };
-    let faults: Vec<String> =
-        cases.iter().zip(root.iter().zip(&got)).filter_map(|(case, (root, got))| case.fault(root, got)).collect();
-    assert!(faults.is_empty(), "{level:?}, {} of {}:\n{}", faults.len(), cases.len(), faults.join("\n"));
+    let both = root.iter().zip(&got);
+    let faults: Vec<String> = table.iter().zip(both).filter_map(|(case, (root, got))| case.fault(root, got)).collect();
+    assert!(faults.is_empty(), "{level:?}, {} of {}:\n{}", faults.len(), table.len(), faults.join("\n"));
 }
 
 #[test]
@@ -166,8 +168,8 @@ fn an_exception_is_of_a_dockerfile_and_says_why() {
 
 /// The binary as root in a mount namespace where `pivot_root` is refused; the store lies on an overlay, on which the kernel
 /// makes no other, if there are to be `copies`.
-fn confined(place: &Place, args: &[impl AsRef<str>], copies: bool) -> Run {
-    let path = |name: &str| place.world.path(name);
+fn confined(place: &Place, args: &[impl AsRef<str>], copies: bool) -> Output {
+    let path = |name: &str| place.path(name);
     let text = |path: &Path| CString::new(path.as_os_str().as_bytes()).unwrap();
     let file = |name: &str| Stream::Fd(File::create(path(name)).unwrap().into());
     let home = path("confined");
@@ -200,16 +202,16 @@ fn confined(place: &Place, args: &[impl AsRef<str>], copies: bool) -> Run {
     ];
     let env = env.map(|e| CString::new(e).unwrap()).to_vec();
     program.push(Step::Exec(Exec {
-        candidates: vec![text(&path("bin/kiln"))],
+        candidates: vec![text(&path("kiln"))],
         args: Pointers::new(args.collect()),
         env: Pointers::new(env),
     }));
-    let code = match program.spawn(Namespaces::default()).unwrap().wait().unwrap() {
-        Ended::Exited(code) => Some(code),
-        Ended::Killed(_) => None,
+    let status = match program.spawn(Namespaces::default()).unwrap().wait().unwrap() {
+        Ended::Exited(code) => code << 8,
+        Ended::Killed(signal) => signal,
     };
-    let read = |name: &str| fs::read_to_string(path(name)).unwrap();
-    Run { code, stdout: read("out.txt"), stderr: read("err.txt") }
+    let read = |name: &str| fs::read(path(name)).unwrap();
+    Output { status: ExitStatus::from_raw(status), stdout: read("out.txt"), stderr: read("err.txt") }
 }
 
 /// A filter that refuses one call with `EPERM`.
@@ -224,46 +226,45 @@ fn without_pivot_root() -> Vec<libc::sock_filter> {
     ]
 }
 
-/// A place whose context has this Dockerfile below the base.
-fn place(name: &str, dockerfile: &str) -> Option<(Place, String)> {
-    let place = Place::new(name)?;
-    place.world.dockerfile(&format!("{BASE}{dockerfile}"));
-    let context = place.world.path("context").display().to_string();
-    Some((place, context))
-}
-
 #[test]
 fn without_pivot_root_the_level_is_chroot_and_that_is_told() {
-    let Some((place, context)) = place("told", "RUN true\n") else { return };
+    let Some(place) = Place::new("told") else { return };
+    place.dockerfile(&format!("{BASE}RUN true\n"));
+    let context = place.path("context").display().to_string();
     for copies in [false, true] {
-        let told = confined(&place, &["build", "--progress=plain", "--no-cache", &context], copies).ok().stderr;
+        let built = confined(&place, &["build", "--progress=plain", "--no-cache", &context], copies);
+        assert!(built.status.success(), "{}", text(&built));
         let refused = if copies { "overlayfs" } else { "pivot_root: Operation not permitted" };
-        let line = "isolation level chroot, since root doesn't work here";
-        assert!(told.lines().any(|l| l.contains(line) && l.contains(refused)), "{told}");
-        let info = confined(&place, &["info"], copies).ok().stdout;
+        let told = "isolation level chroot, since root doesn't work here";
+        assert!(text(&built).lines().any(|l| l.contains(told) && l.contains(refused)), "{}", text(&built));
+        let info = text(&confined(&place, &["info"], copies));
         let level =
             |name: &str| info.lines().map(str::trim).find(|l| l.starts_with(name)).unwrap_or_default().to_owned();
         assert!(level("root:").contains(refused), "{info}");
         assert!(level("chroot:").ends_with("works"), "{info}");
         assert!(level("oci:").contains("pivot_root"), "{info}");
-        confined(&place, &["build", "--isolation=root", &context], copies).fails(4).says(refused);
+        let asked = confined(&place, &["build", "--isolation=root", &context], copies);
+        assert_eq!(asked.status.code(), Some(4), "{}", text(&asked));
+        assert!(text(&asked).contains(refused), "{}", text(&asked));
     }
 }
 
 #[test]
 fn a_runtime_that_is_not_there_is_named() {
-    let Some((place, context)) = place("named", "RUN true\n") else { return };
+    let Some(place) = Place::new("named") else { return };
+    place.dockerfile(&format!("{BASE}RUN true\n"));
     for (runtime, said) in
         [("/nonexistent", "/nonexistent"), ("no-such", "isn't in $PATH"), ("/bin/true", "neither crun nor runc")]
     {
-        let built = place.as_root(["build", "--isolation=oci", "--oci-runtime", runtime, &context]);
-        built.fails(4).says(said).says("Dockerfile:");
+        let built = place.as_root(["build", "--isolation=oci", "--oci-runtime", runtime, "context"]);
+        assert_eq!(built.status.code(), Some(4), "{}", text(&built));
+        assert!(text(&built).contains(said) && text(&built).contains("Dockerfile:"), "{}", text(&built));
     }
 }
 
 #[test]
 fn what_runtimes_run_fails_and_ends_as_elsewhere() {
-    let Some((place, context)) = place("ends", "") else { return };
+    let Some(place) = Place::new("ends") else { return };
     let commands = [
         ("RUN echo said; exit 7", "exit code: 7"),
         ("RUN [\"no-such-program\"]", "executable file not found in $PATH"),
@@ -274,21 +275,21 @@ fn what_runtimes_run_fails_and_ends_as_elsewhere() {
         ),
     ];
     for runtime in ["crun", "runc"] {
-        if Command::new(runtime).arg("--version").output().is_err() {
-            println!("skipped: {runtime} isn't installed");
-            continue;
-        }
         for (command, said) in commands {
-            place.world.dockerfile(&format!("{BASE}{command}\n"));
-            place.as_root(["build", "--isolation=oci", "--oci-runtime", runtime, &context]).fails(1).says(said);
+            place.dockerfile(&format!("{BASE}{command}\n"));
+            let built = place.as_root(["build", "--isolation=oci", "--oci-runtime", runtime, "context"]);
+            assert_eq!(built.status.code(), Some(1), "{runtime}, {command}: {}", text(&built));
+            assert!(text(&built).contains(said), "{runtime}, {command}: {}", text(&built));
         }
-        place.world.dockerfile(&format!("{BASE}RUN tail /dev/zero\n"));
-        let built = place.as_root(["build", "--isolation=oci", "--oci-runtime", runtime, "-m", "32m", &context]);
-        let limits = !built.stderr.contains("can't limit");
-        assert!(!limits || built.stderr.contains("memory"), "{}", built.stderr);
+        place.dockerfile(&format!("{BASE}RUN tail /dev/zero\n"));
+        let built = place.as_root(["build", "--isolation=oci", "--oci-runtime", runtime, "-m", "32m", "context"]);
+        let limits = !text(&built).contains("can't limit");
+        assert!(!limits || text(&built).contains("memory"), "{}", text(&built));
         for folder in ["/run/crun", "/run/runc", "/run/user/0/crun"] {
             assert!(!Path::new(folder).join("kiln").exists(), "state in {folder}");
         }
-        place.world.nothing_is_left();
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert!(!mounts.contains(place.path("").to_str().unwrap()), "{mounts}");
+        assert_eq!(fs::read_dir(place.path("roots-home/store/tmp")).unwrap().count(), 0);
     }
 }

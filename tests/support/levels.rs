@@ -2,9 +2,8 @@
 //! which of them can't give root's image.
 
 use super::user::run;
-use super::world::World;
-use std::fmt;
 use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 /// A level, and what it is had by.
@@ -94,7 +93,7 @@ pub(crate) struct Case {
 pub(crate) type Built = Result<String, String>;
 
 impl Case {
-    /// The Dockerfile's path below a bench's world.
+    /// The Dockerfile's path below the folder that has the table.
     pub(crate) fn file(&self) -> String {
         format!("cases/{}", self.name)
     }
@@ -116,12 +115,6 @@ impl Case {
     }
 }
 
-impl fmt::Display for Case {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.name)
-    }
-}
-
 fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
@@ -136,56 +129,76 @@ pub(crate) fn names() -> Vec<String> {
     names
 }
 
-/// The table for a level: its Dockerfiles, written below the world's `cases`, and everything that they need.
-pub(crate) fn cases(world: &World, level: Level) -> Vec<Case> {
-    let debian = debian(world);
+/// The table for a level: its Dockerfiles, written below the folder's `cases`, and everything that they need.
+pub(crate) fn cases(folder: &Path, level: Level) -> Vec<Case> {
+    let debian = debian(folder);
     let mut cases = Vec::new();
     for name in names().into_iter().filter(|name| name != "debian" || debian) {
         let text = |name: &str| fs::read_to_string(repository(&format!("tests/levels/{name}.Dockerfile"))).unwrap();
         let base = if name == "debian" { String::new() } else { text("base") };
-        world.file(&format!("cases/{name}"), base + &text(&name));
+        file(folder, &format!("cases/{name}"), base + &text(&name));
         let instead = EXCEPTIONS.iter().find(|e| e.0 == name && e.1 == level).map(|e| e.2);
         cases.push(Case { name, instead });
     }
-    world.file("context/tree/f", "f\n").file("context/tree/sub/g", "g\n").file("context/tree/sub/h.txt", "h\n");
-    world.file("context/tree/ignored", "").file("context/.dockerignore", "tree/ignored\n");
-    std::os::unix::fs::symlink("sub/g", world.path("context/tree/link")).unwrap();
-    fs::hard_link(world.path("context/tree/f"), world.path("context/tree/same")).unwrap();
-    archives(world);
-    world.file("secret", "hidden").file("outside", world.path("secret").to_str().unwrap());
-    run("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-f", world.path("key").to_str().unwrap()]);
-    run("chmod", &["644", world.path("key").to_str().unwrap()]);
+    for (name, text) in [
+        ("context/tree/f", "f\n"),
+        ("context/tree/sub/g", "g\n"),
+        ("context/tree/sub/h.txt", "h\n"),
+        ("context/tree/ignored", ""),
+        ("context/.dockerignore", "tree/ignored\n"),
+        ("secret", "hidden"),
+    ] {
+        file(folder, name, text);
+    }
+    symlink("sub/g", folder.join("context/tree/link")).unwrap();
+    fs::hard_link(folder.join("context/tree/f"), folder.join("context/tree/same")).unwrap();
+    archives(folder);
+    // What the processes of images mustn't reach: a file of the machine's, or of the container's.
+    let outside = if level == InPlace { Path::new("/kiln/.in-place").into() } else { folder.join("secret") };
+    file(folder, "outside", outside.to_str().unwrap());
+    let key = folder.join("key");
+    run("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-f", key.to_str().unwrap()]);
+    // An ordinary user reads it, too.
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
     cases
+}
+
+/// Writes a file, and the folders above it.
+fn file(folder: &Path, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
+    let path = folder.join(name);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(&path, text).unwrap();
+    path
 }
 
 /// An archive of a file with capabilities, an attribute of a user's and an owner, none of which a build can set with busybox;
 /// and one of a device.
-fn archives(world: &World) {
-    let (file, device) = (world.path("files/marked/ping"), world.path("files/device"));
-    world.file("files/marked/ping", fs::read("/bin/true").unwrap());
-    std::os::unix::fs::chown(&file, Some(12), Some(34)).unwrap();
-    run("setcap", &["cap_net_raw+ep", file.to_str().unwrap()]);
-    run("setfattr", &["-n", "user.kiln", "-v", "yes", file.to_str().unwrap()]);
-    run("mknod", &[device.to_str().unwrap(), "b", "8", "1"]);
+fn archives(folder: &Path) {
+    let marked = file(folder, "files/marked/ping", fs::read("/bin/true").unwrap());
+    let [marked, device] = [marked, folder.join("files/device")].map(|path| path.to_str().unwrap().to_owned());
+    run("chown", &["12:34", &marked]);
+    run("setcap", &["cap_net_raw+ep", &marked]);
+    run("setfattr", &["-n", "user.kiln", "-v", "yes", &marked]);
+    run("mknod", &[&device, "b", "8", "1"]);
     for (archive, what) in [("marked", "marked"), ("devices", "device")] {
-        let archive = world.path(&format!("context/{archive}.tar"));
+        let (archive, files) = (folder.join(format!("context/{archive}.tar")), folder.join("files"));
         let flags = ["--xattrs", "--xattrs-include=*", "--format=pax", "--numeric-owner", "-C"];
-        let places = [world.path("files").display().to_string(), "-cf".into(), archive.display().to_string()];
-        run("tar", &flags.into_iter().chain(places.iter().map(String::as_str)).chain([what]).collect::<Vec<_>>());
+        let places = [files.to_str().unwrap(), "-cf", archive.to_str().unwrap(), what];
+        run("tar", &[&flags[..], &places].concat());
     }
 }
 
 /// The Debian that `scripts/make-bases` leaves, without devices, which an ordinary user can't unpack, and documentation.
-fn debian(world: &World) -> bool {
+fn debian(folder: &Path) -> bool {
     let made = repository("target/bases/debian-bookworm.tar");
     if !made.exists() {
         println!("skipped: {} is missing (scripts/make-bases makes it)", made.display());
         return false;
     }
-    let (to, from) = (world.path("context/debian.tar"), format!("@{}", made.display()));
+    let (to, from) = (folder.join("context/debian.tar"), format!("@{}", made.display()));
     let without =
         ["./dev/*", "./usr/share/doc/*", "./usr/share/locale/*", "./usr/share/man/*", "./usr/share/zoneinfo/*"];
-    let without = without.iter().flat_map(|path| ["--exclude", path]);
-    run("bsdtar", &["-cf", to.to_str().unwrap()].into_iter().chain(without).chain([from.as_str()]).collect::<Vec<_>>());
+    let without: Vec<&str> = without.into_iter().flat_map(|path| ["--exclude", path]).collect();
+    run("bsdtar", &[&["-cf", to.to_str().unwrap()][..], &without, &[from.as_str()]].concat());
     true
 }

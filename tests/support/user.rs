@@ -1,18 +1,11 @@
-//! A world with an ordinary user in it, whom everything but a home is closed to: with ranges of numbers or without.
+//! An ordinary user, with ranges of numbers or without, and a folder with everything that builds as this user and as root touch.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
-use super::world::{KILN, Run, World};
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown};
-use std::path::Path;
-use std::process::{Command, Output, Stdio};
-
-/// A number that has no user, and so no ranges.
-pub(crate) const NOBODYS: u32 = 54321;
-
-/// What programs find in `$PATH`: those of root's, too.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
 
 /// Runs a program that must go well.
 pub(crate) fn run(program: &str, args: &[&str]) -> Output {
@@ -20,6 +13,9 @@ pub(crate) fn run(program: &str, args: &[&str]) -> Output {
     assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
     output
 }
+
+/// A number that has no user, and so no ranges.
+const NOBODYS: u32 = 54321;
 
 /// Whether this is root on a machine that has these files; if not, a line says what is missing.
 pub(crate) fn can(needs: &[&str]) -> bool {
@@ -29,24 +25,24 @@ pub(crate) fn can(needs: &[&str]) -> bool {
     }
     let missing = needs.iter().find(|file| !Path::new(file).exists());
     if let Some(file) = missing {
-        println!("skipped: {file} is missing (scripts/setup installs what tests need)");
+        println!("skipped: {file} is missing (scripts/setup installs what the tests need)");
     }
     missing.is_none()
 }
 
-/// A world, and an ordinary user, who is gone when dropped.
+/// An ordinary user, gone when dropped, and a folder that only the user can write to.
 pub(crate) struct Place {
-    pub(crate) world: World,
-    /// The name, where there is one.
-    pub(crate) user: Option<String>,
+    folder: tempfile::TempDir,
+    /// The name; empty where there is none.
+    pub(crate) user: String,
     uid: u32,
     gid: u32,
 }
 
 impl Place {
-    /// A user with ranges. `None`, and a line that says why, where there can't be one.
+    /// A user with ranges of numbers. `None`, and a line that says why, where there can't be one.
     pub(crate) fn new(name: &str) -> Option<Self> {
-        if !can(&["/usr/bin/newuidmap", "/usr/sbin/useradd", "/usr/bin/setpriv", "/bin/busybox"]) {
+        if !can(&["/usr/bin/newuidmap", "/usr/sbin/useradd", "/usr/bin/setpriv", "/bin/busybox", "/usr/sbin/setcap"]) {
             return None;
         }
         let user = format!("kiln-{name}-{}", std::process::id());
@@ -55,62 +51,77 @@ impl Place {
             let text = String::from_utf8(run("id", &[flag, &user]).stdout).unwrap();
             text.trim().parse::<u32>().unwrap()
         };
-        let place = Self::of(number("-u"), number("-g"), Some(user.clone()));
-        if !fs::read_to_string("/etc/subuid").unwrap_or_default().contains(&format!("{user}:")) {
+        let place = Self::of(user.clone(), number("-u"), number("-g"));
+        if !fs::read_to_string("/etc/subuid").unwrap_or_default().contains(&format!("{}:", place.user)) {
             let range = "400000000-400065535";
-            run("usermod", &["--add-subuids", range, "--add-subgids", range, &user]);
+            run("usermod", &["--add-subuids", range, "--add-subgids", range, &place.user]);
         }
         Some(place)
     }
 
     /// A user that has nothing but a number. `None`, and a line that says why, where there can't be one.
     pub(crate) fn with_one_number() -> Option<Self> {
-        can(&["/usr/bin/setpriv", "/bin/busybox"]).then(|| Self::of(NOBODYS, NOBODYS, None))
+        can(&["/usr/bin/setpriv", "/bin/busybox"]).then(|| Self::of(String::new(), NOBODYS, NOBODYS))
     }
 
-    fn of(uid: u32, gid: u32, user: Option<String>) -> Self {
-        let world = World::new();
-        for folder in ["users", "bin"] {
-            fs::create_dir(world.path(folder)).unwrap();
+    fn of(user: String, uid: u32, gid: u32) -> Self {
+        let place = Self { folder: tempfile::tempdir().unwrap(), user, uid, gid };
+        fs::set_permissions(place.folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::copy(env!("CARGO_BIN_EXE_kiln"), place.path("kiln")).unwrap();
+        for folder in ["home", "context"] {
+            fs::create_dir(place.path(folder)).unwrap();
         }
-        fs::copy(KILN, world.path("bin/kiln")).unwrap();
-        fs::copy("/bin/busybox", world.path("context/busybox")).unwrap();
-        fs::set_permissions(world.path(""), fs::Permissions::from_mode(0o755)).unwrap();
-        chown(world.path("users"), Some(uid), Some(gid)).unwrap();
-        Self { world, user, uid, gid }
+        chown(place.path("home"), Some(uid), Some(gid)).unwrap();
+        fs::copy("/bin/busybox", place.path("context/busybox")).unwrap();
+        place
     }
 
-    /// The binary as the user, whose own folder is the home. It knows no other environment.
-    pub(crate) fn as_user<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Run {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub(crate) fn dockerfile(&self, text: &str) {
+        fs::write(self.path("context/Dockerfile"), text).unwrap();
+    }
+
+    /// The binary as the user, whose own folder is the home.
+    pub(crate) fn as_user<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Output {
         let [uid, gid] = [self.uid, self.gid].map(|n| n.to_string());
         let mut command = Command::new("setpriv");
-        command
-            .args(["--reuid", &uid, "--regid", &gid, "--clear-groups"])
-            .arg(self.world.path("bin/kiln"))
-            .args(args)
-            .current_dir(self.world.path(""))
-            .env_clear()
-            .env("PATH", PATH)
-            .env("KILN_ROOT", self.world.path("users/store"))
-            .env("HOME", self.world.path("users"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        Run::of(command.spawn().unwrap())
+        command.args(["--reuid", &uid, "--regid", &gid, "--clear-groups"]);
+        self.finish(command.arg(self.path("kiln")).args(args), "home")
     }
 
     /// The binary as root.
-    pub(crate) fn as_root<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Run {
-        self.world.kiln(args)
+    pub(crate) fn as_root<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Output {
+        self.finish(Command::new(self.path("kiln")).args(args), "roots-home")
+    }
+
+    /// Runs a program with a home of its own, and no other environment.
+    pub(crate) fn finish(&self, command: &mut Command, home: &str) -> Output {
+        let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+        let home = self.path(home);
+        command
+            .current_dir(self.folder.path())
+            .env_clear()
+            .env("PATH", path)
+            .env("KILN_ROOT", home.join("store"))
+            .env("HOME", home)
+            .output()
+            .unwrap()
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if let Some(user) = &self.user {
-            let _ = Command::new("userdel").arg(user).output();
+        if !self.user.is_empty() {
+            let _ = Command::new("userdel").arg(&self.user).output();
         }
     }
+}
+
+pub(crate) fn text(output: &Output) -> String {
+    format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
 /// What all the Dockerfiles start with.
