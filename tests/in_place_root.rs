@@ -1,6 +1,6 @@
-//! The level `in-place`, inside an ordinary container: Debian's podman and runc with their default seccomp profile (no
-//! mount, unshare, pivot_root) and Docker's default capabilities, from a root filesystem that holds nothing but kiln. That the
-//! images are root's is `levels_root`'s to test. With root, to start containers, and Debian's busybox-static.
+//! The level `in-place`, inside an ordinary container: Debian's podman and runc with Docker's default seccomp profile (no
+//! mount, unshare, pivot_root) and capabilities, from a root filesystem that holds nothing but kiln. That the images are root's is
+//! `levels_root`'s to test. With root, to start containers, and Debian's busybox-static.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
 #[path = "support/container.rs"]
