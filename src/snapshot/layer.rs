@@ -87,7 +87,7 @@ impl NewLayer {
 
     /// An overlay that writes to it.
     pub fn root_mount(&self) -> RootMount {
-        RootMount::Overlay { lowers: self.parents.all_files(), upper: self.files(), work: self.work() }
+        RootMount::Overlay { lowers: self.parents.laid(), upper: self.files(), work: self.work() }
     }
 
     /// The layers below.
