@@ -7,6 +7,7 @@
 mod container;
 
 use container::{AS_DOCKER, BASE, Place, text};
+use std::fs;
 
 #[test]
 fn the_container_is_left_as_it_was_found() {
