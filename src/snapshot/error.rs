@@ -43,6 +43,14 @@ pub enum Error {
         .0.display()
     )]
     Held(std::path::PathBuf),
+    /// A file of credentials that a process could read.
+    #[error("{} can't be kept from a process in place: {why}", path.display())]
+    Exposed {
+        /// The file, as it was named.
+        path: std::path::PathBuf,
+        /// Why it stays where it is.
+        why: String,
+    },
     /// A path that no root filesystem can have.
     #[error(transparent)]
     Path(#[from] PathError),

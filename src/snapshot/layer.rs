@@ -90,7 +90,7 @@ impl NewLayer {
     pub fn root_mount(&self) -> Result<RootMount, Error> {
         let work = self.work();
         fs::create_dir_all(&work).map_err(|e| Error::host("mkdir", &work, e))?;
-        Ok(RootMount::Overlay { lowers: self.parents.all_files(), upper: self.files(), work })
+        Ok(RootMount::Overlay { lowers: self.parents.laid(), upper: self.files(), work })
     }
 
     /// The layers below.

@@ -1,11 +1,12 @@
 //! Chains of layers: where each lies, and what is known of it by now.
 
-use super::at::Meta;
+use super::at::{self, Meta};
 use super::layer::files;
 use super::notes::Notes;
 use super::{Error, StackTree};
 use crate::layer::EntryPath;
 use std::collections::HashMap;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -25,6 +26,8 @@ pub(super) struct Link {
     /// How many layers are below it.
     height: usize,
     notes: OnceLock<Notes>,
+    /// Whether there is nothing in it.
+    bare: OnceLock<bool>,
     /// What was found in the chain whose top it is.
     known: Mutex<HashMap<EntryPath, Option<Seen>>>,
 }
@@ -61,8 +64,8 @@ impl Layers {
     /// The same, by the layer's files.
     pub(super) fn with(&self, files: PathBuf) -> Self {
         let height = self.len();
-        let (below, notes, known) = (self.clone(), OnceLock::new(), Mutex::default());
-        Self(Some(Arc::new(Link { files, below, height, notes, known })))
+        let (notes, bare, known) = (OnceLock::new(), OnceLock::new(), Mutex::default());
+        Self(Some(Arc::new(Link { files, below: self.clone(), height, notes, bare, known })))
     }
 
     /// Whether there is no layer at all.
@@ -83,6 +86,14 @@ impl Layers {
     /// The folders of the layers' files, as an overlay mount takes them, topmost first.
     pub(super) fn all_files(&self) -> Vec<PathBuf> {
         self.links().map(|l| l.files.clone()).collect()
+    }
+
+    /// The same for an overlay that has a layer of its own above them: without those that have nothing in them, which would
+    /// only be looked through. Their root directories don't count there.
+    pub(super) fn laid(&self) -> Vec<PathBuf> {
+        // One that can't be read is the mount's business, which tells why.
+        let is_laid = |link: &&Arc<Link>| !link.is_bare().unwrap_or(false);
+        self.links().filter(is_laid).map(|l| l.files.clone()).collect()
     }
 
     /// The topmost layer's folder, and the chain below it.
@@ -136,6 +147,19 @@ impl Link {
         }
     }
 
+    /// Whether it changes nothing but the root directory itself.
+    fn is_bare(&self) -> Result<bool, Error> {
+        if let Some(bare) = self.bare.get() {
+            return Ok(*bare);
+        }
+        let (path, dir) = (EntryPath::root(), at::open_root(&self.files)?);
+        let fail = |call| move |e| Error::host(call, &self.files, std::io::Error::from(e));
+        let bare = at::names(dir.as_fd()).map_err(fail("getdents"))?.is_empty()
+            && !self.notes()?.is_opaque(&path)
+            && !at::is_opaque(dir.as_fd()).map_err(fail("flistxattr"))?;
+        Ok(*self.bare.get_or_init(|| bare))
+    }
+
     /// Has no notes, whatever lies beside it.
     pub(super) fn without_notes(&self) {
         let _ = self.notes.set(Notes::default());
@@ -180,5 +204,75 @@ impl Seen {
             Self::Dir(part) => part.layer,
             Self::Leaf(layer, _) => *layer,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::Tree as _;
+    use std::fs;
+
+    /// A layer's folder with these files; a name that ends in a slash is a directory.
+    fn layer(folder: &Path, name: &str, files: &[&str]) -> PathBuf {
+        let layer = folder.join(name);
+        fs::create_dir_all(layer.join("fs")).unwrap();
+        for file in files {
+            let path = layer.join("fs").join(file);
+            let dir = if file.ends_with('/') { path.as_path() } else { path.parent().unwrap() };
+            fs::create_dir_all(dir).unwrap();
+            if !file.ends_with('/') {
+                fs::write(path, name).unwrap();
+            }
+        }
+        layer
+    }
+
+    fn size(layers: &Layers, path: &str) -> Option<u64> {
+        layers.view().stat(&EntryPath::parse(path.as_bytes()).unwrap()).unwrap().map(|m| m.size)
+    }
+
+    #[test]
+    fn a_layer_more_asks_only_that_one() {
+        let temp = tempfile::tempdir().unwrap();
+        let low = layer(temp.path(), "low", &["a/f", "b/g"]);
+        let mid = layer(temp.path(), "middle", &["a/h"]);
+        let chain = Layers::default().push(&low).push(&mid);
+        assert_eq!((size(&chain, "a/f"), size(&chain, "b/none"), size(&chain, "a/h")), (Some(3), None, Some(6)));
+        // What is known needs no file any more.
+        fs::remove_dir_all(&low).unwrap();
+        fs::remove_dir_all(&mid).unwrap();
+        let more = chain.push(&layer(temp.path(), "top", &["a/h", "c"]));
+        assert_eq!((size(&more, "a/f"), size(&more, "a/h"), size(&more, "c")), (Some(3), Some(3), Some(3)));
+        assert_eq!((size(&more, "b/none"), size(&more, "c/below/a/file")), (None, None));
+        // A file in the place of a directory hides what was in it, in that chain alone.
+        let other = chain.push(&layer(temp.path(), "other", &["a"]));
+        assert_eq!((size(&other, "a/f"), size(&other, "a"), size(&chain, "a/f")), (None, Some(5), Some(3)));
+    }
+
+    #[test]
+    fn answers_are_forgotten_before_they_are_too_many() {
+        let temp = tempfile::tempdir().unwrap();
+        let chain = Layers::default().push(&layer(temp.path(), "one", &["d/f"]));
+        for number in 0..2 * KNOWN {
+            assert_eq!(size(&chain, &format!("d/none{number}")), None);
+        }
+        assert!(chain.0.as_ref().unwrap().locked().len() <= KNOWN);
+        assert_eq!(size(&chain, "d/f"), Some(3));
+    }
+
+    #[test]
+    fn layers_with_nothing_in_them_are_not_laid() {
+        let temp = tempfile::tempdir().unwrap();
+        let make = |name: &str, files: &[&str]| layer(temp.path(), name, files);
+        let chain = Layers::default().push(&make("a", &["f"])).push(&make("b", &[])).push(&make("c", &["d/"]));
+        assert_eq!(chain.laid(), [temp.path().join("c/fs"), temp.path().join("a/fs")]);
+        assert_eq!((chain.all_files().len(), chain.len()), (3, 3));
+        // Nor is one left out that hides what is below, or can't be read.
+        let noted = make("d", &[]);
+        fs::write(noted.join("notes.json"), r#"{"owners":false,"marks":true,"files":[],"gone":[],"opaque":[[]]}"#)
+            .unwrap();
+        let chain = chain.push(&noted).push(&temp.path().join("missing"));
+        assert_eq!(chain.laid().len(), 4);
     }
 }

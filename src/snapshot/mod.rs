@@ -47,6 +47,7 @@ mod tee;
 pub(crate) mod testing;
 mod tree;
 pub mod users;
+mod withheld;
 mod write;
 
 use crate::sys::RootMount;
@@ -68,6 +69,7 @@ pub use tee::Tee;
 pub use tree::{
     EmptyTree, Fingerprint, Found, Tree, bare_entry, entry, fingerprint, fingerprint_again, follow, xattrs_of,
 };
+pub use withheld::Withheld;
 pub use write::FolderWriter;
 
 /// How a process gets layers as its root filesystem.
