@@ -5,11 +5,13 @@
 
 pub mod args;
 mod commands;
+mod credentials;
 mod env;
 pub mod failure;
 mod in_place;
 mod isolation;
 pub mod progress;
+mod refusal;
 pub mod request;
 mod rootless;
 mod session;

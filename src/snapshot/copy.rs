@@ -28,7 +28,7 @@ impl Snapshotter for Copy {
     fn prepare(&self, folder: &Path, parents: &Layers) -> Result<Box<dyn Active>, Error> {
         let layer = NewLayer::prepare(folder, parents, self.form)?;
         let standing = self.roots.take(&parents.folders())?;
-        standing.ready();
+        self.roots.settle(&standing);
         Ok(Box::new(Copied { layer, standing, roots: self.roots.clone() }))
     }
 

@@ -24,6 +24,7 @@
 //! | [`users`] | names and numbers of users, by an image's own files |
 
 mod at;
+mod clock;
 mod content;
 mod copy;
 mod diff;
@@ -36,6 +37,7 @@ mod in_place;
 mod index;
 mod layer;
 mod layers;
+mod listing;
 mod notes;
 mod overlay;
 mod stack;
@@ -45,6 +47,7 @@ mod tee;
 pub(crate) mod testing;
 mod tree;
 pub mod users;
+mod withheld;
 mod write;
 
 use crate::sys::RootMount;
@@ -52,7 +55,7 @@ use std::path::{Path, PathBuf};
 
 pub use at::{Kind, Meta, Xattrs};
 pub use copy::Copy;
-pub use error::Error;
+pub use error::{Error, hint_of};
 pub use flatten::flatten;
 pub use folder::{FolderTree, Ignore, Verdict, walked};
 pub use ground::Ground;
@@ -66,6 +69,7 @@ pub use tee::Tee;
 pub use tree::{
     EmptyTree, Fingerprint, Found, Tree, bare_entry, entry, fingerprint, fingerprint_again, follow, xattrs_of,
 };
+pub use withheld::Withheld;
 pub use write::FolderWriter;
 
 /// How a process gets layers as its root filesystem.

@@ -1,11 +1,11 @@
 //! `kiln run`: one process in an image of the local store, with the sandbox of a RUN; what it changes is thrown away.
 
 use super::{Done, build, local};
-use crate::cli::Env;
 use crate::cli::isolation::{self, Place};
 use crate::cli::progress::Style;
 use crate::cli::request::{RegistryRequest, RunRequest};
 use crate::cli::session::{Failure, Session, cannot};
+use crate::cli::{Env, credentials};
 use crate::oci::{ContainerConfig, ImageConfig};
 use crate::plan::op::{ImageOp, Limits, Network};
 use crate::report::{Kind, Problem};
@@ -29,7 +29,7 @@ pub fn run(request: &RunRequest, store: &Path, env: &Env) -> Result<Done, Failur
         let found = local::find(&session.store, &request.image)?;
         let image = local::resolved(&session.store, &found)?;
         let process = Process::new(request, &image.config)?;
-        let place = isolation::place(session, &request.process, true, env)?;
+        let place = isolation::place(session, &request.process, true, &credentials::of_env(env), env)?;
         let op = ImageOp {
             platform: image.config.platform(),
             reference: image.reference,
