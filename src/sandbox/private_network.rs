@@ -49,11 +49,11 @@ impl Helper {
 
     /// Its arguments: the namespace is its standard input, and it writes to standard output when it is ready. By descriptors
     /// that a program leaves open, and not by paths, which its own confinement forbids it.
-    fn args(self, names: bool) -> Result<Vec<&'static str>, Error> {
+    fn args(self, names: bool) -> Vec<&'static str> {
         const NAMESPACE: &str = "/proc/self/fd/0";
         if self == Self::Slirp4netns {
             let flags = ["--configure", "--mtu=65520", "--disable-host-loopback", "--ready-fd=1", "--netns-type=path"];
-            return Ok([&flags[..], &[NAMESPACE, "tap0"]].concat());
+            return [&flags[..], &[NAMESPACE, "tap0"]].concat();
         }
         let mut args = vec!["--foreground", "--config-net", "--netns-only", "--no-map-gw", "--quiet"];
         // No port is forwarded, in neither direction.
@@ -62,11 +62,9 @@ impl Helper {
         if names {
             args.extend(["--dns-forward", self.server()]);
         }
-        // As nobody, which it becomes otherwise, it couldn't open the namespace.
-        if userns::is_initial()? {
-            args.extend(["--runas", "0"]);
-        }
-        Ok(args)
+        // As nobody, which root becomes otherwise, it couldn't open the namespace.
+        args.extend(["--runas", "0"]);
+        args
     }
 }
 
@@ -92,7 +90,7 @@ impl PrivateNetwork {
         let input = namespace.try_clone().call("dup")?;
         let names = servers(resolv_conf).next().is_some();
         let mut command = Command::new(&program);
-        command.args(helper.args(names)?).env_clear().current_dir(Path::new("/"));
+        command.args(helper.args(names)).env_clear().current_dir(Path::new("/"));
         command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = netns::spawn_bound(&mut command).map_err(|e| failed(e.to_string()))?;
         // The command holds ends of its own of what it was given.

@@ -53,12 +53,16 @@ pub(super) fn process(p: &args::Process) -> Result<ProcessRequest, Problem> {
     ];
     let default = (Network::Default, None);
     let (network, helper) = p.network.as_deref().map_or(Ok(default), |n| word("--network", n, &networks))?;
+    let isolation = isolation(&p.isolation)?;
+    if let (Some(helper), Isolation::InPlace) = (helper, isolation) {
+        return Err(wrong("--network", helper.name(), "processes in place are on the container's network, or on none"));
+    }
     Ok(ProcessRequest {
         network,
         helper,
         extra_hosts: each("--add-host", &p.add_host, values::host)?,
         limits: limits(p)?,
-        isolation: isolation(&p.isolation)?,
+        isolation,
         force_in_place: p.force_in_place,
         oci_runtime: p.oci_runtime.clone().filter(|name| !name.is_empty()),
     })
