@@ -2,12 +2,12 @@
 
 use super::ground::{Ground, Stand};
 use super::standing::{Roots, Standing, copy};
-use super::{Active, Error, NewLayer, Shown, Snapshotter};
+use super::{Active, Error, Layers, NewLayer, Scratch, Shown, Snapshotter};
 use crate::layer::EntryPath;
 use crate::store::{Form, TempSnapshot};
 use crate::sys::RootMount;
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// The driver for a place where nothing can be mounted.
@@ -34,9 +34,9 @@ impl InPlace {
 }
 
 impl Snapshotter for InPlace {
-    fn prepare(&self, folder: &Path, parents: &[PathBuf]) -> Result<Box<dyn Active>, Error> {
+    fn prepare(&self, folder: &Path, parents: &Layers) -> Result<Box<dyn Active>, Error> {
         let layer = NewLayer::prepare(folder, parents, self.form)?;
-        let mut standing = self.roots.take(parents)?;
+        let mut standing = self.roots.take(&parents.folders())?;
         let stand = self.ground.stand(standing.place())?;
         standing.moved(self.ground.root(), self.ground.stay(), vec![EntryPath::root()])?;
         self.roots.settle(&standing);
@@ -44,8 +44,8 @@ impl Snapshotter for InPlace {
         Ok(Box::new(Stage { stand, standing, layer, ground, roots }))
     }
 
-    fn show(&self, layers: &[PathBuf], scratch: &Path, _writable: bool) -> Result<Shown, Error> {
-        let tree = scratch.join("tree");
+    fn show(&self, layers: &Layers, scratch: Scratch<'_>, _writable: bool) -> Result<Shown, Error> {
+        let tree = scratch()?.join("tree");
         std::fs::create_dir(&tree).map_err(|e| Error::host("mkdir", &tree, e))?;
         copy(layers, &tree)?;
         Ok(Shown::Root(RootMount::Dir(tree)))

@@ -9,7 +9,7 @@ use super::clock;
 use super::index::{Change, Index};
 use super::layer::{files, view};
 use super::tree::entry;
-use super::{Error, FolderWriter, NewLayer, StackTree, Tree};
+use super::{Error, FolderWriter, Layers, NewLayer, StackTree, Tree};
 use crate::layer::{EntryKind, EntryPath, EntrySink, Timestamp};
 use rustix::fs::{AtFlags, CWD, StatxFlags};
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -86,7 +86,7 @@ impl Standing {
     fn advance(&mut self, layers: &[PathBuf], chain: Vec<LayerId>, missing: usize) -> Result<(), Error> {
         let mut touched = HashSet::new();
         for layer in layers.iter().take(missing).rev() {
-            let layer = StackTree::open(&[files(layer)])?;
+            let layer = StackTree::open(&[files(layer)]);
             let mut writer = FolderWriter::plain(&self.place, Timestamp::default())?;
             let copy = Copy { from: &layer, to: &mut writer, names: HashMap::new() };
             touched.extend(copy.layer()?);
@@ -123,7 +123,7 @@ impl Standing {
     pub(super) fn changes_at(&mut self, at: &Path, skip: &BTreeSet<Vec<u8>>, layer: &NewLayer) -> Result<(), Error> {
         let root = at::open_root(at)?;
         let changes = self.index.changes(root.as_fd(), skip, self.threads)?;
-        let tree = StackTree::plain(at)?;
+        let tree = StackTree::plain(at);
         let mut writer = layer.writer(Timestamp::default())?;
         write_root(&tree, &mut writer)?;
         let mut copy = Copy { from: &tree, to: &mut writer, names: HashMap::new() };
@@ -154,9 +154,9 @@ impl Drop for Standing {
 }
 
 /// Puts the files of layers (topmost first) into an empty folder.
-pub(super) fn copy(layers: &[PathBuf], folder: &Path) -> Result<(), Error> {
+pub(super) fn copy(layers: impl Into<Layers>, folder: &Path) -> Result<(), Error> {
     let mut writer = FolderWriter::plain(folder, Timestamp::default())?;
-    Copy { from: &view(layers)?, to: &mut writer, names: HashMap::new() }.tree()?;
+    Copy { from: &view(layers), to: &mut writer, names: HashMap::new() }.tree()?;
     writer.finish()
 }
 

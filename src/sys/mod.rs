@@ -36,7 +36,7 @@ pub use acting::{Acting, Someone};
 pub use cancel::Cancel;
 pub use error::{Error, Result, Said};
 pub use processors::ProcessorTime;
-pub use root::RootMount;
+pub use root::{MountPoint, RootMount};
 pub use signals::Signals;
 
 use std::path::Path;

@@ -13,7 +13,7 @@ use crate::plan::op::Op;
 use crate::plan::{BuildArgs, BuildPlan, context_name};
 use crate::registry::shown;
 use crate::report::{Diagnostic, Event, Kind, Problem};
-use crate::sandbox;
+use crate::sandbox::{self, cgroup::Kills};
 use crate::solve::cache::{Caches, export};
 use crate::solve::journal::About;
 use crate::solve::mounts::CacheMounts;
@@ -138,6 +138,7 @@ impl Job<'_> {
             store: session.store.clone(),
             snapshots: place.snapshots,
             executor: place.executor,
+            kills: Kills::find(),
             puller: puller(session),
             remotes: remotes(session, &request.source, env),
             contexts: contexts(session, &request.source, read, objects, env)?,

@@ -10,11 +10,11 @@ use crate::oci::{ContainerConfig, ImageConfig};
 use crate::plan::op::{ImageOp, Limits, Network};
 use crate::report::{Kind, Problem};
 use crate::sandbox::{self, Spec, Stdio};
-use crate::snapshot::{self, users};
+use crate::snapshot::{Layers, users};
 use crate::solve;
 use crate::sys::Signals;
 use std::io::IsTerminal as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Docker's, for images that name none.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -83,12 +83,12 @@ impl Process {
         })
     }
 
-    /// Runs it on `layers`, topmost first.
+    /// Runs it on `layers`.
     async fn start(
         self,
         session: &Session,
         place: Place,
-        layers: Vec<PathBuf>,
+        layers: Layers,
         signals: Signals,
     ) -> Result<sandbox::Exit, Problem> {
         let (store, cancel) = (session.store.clone(), session.cancel.clone());
@@ -96,10 +96,8 @@ impl Process {
             let scratch = store.new_snapshot()?;
             let cannot = |e| cannot("prepare the root filesystem", &e);
             let active = place.snapshots.prepare(scratch.folder(), &layers).map_err(cannot)?;
-            let view = snapshot::view(&layers).map_err(cannot)?;
-            let user = users::exec_user(&view, &self.user)
+            let user = users::exec_user(&layers.view(), &self.user)
                 .map_err(|e| Problem::new(Kind::Usage, format!("there is no user {}", self.user)).because(&e))?;
-            drop(view);
             let mut spec = self.spec(active.root_mount(), user)?;
             spec.signals = Some(signals);
             let exit = place.executor.run(&spec, &mut |_, _| {}, &cancel);
