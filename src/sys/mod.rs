@@ -6,6 +6,8 @@
 //! | [`cancel`](Cancel) | a flag that can be polled |
 //! | [`signals`](Signals) | signals to hand on, which can be polled |
 //! | [`file`] | confined opening, nodes, owners, times, copying, locks |
+//! | [`tree`] | removing folders, however deep |
+//! | [`ipc`] | shared memory, semaphores and queues that have no name in a folder |
 //! | [`xattr`] | extended attributes, never following a link |
 //! | [`landlock`] | what a process gives up for good |
 //! | [`userns`] | a user namespace that an ordinary user is root in |
@@ -21,12 +23,14 @@ mod cancel;
 pub mod child;
 mod error;
 pub mod file;
+pub mod ipc;
 pub mod landlock;
 pub mod notify;
 mod processors;
 pub mod recorded;
 mod root;
 mod signals;
+pub mod tree;
 pub mod userns;
 pub mod xattr;
 

@@ -9,6 +9,8 @@
 //! | mounts of a RUN, `/etc/hosts`, `/etc/resolv.conf` | renamed into their places and back: `swaps` |
 //! | the end of all processes | they are found by their filter, and killed: `leftovers` |
 //! | kiln's own files and mounts of the container out of reach | Landlock: `walls` |
+//! | the names in `/` | listed by kiln: `listing` |
+//! | modes, owners and attributes of files, which Landlock leaves alone | by kiln, where they aren't closed: `attributes` |
 //! | new names in `/`, which no rule of Landlock's speaks of | made beforehand, and put there by kiln: `names` |
 //! | `--network=none` | a filter that gives no socket but Unix ones |
 //! | capabilities, seccomp profile | the same, as far as the container has them |
@@ -17,9 +19,12 @@
 //! Landlock and filters need `no_new_privs` without CAP_SYS_ADMIN: a program with the setuid bit or capabilities gains nothing
 //! by them. Only a RUN of a user who isn't root can tell.
 
+mod attributes;
 mod leftovers;
+mod listing;
 mod litter;
 mod names;
+mod stock;
 mod swaps;
 mod walls;
 
@@ -34,10 +39,13 @@ use crate::sys::child::step::{Identity, Stdio as Streams, Stream as Source};
 use crate::sys::child::{Ended, Namespaces, Program, Slot, Step};
 use crate::sys::landlock::Ruleset;
 use crate::sys::notify::Listener;
-use crate::sys::{Cancel, RootMount, Said};
+use crate::sys::{Cancel, RootMount, Said, tree};
+use attributes::Attributes;
 use libc::sock_filter;
+use listing::Listing;
 use litter::Clean;
-use names::{Names, Stock};
+use names::Names;
+use rustix::fs::CWD;
 use rustix::thread::CapabilitySet;
 use std::collections::BTreeSet;
 use std::ffi::CString;
@@ -47,8 +55,12 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+use stock::Stock;
 use swaps::Swaps;
 use walls::Walls;
+
+/// Beginning of the names of folders for [`Swaps`]; one is there as long as a process runs.
+const SWAPS: &str = "swaps-";
 
 /// Runs processes in `/`. One serves a whole build.
 #[derive(Debug)]
@@ -93,7 +105,7 @@ impl InPlaceExecutor {
             filter: seccomp::filter(capabilities),
             alone: seccomp::without_network(capabilities),
             walls: Walls::new(closed),
-            notifier: seccomp::notifier(&names::CALLS),
+            notifier: seccomp::notifier_of(&names::CALLS, &attributes::calls().collect::<Vec<_>>()),
             runs: AtomicU64::new(0),
         })
     }
@@ -103,9 +115,27 @@ impl InPlaceExecutor {
         self.walls.why_open()
     }
 
+    /// Ends what a killed kiln's process started, and removes what was in its places. To be called while a stage stands: no
+    /// other kiln has processes then.
+    fn put_right(&self) -> Result<(), Error> {
+        let mut left = Vec::new();
+        for name in std::fs::read_dir(&self.folder).said("read", &self.folder)? {
+            let name = name.said("read", &self.folder)?.file_name();
+            left.extend(name.to_str().is_some_and(|n| n.starts_with(SWAPS)).then_some(name));
+        }
+        if !left.is_empty() {
+            leftovers::kill_orphans()?;
+        }
+        for name in left {
+            tree::remove(CWD, &self.folder.join(name))?;
+        }
+        Ok(())
+    }
+
     /// Puts everything into its place that the spec shows.
-    fn swaps(&self, spec: &Spec, number: u64) -> Result<Swaps, Error> {
-        let mut swaps = Swaps::new(Path::new("/"), &self.folder.join(format!("swaps-{number}")))?;
+    fn swaps(&self, spec: &Spec, number: u64) -> Result<Swaps<'_>, Error> {
+        let folder = self.folder.join(format!("{SWAPS}{number}"));
+        let mut swaps = Swaps::new(Path::new("/"), &folder, self.walls.closed())?;
         for (path, content) in [
             ("/etc/resolv.conf", network_files::resolv_conf(&self.resolv_conf, spec.network)),
             ("/etc/hosts", hosts(spec, &self.hosts)),
@@ -211,13 +241,29 @@ impl InPlaceExecutor {
         };
         let listener = Listener::new(listener)?;
         let mut names = Names::new(Path::new("/"), self.walls.closed(), &mut stock)?;
-        let never = Cancel::new()?;
+        let (attributes, listing) = (Attributes::new(self.walls.closed()), Listing::new(Path::new("/"))?);
+        let (never, gone) = (Cancel::new()?, Cancel::new()?);
         std::thread::scope(|scope| {
-            let serving = scope.spawn(|| listener.serve(&never, &mut |call| names.answer(call)));
+            let serving = scope.spawn(|| {
+                let served = listener.serve(&never, &mut |call| {
+                    let special = attributes.answer(call).or_else(|| listing.answer(call));
+                    special.unwrap_or_else(|| names.answer(call))
+                });
+                gone.cancel();
+                served
+            });
             let ended = pipes.follow(&mut child, output, control);
-            // With the last process the listener has nobody left to answer.
-            let cleared = leftovers::kill();
-            if cleared.is_err() {
+            // With the last process the listener has nobody left to answer; one that makes another all the time and ends may be
+            // overlooked.
+            let mut cleared = leftovers::kill();
+            for _ in 0..leftovers::ROUNDS {
+                if cleared.is_err() || gone.is_set_within(leftovers::BREATH) {
+                    break;
+                }
+                cleared = leftovers::kill();
+            }
+            if !gone.is_cancelled() {
+                cleared = cleared.and(leftovers::too_quick());
                 never.cancel();
             }
             let served = serving.join().unwrap_or(Ok(()));
@@ -241,11 +287,14 @@ impl Executor for InPlaceExecutor {
         }
         refuse(spec)?;
         let number = self.runs.fetch_add(1, Ordering::Relaxed);
+        if number == 0 {
+            self.put_right()?;
+        }
         let group = match spec.limits.needs_cgroup() {
             true => Some(Group::new(&self.hierarchies, &spec.limits, number)?),
             false => None,
         };
-        let clean = Clean::look(&litter::SHARED);
+        let clean = Clean::look(&litter::SHARED)?;
         let swaps = self.swaps(spec, number)?;
         let ended = self.start(spec, group.as_ref(), output, cancel);
         // Where it failed halfway, nobody has looked yet.

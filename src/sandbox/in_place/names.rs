@@ -8,6 +8,7 @@
 //! Nothing here grants what the walls refuse: kiln acts on names in `/` that aren't closed, and leaves all other calls to the
 //! kernel, which asks the rules.
 
+use super::stock::{Stock, now};
 use crate::sandbox::seccomp::When;
 use crate::sys::notify::{Answer, Call};
 use crate::sys::{Result as Called, Said};
@@ -15,65 +16,8 @@ use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, RenameFlags, StatxFl
 use rustix::io::Errno;
 use std::collections::{BTreeSet, HashSet};
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
-
-/// How many of each are at hand for one process: more names than anybody makes in `/`.
-const FOLDERS: usize = 48;
-const FILES: usize = 16;
-
-/// Files and folders to be put into `/`.
-#[derive(Debug)]
-pub(super) struct Stock {
-    folder: PathBuf,
-    made: usize,
-    folders: Vec<(PathBuf, OwnedFd)>,
-    files: Vec<(PathBuf, OwnedFd)>,
-}
-
-impl Stock {
-    /// An empty one in a folder of kiln's own, on the file system of `/`.
-    pub(super) fn new(folder: PathBuf) -> Self {
-        Self { folder, made: 0, folders: Vec::new(), files: Vec::new() }
-    }
-
-    /// Makes what is missing.
-    pub(super) fn fill(&mut self) -> Called<()> {
-        if self.made == 0 {
-            match std::fs::remove_dir_all(&self.folder) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).said("remove", &self.folder)?,
-                _ => std::fs::create_dir(&self.folder).said("mkdir", &self.folder)?,
-            }
-        }
-        while self.folders.len() < FOLDERS {
-            let path = self.fresh();
-            std::fs::create_dir(&path).said("mkdir", &path)?;
-            self.folders.push(opened(path)?);
-        }
-        while self.files.len() < FILES {
-            let path = self.fresh();
-            std::fs::File::create_new(&path).said("create", &path)?;
-            self.files.push(opened(path)?);
-        }
-        Ok(())
-    }
-
-    /// Everything in it.
-    pub(super) fn all(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.folders.iter().chain(&self.files).map(|(_, fd)| fd.as_fd())
-    }
-
-    fn fresh(&mut self) -> PathBuf {
-        self.made += 1;
-        self.folder.join(self.made.to_string())
-    }
-}
-
-fn opened(path: PathBuf) -> Called<(PathBuf, OwnedFd)> {
-    let fd =
-        openat(CWD, &path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()).said("open", &path)?;
-    Ok((path, fd))
-}
+use std::os::fd::OwnedFd;
+use std::path::Path;
 
 /// Answers the calls of one process and its children.
 pub(super) struct Names<'a> {
@@ -88,12 +32,12 @@ pub(super) struct Names<'a> {
     given: HashSet<(u64, u64)>,
 }
 
-/// The calls that change names, and the flag with which some do.
+/// The calls that change names, and the flag with which some do; and those that list, for [`listing`](super::listing).
 pub(super) const CALLS: [(&str, When); 18] = [
     ("mkdir", When::Always),
     ("mkdirat", When::Always),
-    ("open", When::With(1, libc::O_CREAT as u32)),
-    ("openat", When::With(2, libc::O_CREAT as u32)),
+    ("open", When::With(1, (libc::O_CREAT | libc::O_DIRECTORY) as u32)),
+    ("openat", When::With(2, (libc::O_CREAT | libc::O_DIRECTORY) as u32)),
     ("openat2", When::Always),
     ("creat", When::Always),
     ("mknod", When::Always),
@@ -143,8 +87,7 @@ impl<'a> Names<'a> {
     pub(super) fn new(root: &Path, closed: &'a BTreeSet<Vec<u8>>, stock: &'a mut Stock) -> Called<Self> {
         let root = crate::sys::file::open_dir(root)?;
         let stat = rustix::fs::fstat(&root).call("fstat")?;
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
-        let (start, given) = ((now.tv_sec, now.tv_nsec), HashSet::new());
+        let (start, given) = (now(), HashSet::new());
         Ok(Self { root, identity: (stat.st_dev, stat.st_ino), closed, stock, start, given })
     }
 
@@ -212,7 +155,7 @@ impl<'a> Names<'a> {
     }
 
     fn folder(&mut self, name: &CStr, mode: u32, maker: &Maker) -> Result<Option<Answer>, Errno> {
-        let Some((path, fd)) = self.stock.folders.pop() else { return Ok(None) };
+        let Some((path, fd)) = self.stock.take_folder() else { return Ok(None) };
         self.given.insert(rustix::fs::fstat(&fd).map(|stat| (stat.st_dev, stat.st_ino))?);
         self.put(&path, name, mode & 0o1777, maker)?;
         Ok(Some(Answer::Value(0)))
@@ -223,7 +166,7 @@ impl<'a> Names<'a> {
         if flags.intersects(OFlags::DIRECTORY | OFlags::PATH) {
             return Ok(None);
         }
-        let Some((path, _)) = self.stock.files.pop() else { return Ok(None) };
+        let Some((path, _)) = self.stock.take_file() else { return Ok(None) };
         self.put(&path, name, mode & 0o7777, maker)?;
         let wanted = (flags - (OFlags::CREATE | OFlags::EXCL)) | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = openat(&self.root, name, wanted, Mode::empty())?;
@@ -233,7 +176,7 @@ impl<'a> Names<'a> {
     fn node(&mut self, name: &CStr, mode: u32, device: u64, maker: &Maker) -> Result<Option<Answer>, Errno> {
         let kind = FileType::from_raw_mode(mode);
         if mode & libc::S_IFMT == 0 || kind == FileType::RegularFile {
-            let Some((path, _)) = self.stock.files.pop() else { return Ok(None) };
+            let Some((path, _)) = self.stock.take_file() else { return Ok(None) };
             self.put(&path, name, mode & 0o7777, maker)?;
             return Ok(Some(Answer::Value(0)));
         }
@@ -392,16 +335,5 @@ mod tests {
         ] {
             assert_eq!(may_be_top(path.as_bytes()), may, "{path}");
         }
-    }
-
-    #[test]
-    fn the_stock_is_refilled() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut stock = Stock::new(dir.path().join("stock"));
-        stock.fill().unwrap();
-        assert_eq!(stock.all().count(), FOLDERS + FILES);
-        stock.files.pop().unwrap();
-        stock.fill().unwrap();
-        assert_eq!(stock.all().count(), FOLDERS + FILES);
     }
 }

@@ -17,18 +17,25 @@ pub struct Call<'a> {
     pub(super) id: u64,
     thread: u32,
     number: libc::c_long,
+    architecture: u32,
     arguments: [u64; 6],
 }
 
 impl<'a> Call<'a> {
     pub(super) fn new(listener: &'a Listener, notification: &libc::seccomp_notif) -> Self {
         let libc::seccomp_notif { id, pid, data, .. } = *notification;
-        Self { listener, id, thread: pid, number: libc::c_long::from(data.nr), arguments: data.args }
+        let (number, architecture) = (libc::c_long::from(data.nr), data.arch);
+        Self { listener, id, thread: pid, number, architecture, arguments: data.args }
     }
 
     /// The call's number (`libc::SYS_*`), of the architecture that kiln was made for if the filter tells others nothing.
     pub fn number(&self) -> libc::c_long {
         self.number
+    }
+
+    /// The architecture that the number is of (`AUDIT_ARCH_*`).
+    pub fn architecture(&self) -> u32 {
+        self.architecture
     }
 
     /// One of its six arguments; 0 beyond.
