@@ -118,7 +118,7 @@ RUN mkdir -p /etc /tmp && chmod 1777 /tmp && echo root:x:0:0::/:/bin/sh > /etc/p
 ";
 
 /// Dockerfiles, and what they are about.
-const CASES: [(&str, &str); 13] = [
+const CASES: [(&str, &str); 16] = [
     (
         "stages",
         "FROM base AS one\nRUN echo a > /a && chown 3:4 /a\nFROM base\nRUN touch /here\nCOPY --from=one /a /b\nCOPY --from=one --chown=me /a /c\nRUN test ! -e /a && cat /b /c > /d\n",
@@ -154,6 +154,18 @@ const CASES: [(&str, &str); 13] = [
     (
         "nothing",
         "FROM base\nRUN true\nRUN touch /etc/x && rm /etc/x\nRUN grep localhost /etc/hosts && cp /etc/resolv.conf /r && rm /r\n",
+    ),
+    (
+        "a group of its own",
+        "FROM base\nRUN echo g:x:4242: >> /etc/group && mkdir /old\nUSER root:g\nRUN umask 027 && id -g > /result && mkdir /d && ln -s result /l && mv /result /r && mkfifo /p && ! mv /old /older/x && mv /old /new\n",
+    ),
+    (
+        "a root for everybody",
+        "FROM base\nRUN echo more:x:77:me >> /etc/group && chgrp 77 / && chmod 1775 /\nUSER me\nRUN cd / && echo a > a && mkdir d && ln -s a l && mv a b && mkfifo p && rm p && ! rm l/../etc && ! mv /tmp /mine && ! rmdir /etc\n",
+    ),
+    (
+        "scripts",
+        "FROM base\nRUN <<EOF\n#!/bin/sh -e\necho $0 $- > /zero\nfalse || cat $0 >> /zero\nEOF\nUSER me\nRUN <<'END'\n#! /bin/sh\ncat $0 > /tmp/me\nEND\nRUN ! test -e /dev/pipes\n",
     ),
     (
         "here-documents",

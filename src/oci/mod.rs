@@ -29,6 +29,17 @@ pub mod docker {
     pub const LAYER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
 }
 
+/// Whether a descriptor of this type is a layer's that can be unpacked: a tar, as it is or in gzip or zstd, by OCI's name or Docker's.
+pub fn is_layer(media_type: &MediaType) -> bool {
+    let docker_layers = [
+        docker::LAYER_GZIP,
+        "application/vnd.docker.image.rootfs.diff.tar",
+        "application/vnd.docker.image.rootfs.diff.tar.zstd",
+    ];
+    matches!(media_type, MediaType::ImageLayer | MediaType::ImageLayerGzip | MediaType::ImageLayerZstd)
+        || docker_layers.contains(&media_type.to_string().as_str())
+}
+
 /// A descriptor of `bytes` under `media_type`.
 pub fn describe(media_type: MediaType, bytes: &[u8]) -> Descriptor {
     Descriptor::new(media_type, bytes.len() as u64, Digest::of(bytes).to_spec())

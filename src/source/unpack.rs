@@ -2,7 +2,7 @@
 
 use super::error::{Error, Result};
 use crate::layer::{self, Decoder, EntrySink as _, Format, TarReader, Timestamp};
-use crate::oci::{Descriptor, Digest, Hasher, docker};
+use crate::oci::{self, Descriptor, Digest, Hasher};
 use crate::snapshot::NewLayer;
 use crate::store::TempSnapshot;
 use std::io::{self, Read};
@@ -15,17 +15,10 @@ const AHEAD: usize = 4;
 
 /// Refuses layers that aren't tars, whatever their bytes look like.
 pub(super) fn check_media_type(descriptor: &Descriptor) -> Result<()> {
-    let media_type = descriptor.media_type().to_string();
-    let known = matches!(
-        media_type.as_str(),
-        "application/vnd.oci.image.layer.v1.tar"
-            | "application/vnd.oci.image.layer.v1.tar+gzip"
-            | "application/vnd.oci.image.layer.v1.tar+zstd"
-            | "application/vnd.docker.image.rootfs.diff.tar"
-            | "application/vnd.docker.image.rootfs.diff.tar.zstd"
-            | docker::LAYER_GZIP
-    );
-    if known { Ok(()) } else { Err(Error::MediaType { digest: descriptor.digest().to_string(), media_type }) }
+    if oci::is_layer(descriptor.media_type()) {
+        return Ok(());
+    }
+    Err(Error::MediaType { digest: descriptor.digest().to_string(), media_type: descriptor.media_type().to_string() })
 }
 
 /// Unpacks a layer upon `parents` (top first) into `temp`, and verifies that it is the one with this `diff_id`.
@@ -184,9 +177,12 @@ mod tests {
 
     #[test]
     fn only_tars_are_layers() {
-        for good in
-            [MediaType::ImageLayer, MediaType::ImageLayerGzip, MediaType::ImageLayerZstd, docker::LAYER_GZIP.into()]
-        {
+        for good in [
+            MediaType::ImageLayer,
+            MediaType::ImageLayerGzip,
+            MediaType::ImageLayerZstd,
+            oci::docker::LAYER_GZIP.into(),
+        ] {
             check_media_type(&describe(good, b"")).unwrap();
         }
         for bad in

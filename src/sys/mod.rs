@@ -2,6 +2,7 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | [`acting`](Someone) | a thread that acts as somebody else |
 //! | [`error`](Error) | a failed call, with its name and its path |
 //! | [`cancel`](Cancel) | a flag that can be polled |
 //! | [`signals`](Signals) | signals to hand on, which can be polled |
@@ -19,6 +20,7 @@
 //! path to the error, the confinement, or the call itself. Nothing here keeps state between calls, and nothing reads
 //! the environment.
 
+mod acting;
 mod cancel;
 pub mod child;
 mod error;
@@ -34,6 +36,7 @@ pub mod tree;
 pub mod userns;
 pub mod xattr;
 
+pub use acting::{Acting, Someone};
 pub use cancel::Cancel;
 pub use error::{Error, Result, Said};
 pub use processors::ProcessorTime;

@@ -43,14 +43,14 @@ fn json(value: &impl Serialize) -> String {
 fn listed(builds: &[Numbered], now: Timestamp) -> String {
     let mut rows =
         vec![["BUILD", "BEGAN", "TOOK", "STEPS", "RAN", "RESULT", "DOCKERFILE", "CONTEXT"].map(str::to_owned).to_vec()];
-    rows.extend(builds.iter().map(|b| {
+    rows.extend(builds.iter().map(|Numbered { head: b, ran }| {
         let target = b.about.target.as_ref().map(|t| format!(" ({t})")).unwrap_or_default();
         vec![
             b.build.to_string(),
             age(Some(&b.started), now),
             seconds(b.took_ms),
             b.steps.to_string(),
-            b.ran.to_string(),
+            ran.to_string(),
             if b.ok { "ok" } else { "failed" }.to_owned(),
             format!("{}{target}", b.about.dockerfile),
             b.about.context.clone(),
@@ -110,19 +110,19 @@ impl Page<'_> {
     }
 
     fn head(&self) -> Vec<String> {
-        let e = self.about;
-        let target = e.about.target.as_ref().map(|t| format!(" ({})", harmless_line(t))).unwrap_or_default();
-        let title = format!("Build {} of {}{target}", e.build, harmless_line(&e.about.dockerfile));
-        let what = match (e.ran.len(), e.steps) {
+        let (e, build) = (self.about, &self.about.head);
+        let target = build.about.target.as_ref().map(|t| format!(" ({})", harmless_line(t))).unwrap_or_default();
+        let title = format!("Build {} of {}{target}", build.build, harmless_line(&build.about.dockerfile));
+        let what = match (e.ran.len(), build.steps) {
             (0, 0) => "it has no steps".to_owned(),
             (0, 1) => "its step didn't run: the result was there".to_owned(),
             (0, all) => format!("none of its {all} steps ran: their results were there"),
-            (ran, 1) => format!("{ran} of 1 step ran, in {}", seconds(e.took_ms)),
-            (ran, all) => format!("{ran} of {all} steps ran, in {}", seconds(e.took_ms)),
+            (ran, 1) => format!("{ran} of 1 step ran, in {}", seconds(build.took_ms)),
+            (ran, all) => format!("{ran} of {all} steps ran, in {}", seconds(build.took_ms)),
         };
-        let when = age(Some(&e.started), self.now);
+        let when = age(Some(&build.started), self.now);
         let mut lines = vec![format!("{}, {when}: {what}", self.paint.bold(&title))];
-        if !e.ok {
+        if !build.ok {
             lines.push(self.paint.with("31", "It failed."));
         }
         match (&e.last_with_work, self.since()) {

@@ -2,9 +2,10 @@
 //!
 //! Landlock says nothing of changes of these: a process that may read nothing of kiln's could still give away a file of the
 //! store, or make one of the container's programs set-id. So who has root's rights over files has these calls answered: kiln
-//! finds the file, refuses what is closed, and does the rest itself, since what is named may be another file by the time that
-//! the kernel looks. Whoever has no such rights changes nothing but his own files, which kiln has none of: those calls go on.
+//! finds the file, refuses what is closed, and does the rest itself, in the role of who asks, since what is named may be
+//! another file by the time that the kernel looks. Whoever has no such rights changes nothing but his own files, which kiln has none of: those calls go on.
 
+use super::maker::Role;
 use crate::sandbox::seccomp::{self, When};
 use crate::sys::notify::{Answer, Call};
 use rustix::fs::{AtFlags, CWD, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
@@ -104,7 +105,7 @@ impl<'a> Attributes<'a> {
     }
 
     /// What becomes of a call; nothing for one that isn't of these.
-    pub(super) fn answer(&self, call: &Call<'_>) -> Option<Answer> {
+    pub(super) fn answer(&self, call: &Call<'_>, role: &mut Role) -> Option<Answer> {
         let (asked, narrow) = *self.asked.get(&(call.architecture(), call.number()))?;
         if matches!(asked, Asked::Newer) {
             return Some(Answer::Errno(Errno::NOSYS));
@@ -115,13 +116,13 @@ impl<'a> Attributes<'a> {
         if !call.is_alive() || !rights.intersects(RIGHTS) {
             return Some(Answer::Continue);
         }
-        Some(match self.change(call, asked, narrow) {
+        Some(match self.change(call, role, asked, narrow) {
             Ok(()) => Answer::Value(0),
             Err(errno) => Answer::Errno(errno),
         })
     }
 
-    fn change(&self, call: &Call<'_>, asked: Asked, narrow: bool) -> Result<(), Errno> {
+    fn change(&self, call: &Call<'_>, role: &mut Role, asked: Asked, narrow: bool) -> Result<(), Errno> {
         let (Asked::Mode(named)
         | Asked::Owner(named, _)
         | Asked::Times(named, _)
@@ -130,8 +131,8 @@ impl<'a> Attributes<'a> {
         else {
             return Err(Errno::NOSYS);
         };
-        let file = find(call, named)?;
-        self.refuse_closed(&file)?;
+        let file = find(call, role, named)?;
+        role.apart(|| self.refuse_closed(&file))?;
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());
         // What comes behind the path.
         let next = if matches!(named, Named::Path(_)) { 1 } else { 2 };
@@ -146,17 +147,17 @@ impl<'a> Attributes<'a> {
                 rustix::fs::chownat(&file, "", uid, gid, AtFlags::EMPTY_PATH)
             }
             Asked::Times(_, clock) => {
-                let times = times(call, call.argument(next), clock, narrow)?;
+                let times = times(call, role, (call.argument(next), clock), narrow)?;
                 rustix::fs::utimensat(&file, "", &times, AtFlags::EMPTY_PATH)
             }
             Asked::Set(_) => {
                 let size =
                     usize::try_from(call.argument(3)).ok().filter(|size| *size <= LONGEST).ok_or(Errno::TOOBIG)?;
-                let value = if size == 0 { Vec::new() } else { call.bytes(call.argument(2), size)? };
+                let value = if size == 0 { Vec::new() } else { role.bytes(call, call.argument(2), size)? };
                 let flags = XattrFlags::from_bits_retain(call.int(4).cast_unsigned());
-                rustix::fs::setxattr(path, call.string(call.argument(1))?, &value, flags)
+                rustix::fs::setxattr(path, role.read(call, call.argument(1))?, &value, flags)
             }
-            Asked::Remove(_) => rustix::fs::removexattr(path, call.string(call.argument(1))?),
+            Asked::Remove(_) => rustix::fs::removexattr(path, role.read(call, call.argument(1))?),
             Asked::Newer => Err(Errno::NOSYS),
         }
     }
@@ -180,7 +181,7 @@ impl<'a> Attributes<'a> {
 const LONGEST: usize = 64 << 10;
 
 /// The file that a call is about.
-fn find(call: &Call<'_>, named: Named) -> Result<OwnedFd, Errno> {
+fn find(call: &Call<'_>, role: &mut Role, named: Named) -> Result<OwnedFd, Errno> {
     let (from, at, flags) = match named {
         Named::Path(true) => (libc::AT_FDCWD, 0, 0),
         Named::Path(false) => (libc::AT_FDCWD, 0, libc::AT_SYMLINK_NOFOLLOW),
@@ -194,7 +195,7 @@ fn find(call: &Call<'_>, named: Named) -> Result<OwnedFd, Errno> {
         // `futimens`, too, has no path.
         return call.descriptor(from);
     }
-    let path = call.string(call.argument(at))?;
+    let path = role.read(call, call.argument(at))?;
     if path.is_empty() && itself {
         return call.descriptor(from);
     }
@@ -227,14 +228,14 @@ fn number(id: u32, short: bool) -> Option<u32> {
 }
 
 /// The times at an address; now where there is none.
-fn times(call: &Call<'_>, address: u64, clock: Clock, narrow: bool) -> Result<Timestamps, Errno> {
+fn times(call: &Call<'_>, role: &mut Role, (address, clock): (u64, Clock), narrow: bool) -> Result<Timestamps, Errno> {
     if address == 0 {
         let now = Timespec { tv_sec: 0, tv_nsec: libc::UTIME_NOW };
         return Ok(Timestamps { last_access: now, last_modification: now });
     }
     let width = if narrow && clock != Clock::LongNanos { 4 } else { 8 };
     let count = if clock == Clock::Seconds { 2 } else { 4 };
-    let bytes = call.bytes(address, count * width)?;
+    let bytes = role.bytes(call, address, count * width)?;
     let numbers: Vec<i64> = bytes.chunks_exact(width).filter_map(signed).collect();
     told(&numbers, clock).ok_or(Errno::INVAL)
 }

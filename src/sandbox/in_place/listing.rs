@@ -3,12 +3,11 @@
 //! A right to list `/` would be one to list, and so to open, all folders below it, kiln's own and other stages' among them. So no
 //! rule gives it: `/` is opened by kiln for who asks, as programs do that list a folder (`O_DIRECTORY`).
 
+use super::maker::Role;
 use crate::sys::notify::{Answer, Call};
 use crate::sys::{Result as Called, Said};
 use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
-use rustix::process::Pid;
-use rustix::thread::CapabilitySet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -27,7 +26,7 @@ impl Listing {
     }
 
     /// What becomes of a call; nothing for one that isn't of these.
-    pub(super) fn answer(&self, call: &Call<'_>) -> Option<Answer> {
+    pub(super) fn answer(&self, call: &Call<'_>, role: &mut Role) -> Option<Answer> {
         let (from, at, flags) = match call.number() {
             #[cfg(target_arch = "x86_64")]
             libc::SYS_open => (libc::AT_FDCWD, 0, 1),
@@ -38,17 +37,17 @@ impl Listing {
         if flags.contains(OFlags::CREATE) {
             return None;
         }
-        Some(self.open(call, from, at, flags).unwrap_or(Answer::Continue))
+        Some(self.open(call, role, (from, at), flags).unwrap_or(Answer::Continue))
     }
 
-    /// Opens `/`, if that is what is meant.
-    fn open(&self, call: &Call<'_>, from: i32, at: usize, flags: OFlags) -> Option<Answer> {
-        let path = call.string(call.argument(at)).ok()?;
+    /// Opens `/` in the role of who asks, if that is what is meant.
+    fn open(&self, call: &Call<'_>, role: &mut Role, (from, at): (i32, usize), flags: OFlags) -> Option<Answer> {
+        let path = role.read(call, call.argument(at)).ok()?;
         if flags.contains(OFlags::PATH) || !may_be_root(path.to_bytes()) {
             return None;
         }
         let found = call.find(from, &path, true).ok()?;
-        if identity(&found) != Ok(self.identity) || !(is_open_to_all(&found) || reads_all(call)) {
+        if identity(&found) != Ok(self.identity) {
             return None;
         }
         let fd = openat(&self.root, ".", flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
@@ -58,18 +57,6 @@ impl Listing {
 
 fn identity(fd: impl AsFd) -> Result<(u64, u64), Errno> {
     rustix::fs::fstat(fd).map(|stat| (stat.st_dev, stat.st_ino))
-}
-
-/// Whether a process may read whatever it likes.
-fn reads_all(call: &Call<'_>) -> bool {
-    let who = Pid::from_raw(call.thread().cast_signed());
-    let rights = rustix::thread::capabilities(who).map_or(CapabilitySet::empty(), |sets| sets.effective);
-    call.is_alive() && rights.intersects(CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH)
-}
-
-/// Whether everybody may list a folder, as `/` mostly can be.
-fn is_open_to_all(fd: &OwnedFd) -> bool {
-    rustix::fs::fstat(fd).is_ok_and(|stat| stat.st_mode & 0o555 == 0o555)
 }
 
 /// Whether a path may mean `/` itself: one that ends in no name. Links don't count.

@@ -7,6 +7,7 @@
 //! | of the other levels | here |
 //! |---|---|
 //! | mounts of a RUN, `/etc/hosts`, `/etc/resolv.conf` | renamed into their places and back: `swaps` |
+//! | programs in `/dev` (heredocs) | their interpreters are told to the shell: `script` |
 //! | the end of all processes | they are found by their filter, and killed: `leftovers` |
 //! | kiln's own files and mounts of the container out of reach | Landlock: `walls` |
 //! | the names in `/` | listed by kiln: `listing` |
@@ -23,10 +24,13 @@ mod attributes;
 mod leftovers;
 mod listing;
 mod litter;
+mod maker;
 mod names;
+mod script;
 mod stock;
 mod swaps;
 mod walls;
+mod wish;
 
 use super::cgroup::{self, Group, Hierarchy};
 use super::control::Control;
@@ -44,6 +48,7 @@ use attributes::Attributes;
 use libc::sock_filter;
 use listing::Listing;
 use litter::Clean;
+use maker::Role;
 use names::Names;
 use rustix::fs::CWD;
 use rustix::thread::CapabilitySet;
@@ -105,7 +110,7 @@ impl InPlaceExecutor {
             filter: seccomp::filter(capabilities),
             alone: seccomp::without_network(capabilities),
             walls: Walls::new(closed),
-            notifier: seccomp::notifier_of(&names::CALLS, &attributes::calls().collect::<Vec<_>>()),
+            notifier: seccomp::notifier_of(&wish::CALLS, &attributes::calls().collect::<Vec<_>>()),
             runs: AtomicU64::new(0),
         })
     }
@@ -214,7 +219,7 @@ impl InPlaceExecutor {
             keeps_ids: false,
         }));
         program.push(Step::DieWithMaker);
-        let exec = command::exec(spec)?;
+        let exec = command::exec_of(&script::args(spec), spec)?;
         let candidates = exec.candidates.clone();
         program.push(Step::Exec(exec));
         Ok(Steps { program, parts, candidates, listener })
@@ -245,9 +250,11 @@ impl InPlaceExecutor {
         let (never, gone) = (Cancel::new()?, Cancel::new()?);
         std::thread::scope(|scope| {
             let serving = scope.spawn(|| {
+                let mut role = Role::default();
                 let served = listener.serve(&never, &mut |call| {
-                    let special = attributes.answer(call).or_else(|| listing.answer(call));
-                    special.unwrap_or_else(|| names.answer(call))
+                    let role = &mut role;
+                    let special = attributes.answer(call, role).or_else(|| listing.answer(call, role));
+                    special.unwrap_or_else(|| names.answer(call, role))
                 });
                 gone.cancel();
                 served

@@ -40,6 +40,8 @@ enum Step {
         /// Where what stood there is.
         aside: Option<PathBuf>,
     },
+    /// A file was made where it is shown.
+    Written { dir: OwnedFd, name: OsString },
     /// A folder was made on the way.
     Made { dir: OwnedFd, name: OsString },
 }
@@ -60,7 +62,24 @@ impl<'a> Swaps<'a> {
         let mut made = std::fs::File::create_new(&path).said("create", &path)?;
         made.write_all(content).said("write", &path)?;
         give(&made, owner, mode, &path)?;
-        self.swap(at, &path, None)
+        match self.swap(at, &path, None) {
+            Err(e) if e.errno == Errno::XDEV => self.write(at, content, mode, owner).map_err(|other| {
+                // Something stands there that can't be set aside.
+                if other.errno == Errno::EXIST { e } else { other }
+            }),
+            done => done,
+        }
+    }
+
+    /// Writes a file on a file system of the container's own (`/dev`), which nothing can be renamed to.
+    fn write(&mut self, at: &Path, content: &[u8], mode: u32, owner: (u32, u32)) -> Result<()> {
+        let (dir, name) = self.place(at)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let made = rustix::fs::openat(&dir, &name, flags, Mode::from_raw_mode(0o600)).said("create", at)?;
+        self.done.push(Step::Written { dir, name });
+        let mut made = std::fs::File::from(made);
+        made.write_all(content).said("write", at)?;
+        give(&made, owner, mode, at)
     }
 
     /// Shows an empty folder, with the mode of the one that it stands in the place of.
@@ -193,6 +212,10 @@ impl<'a> Swaps<'a> {
 
     fn undo_one(&mut self, step: Step) -> Result<()> {
         match step {
+            Step::Written { dir, name } => match rustix::fs::unlinkat(&dir, &name, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => Ok(()),
+                Err(errno) => Err(Error { call: "unlink", path: Some(name.into()), errno }),
+            },
             Step::Made { dir, name } => {
                 let before = times(&dir)?;
                 match rustix::fs::unlinkat(&dir, &name, AtFlags::REMOVEDIR) {

@@ -4,7 +4,7 @@
 //! manifest brings the whole chain: one answer is enough for a build whose disk is empty, and it fits together whoever
 //! wrote other keys meanwhile. It is an OCI image manifest, so that a registry keeps the blobs that it lists.
 
-use crate::oci::{Descriptor, Digest, ImageManifest, MediaType, docker};
+use crate::oci::{self, Descriptor, Digest, ImageManifest, MediaType};
 use crate::solve::chain::{Chain, Layer, Origin, StoredLayer};
 use crate::solve::record::{self, Record};
 use crate::store::Key;
@@ -157,9 +157,7 @@ fn entry(layer: &Descriptor, origin: &Origin) -> Result<Entry, String> {
 /// Why it is no layer's.
 pub(in crate::solve) fn blob(layer: &Descriptor) -> Result<Descriptor, String> {
     let media_type = layer.media_type();
-    let known = matches!(media_type, MediaType::ImageLayer | MediaType::ImageLayerGzip | MediaType::ImageLayerZstd)
-        || media_type.to_string() == docker::LAYER_GZIP;
-    if !known {
+    if !oci::is_layer(media_type) {
         return Err(format!("a layer of type {media_type}"));
     }
     let digest = Digest::try_from(layer.digest()).map_err(|e| e.to_string())?;

@@ -2,7 +2,7 @@
 
 use super::align::{align, split};
 use super::files::{Difference, decode, difference};
-use super::read::{self, counted};
+use super::read::{self, Head, counted};
 use super::{About, Build, How, Input, Sheet, Step, StepKind};
 use crate::plan::op::VertexId;
 use crate::report::{Kind, Problem};
@@ -16,19 +16,9 @@ use std::rc::Rc;
 /// Why the steps of a build ran.
 #[derive(Debug, Serialize)]
 pub struct Explanation {
-    /// The build's number.
-    pub build: BuildNumber,
-    /// What was built.
+    /// The build.
     #[serde(flatten)]
-    pub about: About,
-    /// When it began, RFC 3339.
-    pub started: String,
-    /// How long its steps took, in milliseconds.
-    pub took_ms: u64,
-    /// Whether all of them went well.
-    pub ok: bool,
-    /// How many steps it has.
-    pub steps: usize,
+    pub head: Head,
     /// Whether no earlier build of this is remembered.
     pub first: bool,
     /// The steps that ran.
@@ -157,8 +147,7 @@ pub fn explain(store: &Store, number: Option<BuildNumber>) -> Result<Explanation
     }
     let first = past.get(0)?.is_none();
     let last_with_work = if ran.is_empty() { past.last_with_work()? } else { None };
-    let Build { about, started, took_ms, ok, .. } = build;
-    Ok(Explanation { build: number, about, started, took_ms, ok, steps, first, ran, last_with_work })
+    Ok(Explanation { head: build.into_head(number, steps), first, ran, last_with_work })
 }
 
 /// The earlier builds of the same thing, the newest first, read as they are needed.

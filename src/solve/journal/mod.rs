@@ -16,7 +16,7 @@ mod sheet;
 mod tests;
 mod write;
 
-pub use read::{Numbered, list};
+pub use read::{Head, Numbered, list};
 pub use write::{Diary, Journal, found};
 
 use super::key::{Key, Part};

@@ -7,9 +7,9 @@ use crate::solve::problem::{self, Result};
 use crate::store::{BuildNumber, Store};
 use serde::Serialize;
 
-/// A build in a list.
+/// A build in short.
 #[derive(Debug, Clone, Serialize)]
-pub struct Numbered {
+pub struct Head {
     /// Its number.
     pub build: BuildNumber,
     /// Of what.
@@ -17,14 +17,29 @@ pub struct Numbered {
     pub about: About,
     /// When it began, RFC 3339.
     pub started: String,
-    /// How long it took, in milliseconds.
+    /// How long its steps took, in milliseconds.
     pub took_ms: u64,
-    /// Whether all steps went well.
+    /// Whether all of them went well.
     pub ok: bool,
     /// How many steps it has.
     pub steps: usize,
-    /// How many of them ran.
+}
+
+/// A build in a list.
+#[derive(Debug, Clone, Serialize)]
+pub struct Numbered {
+    /// The build.
+    #[serde(flatten)]
+    pub head: Head,
+    /// How many of its steps ran.
     pub ran: usize,
+}
+
+impl Build {
+    pub(super) fn into_head(self, build: BuildNumber, steps: usize) -> Head {
+        let Self { about, started, took_ms, ok, .. } = self;
+        Head { build, about, started, took_ms, ok, steps }
+    }
 }
 
 /// The builds that are remembered, the newest first.
@@ -37,8 +52,7 @@ pub fn list(store: &Store) -> Result<Vec<Numbered>> {
         let Some(build) = store.build::<Build>(number).map_err(problem::from)? else { continue };
         let Some(sheet) = sheet(store, &build.sheet)? else { continue };
         let (steps, ran) = counted(&build, &sheet);
-        let Build { about, started, took_ms, ok, .. } = build;
-        list.push(Numbered { build: number, about, started, took_ms, ok, steps, ran });
+        list.push(Numbered { head: build.into_head(number, steps), ran });
     }
     Ok(list)
 }
