@@ -336,6 +336,45 @@ fn a_runtime_that_is_not_there_is_named() {
     }
 }
 
+/// The runtime finds the file, and only fails when it executes it: what it says of that is no output of the step.
+#[test]
+fn programs_that_runtimes_cannot_execute_are_told_as_elsewhere() {
+    let Some(place) = Place::new("execute") else { return };
+    let files = "COPY --chmod=755 <<script <<text /\n#!/no/such/interpreter\nscript\nwords\ntext\n";
+    for (program, said, code) in [
+        ("/script", "/script is there: the interpreter or loader that it names isn't", 127),
+        ("no-such-program", "executable file not found in $PATH", 127),
+        ("/no-such-program", "no such file or directory", 127),
+        ("/etc/passwd", "/etc/passwd: permission denied", 126),
+        ("/text", "/text: exec format error", 126),
+    ] {
+        place.dockerfile(&format!("{BASE}{files}RUN [\"{program}\"]\n"));
+        let mut told = Vec::new();
+        for flags in [
+            &["--isolation=root"][..],
+            &["--isolation=oci", "--oci-runtime=crun"],
+            &["--isolation=oci", "--oci-runtime=runc"],
+        ] {
+            let metadata = place.path("metadata").display().to_string();
+            let args = [&["build", "--progress=plain", "--metadata-file", &metadata][..], flags, &["context"]].concat();
+            let built = place.as_root(&args);
+            assert_eq!(built.status.code(), Some(1), "{flags:?}, {program}: {}", text(&built));
+            let metadata = fs::read_to_string(metadata).unwrap();
+            assert!(metadata.contains(&format!(": {code}")), "{flags:?}, {program}: {metadata}");
+            assert!(text(&built).contains(said), "{flags:?}, {program}: {}", text(&built));
+            let error = text(&built);
+            told.push(
+                error
+                    .lines()
+                    .filter(|l| l.starts_with("error: ") || l.starts_with("#6 0."))
+                    .collect::<Vec<_>>()
+                    .join("\n"),
+            );
+        }
+        assert!(told.iter().all(|one| *one == told[0]), "{program}: {told:#?}");
+    }
+}
+
 #[test]
 fn what_runtimes_run_fails_and_ends_as_elsewhere() {
     let Some(place) = Place::new("ends") else { return };

@@ -7,7 +7,7 @@ use super::rootless::{self, Rootless};
 use super::session::Session;
 use crate::report::{Event, Kind, Problem};
 use crate::sandbox::oci::Runtime;
-use crate::sandbox::probe::{Way, probe};
+use crate::sandbox::probe::{Way, new_proc, probe};
 use crate::sandbox::{self, ChrootExecutor, Executor, Level, OciExecutor, RootExecutor};
 use crate::snapshot::{Copy, Overlay, Snapshotter};
 use crate::store::Store;
@@ -119,21 +119,28 @@ fn climb(session: &Session, site: &Site<'_>) -> Result<Place, Problem> {
     Err(none(&above))
 }
 
-/// Each level, tried in turn, whether or not a better one works. For an ordinary user this ends in a user namespace, where
-/// there may be one.
+/// Each level, tried in turn, whether or not a better one works. Who has no rights over mounts is in a user namespace after
+/// that, where there may be one.
 pub fn levels(store: &Store, env: &Env) -> Vec<Level> {
-    let process = ProcessRequest::default();
-    let level = |rung: &Rung, env: &Env| {
-        let refused = (rung.open)(&Site { store, process: &process, env }).err();
-        let remark =
-            (refused.is_none() && rung.isolation == Isolation::Rootless).then(|| rootless::remark(&env.rootless));
-        let why_not = refused.map(|r| r.why().to_owned());
-        Level { name: rung.name, works: why_not.is_none(), why_not, remark: remark.flatten() }
-    };
-    let Some((best, others)) = LADDER.split_first() else { return Vec::new() };
-    let best = level(best, env);
+    let outside = [&LADDER[0], &LADDER[3]].map(|rung| (rung.isolation, level(rung, store, env)));
     let inside = Env { rootless: rootless::enter(env), ..env.clone() };
-    std::iter::once(best).chain(others.iter().map(|rung| level(rung, &inside))).collect()
+    let of = |rung: &Rung| {
+        let known = outside.iter().find(|(isolation, _)| *isolation == rung.isolation);
+        known.map_or_else(|| level(rung, store, &inside), |(_, level)| level.clone())
+    };
+    LADDER.iter().map(of).collect()
+}
+
+/// A level, tried.
+fn level(rung: &Rung, store: &Store, env: &Env) -> Level {
+    let process = ProcessRequest::default();
+    let refused = (rung.open)(&Site { store, process: &process, env }).err();
+    let remark = match rung.isolation {
+        Isolation::Rootless if refused.is_none() => rootless::remark(&env.rootless, &|| new_proc(store.root())),
+        _ => None,
+    };
+    let why_not = refused.map(|r| r.why().to_owned());
+    Level { name: rung.name, works: why_not.is_none(), why_not, remark }
 }
 
 /// Why no process can be run here.
@@ -149,8 +156,10 @@ fn untried() -> Result<Place, Problem> {
 }
 
 fn root(site: &Site<'_>) -> Result<Place, Refused> {
-    if matches!(site.env.rootless, Rootless::Entered | Rootless::Single(_)) {
-        return Err(Refused::Never("it needs root"));
+    match (&site.env.rootless, site.env.uid) {
+        (Rootless::Entered | Rootless::Single(_), 0) => return Err(Refused::Here("it needs CAP_SYS_ADMIN".into())),
+        (Rootless::Entered | Rootless::Single(_), _) => return Err(Refused::Never("it needs root")),
+        _ => {}
     }
     site.works(Way { pivot: true, overlay: true })?;
     site.place(RootExecutor::new(resolv_conf()), Arc::new(Overlay))
@@ -158,7 +167,7 @@ fn root(site: &Site<'_>) -> Result<Place, Refused> {
 
 fn rootless(site: &Site<'_>) -> Result<Place, Refused> {
     match &site.env.rootless {
-        _ if site.env.uid == 0 => return Err(Refused::Never(rootless::FOR_USERS)),
+        Rootless::Untried if site.env.uid == 0 => return Err(Refused::Never(rootless::FOR_USERS)),
         Rootless::Untried => return Err(Refused::Never("it wasn't asked for")),
         Rootless::Refused(why) => return Err(Refused::Here(why.clone())),
         Rootless::Entered => {}

@@ -10,6 +10,7 @@ pub mod failure;
 mod in_place;
 mod isolation;
 pub mod progress;
+mod refusal;
 pub mod request;
 mod rootless;
 mod session;

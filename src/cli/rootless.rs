@@ -2,10 +2,13 @@
 //! root: the files of an image's users belong to numbers that are the user's own, so all work on them needs the namespace.
 
 use super::env::Env;
+use super::refusal::{Refusal, Settings};
 use super::request::{Command, Isolation, Method, Request};
+use crate::sandbox::probe::{Way, probe};
 use crate::sys::userns::{self, Map, Refused};
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use rustix::thread::CapabilitySet;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
 
 /// Whether this process is in a user namespace of its own.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -13,7 +16,7 @@ pub enum Rootless {
     /// It is where it was: nothing asked for one.
     #[default]
     Untried,
-    /// It is root of one with ranges of numbers.
+    /// It is root of one with ranges of numbers, or with all that there are.
     Entered,
     /// It is root of one with its own number alone, for this reason.
     Single(String),
@@ -21,44 +24,85 @@ pub enum Rootless {
     Refused(String),
 }
 
-/// Enters a user namespace where a request of an ordinary user may need it: to run a process, or to remove what such
-/// processes left in the store.
+/// Enters a user namespace where a request of somebody without rights over mounts may need it: to run a process, or to remove
+/// what such processes left in the store.
 pub fn prepare(request: &Request, env: &Env) -> Rootless {
-    let wants = match &request.command {
-        Command::Build(build) => build.call.method == Method::Build && build.process.isolation != Isolation::Root,
-        Command::Run(run) => run.process.isolation != Isolation::Root,
-        Command::Prune { .. } | Command::Rmi { .. } => true,
-        _ => false,
+    let isolation = match &request.command {
+        Command::Build(build) if build.call.method == Method::Build => build.process.isolation,
+        Command::Run(run) => run.process.isolation,
+        Command::Prune { .. } | Command::Rmi { .. } if env.uid != 0 => return enter(env),
+        _ => return Rootless::Untried,
     };
-    if wants { enter(env) } else { Rootless::Untried }
+    match isolation {
+        Isolation::Root => Rootless::Untried,
+        // Root has a level below, which is no good in a namespace: the better one must be sure.
+        Isolation::InPlace if env.uid == 0 => Rootless::Untried,
+        Isolation::Auto if needs_one(env) && env.uid == 0 => enter_if_it_works(&request.store, env),
+        _ => enter(env),
+    }
 }
 
-/// Enters one, unless the user is root. Once there are threads the kernel refuses it.
+/// Enters one, unless the user is root with rights over mounts. Once there are threads the kernel refuses it.
 pub fn enter(env: &Env) -> Rootless {
-    if env.uid == 0 {
+    if !needs_one(env) {
         return Rootless::Untried;
     }
-    let no_ranges = match enter_with_ranges(env) {
+    let widest = if env.uid == 0 {
+        userns::enter(Map::Same).map_err(|refused| why(&refused, env))
+    } else {
+        enter_with_ranges(env)
+    };
+    let no_ranges = match widest {
         Ok(()) => return Rootless::Entered,
         Err(why) => why,
     };
     let own = Map::Own { uid: env.uid, gid: rustix::process::getegid().as_raw() };
     match userns::enter(own) {
         Ok(()) => Rootless::Single(no_ranges),
-        Err(refused) => Rootless::Refused(why(&refused)),
+        Err(refused) => Rootless::Refused(why(&refused, env)),
     }
 }
 
-/// How the level `rootless` works, where there is more to say than that it does.
-pub fn remark(rootless: &Rootless) -> Option<String> {
-    match rootless {
+/// Enters one if a child that did so could run processes: outside of it, root has other levels.
+fn enter_if_it_works(store: &Path, env: &Env) -> Rootless {
+    let tried = userns::in_child(|| {
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(store);
+        made.map_err(|e| format!("mkdir {}: {e}", store.display()))?;
+        match enter(env) {
+            Rootless::Untried | Rootless::Entered => {
+                let works = |pivot| probe(store, Way { pivot, overlay: false });
+                works(true).or_else(|why| works(false).map_err(|_| why))
+            }
+            // What is recorded goes with the files of an overlay alone.
+            Rootless::Single(_) => probe(store, Way { pivot: true, overlay: true }),
+            Rootless::Refused(why) => Err(why),
+        }
+    });
+    match tried {
+        Ok(()) => enter(env),
+        Err(why) => Rootless::Refused(why),
+    }
+}
+
+/// Whether this process has no rights over mounts where it is.
+fn needs_one(env: &Env) -> bool {
+    env.uid != 0
+        || !rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN))
+}
+
+/// How the level `rootless` works, where there is more to say than that it does; `proc` says why there is no new `/proc`.
+pub fn remark(rootless: &Rootless, proc: &dyn Fn() -> Result<(), String>) -> Option<String> {
+    let single = match rootless {
         Rootless::Single(why) => Some(format!("with a single number, owners and devices being recorded: {why}")),
         _ => None,
-    }
+    };
+    let shown = proc().err().map(|why| format!("with this place's /proc, and so with its processes in view: {why}"));
+    let all: Vec<String> = single.into_iter().chain(shown).collect();
+    (!all.is_empty()).then(|| all.join("; "))
 }
 
 /// Why root doesn't get the level.
-pub const FOR_USERS: &str = "it is for ordinary users; root has the level root";
+pub const FOR_USERS: &str = "it is for ordinary users, and for root without CAP_SYS_ADMIN; here is the level root";
 
 fn enter_with_ranges(env: &Env) -> Result<(), String> {
     let gid = rustix::process::getegid().as_raw();
@@ -74,7 +118,7 @@ fn enter_with_ranges(env: &Env) -> Result<(), String> {
     let (uids, gids) = (ranges("/etc/subuid", env.uid)?, ranges("/etc/subgid", gid)?);
     let (newuidmap, newgidmap) = (mapper("newuidmap", env)?, mapper("newgidmap", env)?);
     let map = Map::Ranges { programs: [&newuidmap, &newgidmap], uids: &uids, gids: &gids };
-    userns::enter(map).map_err(|refused| why(&refused))
+    userns::enter(map).map_err(|refused| why(&refused, env))
 }
 
 fn user_name(passwd: &str, number: &str) -> Option<String> {
@@ -95,41 +139,27 @@ fn mapper(program: &str, env: &Env) -> Result<PathBuf, String> {
     if setuid || capable() {
         Ok(found)
     } else {
-        Err(format!("{} is neither setuid nor has capabilities; as root: chmod u+s {0}", found.display()))
+        let capability = if program == "newuidmap" { "cap_setuid" } else { "cap_setgid" };
+        let path = found.display();
+        Err(format!(
+            "{path} is neither setuid nor has capabilities; as root: chmod u+s {path}, or setcap {capability}+ep {path}"
+        ))
     }
 }
 
 /// What a refusal comes from, as far as the system says.
-fn why(refused: &Refused) -> String {
-    let Refused::Call(call) = refused else { return refused.to_string() };
-    let is = |path: &str, value: &str| std::fs::read_to_string(path).is_ok_and(|text| text.trim() == value);
-    match reason(&is) {
-        Some(reason) => format!("{call}: {reason}"),
-        None => format!("{call}: a seccomp profile or security module forbids user namespaces"),
+fn why(refused: &Refused, env: &Env) -> String {
+    let settings = Settings::new(&|path| std::fs::read_to_string(path).ok(), env.uid == 0);
+    match refused {
+        Refused::Call { error, profile } => {
+            let refusal = Refusal { call: error.call, errno: error.errno, profile: profile.as_deref() };
+            settings.reason(&refusal).map_or_else(|| error.to_string(), |reason| format!("{error}: {reason}"))
+        }
+        Refused::Program { said, .. } => {
+            let reason = settings.reason_of_program(said);
+            reason.map_or_else(|| refused.to_string(), |reason| format!("{refused}: {reason}"))
+        }
     }
-}
-
-/// The setting that forbids user namespaces; `is` says whether a file has this text.
-fn reason(is: &dyn Fn(&str, &str) -> bool) -> Option<&'static str> {
-    let settings = [
-        (
-            "/proc/sys/user/max_user_namespaces",
-            "0",
-            "user namespaces are off; as root: sysctl -w user.max_user_namespaces=10000",
-        ),
-        (
-            "/proc/sys/kernel/unprivileged_userns_clone",
-            "0",
-            "user namespaces are for root alone; as root: sysctl -w kernel.unprivileged_userns_clone=1",
-        ),
-        (
-            "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
-            "1",
-            "AppArmor lets only programs with a profile have user namespaces; as root: give kiln one with \"userns,\" in \
-             /etc/apparmor.d, or sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
-        ),
-    ];
-    settings.into_iter().find(|(path, value, _)| is(path, value)).map(|(.., reason)| reason)
 }
 
 #[cfg(test)]
@@ -144,26 +174,15 @@ mod tests {
     }
 
     #[test]
-    fn what_forbids_namespaces_is_named_with_its_remedy() {
-        for (file, value, remedy) in [
-            ("user/max_user_namespaces", "0", "user.max_user_namespaces=10000"),
-            ("kernel/unprivileged_userns_clone", "0", "unprivileged_userns_clone=1"),
-            ("kernel/apparmor_restrict_unprivileged_userns", "1", "apparmor_restrict_unprivileged_userns=0"),
-        ] {
-            let found = reason(&|path, is| path.ends_with(file) && is == value).unwrap();
-            assert!(found.contains(remedy), "{found}");
-        }
-        assert_eq!(reason(&|_, _| false), None);
-    }
-
-    #[test]
     fn a_missing_program_is_named_with_its_package() {
         let env = Env { uid: 1000, ..Env::default() };
         assert!(mapper("newuidmap", &env).unwrap_err().contains("package uidmap"));
     }
 
     #[test]
-    fn root_needs_none() {
-        assert_eq!(enter(&Env::default()), Rootless::Untried);
+    fn root_with_all_rights_needs_none() {
+        let env = Env::default();
+        assert!(needs_one(&env) || enter(&env) == Rootless::Untried);
+        assert!(needs_one(&Env { uid: 1000, ..env }));
     }
 }

@@ -30,6 +30,6 @@ impl ChrootExecutor {
 
 impl Executor for ChrootExecutor {
     fn run(&self, spec: &Spec, output: &mut dyn FnMut(Stream, &[u8]), cancel: &Cancel) -> Result<Exit, Error> {
-        self.host.run(spec, Door::Chroot, output, cancel)
+        self.host.run(spec, Door::Chroot, output, cancel).map_err(|e| e.at_level("chroot"))
     }
 }

@@ -59,9 +59,18 @@ pub enum Error {
         /// What it said.
         said: String,
     },
-    /// A system call was refused.
+    /// A system call failed.
     #[error("can't make the sandbox")]
     Call(#[from] sys::Error),
+    /// A system call was refused to who has not the rights of the level.
+    #[error("can't make the sandbox")]
+    Denied {
+        /// The isolation level.
+        level: &'static str,
+        /// The call.
+        #[source]
+        source: sys::Error,
+    },
 }
 
 /// A part of a spec that can fail by itself.
@@ -97,6 +106,14 @@ impl Error {
         Self::Command { program: program.to_owned(), why, code }
     }
 
+    /// The same, of a process at this level.
+    pub(super) fn at_level(self, level: &'static str) -> Self {
+        match self {
+            Self::Call(source) if source.is_denied() => Self::Denied { level, source },
+            other => other,
+        }
+    }
+
     /// Whose fault it is: the build's, or the place's.
     fn kind(&self) -> Kind {
         match self {
@@ -111,7 +128,7 @@ impl Error {
                 Errno::PERM if source.call == "mount" => Kind::Build,
                 _ => Kind::Environment,
             },
-            Self::Limit { .. } | Self::Runtime { .. } | Self::Call(_) => Kind::Environment,
+            Self::Limit { .. } | Self::Runtime { .. } | Self::Call(_) | Self::Denied { .. } => Kind::Environment,
         }
     }
 }
@@ -129,7 +146,7 @@ impl From<Error> for Problem {
         match &error {
             Error::Command { code, .. } => problem.run_exit_code = Some(*code),
             Error::Limit { .. } => problem = problem.hint(NEEDS_GROUP),
-            Error::Call(call) if call.is_denied() => problem = problem.hint(super::probe::NEEDS_ROOT),
+            Error::Denied { level, source } => problem = problem.hint(super::probe::needs(level, source)),
             _ => {}
         }
         problem
@@ -155,9 +172,30 @@ mod tests {
         for (error, code) in cases {
             assert_eq!(Problem::from(error).kind.exit_code(), code);
         }
-        let problem = Problem::from(Error::Call(call(Errno::PERM)));
+        let problem = Problem::from(Error::Call(call(Errno::PERM)).at_level("chroot"));
         assert_eq!(problem.causes, ["openat2 /proc: Operation not permitted (os error 1)"]);
-        assert_eq!(problem.hints.len(), 1);
+        assert_eq!(problem.kind.exit_code(), 4);
+    }
+
+    #[test]
+    fn a_refusal_names_the_level_that_was_tried() {
+        let refused = |level, call, path| {
+            let error = Error::Call(sys::Error::new(call, path, Errno::PERM)).at_level(level);
+            Problem::from(error).hints.concat()
+        };
+        for (level, needs) in [
+            ("root", "CAP_SYS_ADMIN"),
+            ("rootless", "user namespaces"),
+            ("chroot", "--cap-add SYS_ADMIN"),
+            ("in-place", "as Docker gives them"),
+            ("oci", "pivot_root"),
+        ] {
+            let hint = refused(level, "open_tree", "/x");
+            assert!(hint.starts_with(&format!("isolation level {level}: it needs")) && hint.contains(needs), "{hint}");
+        }
+        assert!(refused("oci", "fsmount", "proc").contains("unmask=ALL"));
+        let other = Problem::from(Error::Call(sys::Error::new("mount", "/x", Errno::NODEV)).at_level("root"));
+        assert_eq!(other.hints.len(), 0, "{other:?}");
     }
 
     #[test]

@@ -23,21 +23,18 @@
 //! The runtime is pid 1 of a pid namespace, and it makes no control group (see `kernel`). So whatever ends it ends everything
 //! and leaves nothing: there is no state for `delete --force` to find.
 
+mod said;
+
 use super::host::Host;
 use super::program::{Builder, CAPABILITIES, Door, Prepared, c_string};
 use super::{Error, Executor, Exit, Spec, Stdio, Stream, command, devices, kernel, seccomp};
 use crate::sys::child::step::{Exec, Pointers, Stdio as Streams, Stream as Source};
 use crate::sys::child::{Slot, Step};
-use crate::sys::{self, Cancel, file, userns};
-use rustix::fs::{Mode, OFlags};
-use rustix::io::Errno;
+use crate::sys::{self, Cancel, userns};
 use rustix::process::{Resource, getrlimit};
 use rustix::thread::CapabilitySet;
 use serde_json::{Value, json};
 use std::ffi::{CString, OsStr, OsString};
-use std::fs::File;
-use std::io::Read as _;
-use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio as Pipe};
@@ -57,6 +54,8 @@ pub(super) struct Hand<'a> {
     /// This program, for hooks.
     own: &'a Path,
 }
+
+pub(super) use said::complaint;
 
 /// Those that are looked for, the quicker one first.
 const KNOWN: [&str; 2] = ["crun", "runc"];
@@ -141,7 +140,14 @@ impl OciExecutor {
 
 impl Executor for OciExecutor {
     fn run(&self, spec: &Spec, output: &mut dyn FnMut(Stream, &[u8]), cancel: &Cancel) -> Result<Exit, Error> {
-        self.host.run(spec, Door::Runtime(Hand { runtime: &self.runtime, own: &self.own }), output, cancel)
+        let hand = Hand { runtime: &self.runtime, own: &self.own };
+        let mut last = said::Last::new(output);
+        let ended = self.host.run(spec, Door::Runtime(hand), &mut |stream, bytes| last.hand_on(stream, bytes), cancel);
+        let failed = ended.as_ref().is_ok_and(|exit| !exit.success());
+        match last.end(failed, spec) {
+            Some(error) => Err(error),
+            None => ended.map_err(|e| e.at_level("oci")),
+        }
     }
 }
 
@@ -250,45 +256,4 @@ fn limits(spec: &Spec) -> Result<Vec<Value>, Error> {
         limits.push((name.clone(), json!({ "type": name, "soft": soft, "hard": hard })));
     }
     Ok(limits.into_iter().map(|(_, limit)| limit).collect())
-}
-
-/// What the runtime says it could not do. The process was not run then, or ended by what it did.
-pub(super) fn complaint(bundle: OwnedFd, spec: &Spec) -> Result<(), Error> {
-    let mut text = String::new();
-    match file::open_beneath(&bundle, Path::new("log"), OFlags::RDONLY, Mode::empty()) {
-        // Its own end isn't worth more than what it managed to say.
-        Ok(log) => drop(File::from(log).take(64 << 10).read_to_string(&mut text)),
-        Err(e) if e.is_not_found() => {}
-        Err(e) => return Err(e.into()),
-    }
-    match text.lines().filter_map(error_of).next_back() {
-        Some(said) => Err(explained(&said, spec)),
-        None => Ok(()),
-    }
-}
-
-/// The message of a line of the log, if it is an error.
-fn error_of(line: &str) -> Option<String> {
-    let entry: Value = serde_json::from_str(line).ok()?;
-    (entry["level"] == "error").then(|| entry["msg"].as_str().unwrap_or_default().to_owned())
-}
-
-/// A runtime's complaint in terms of the spec.
-fn explained(said: &str, spec: &Spec) -> Error {
-    let program = spec.args.first().map_or("", String::as_str);
-    let reasons = [
-        ("executable file", "not found in $PATH", Errno::NOENT),
-        (program, "No such file or directory", Errno::NOENT),
-        (program, "no such file or directory", Errno::NOENT),
-        (program, "ermission denied", Errno::ACCESS),
-        ("open executable", "ermission denied", Errno::ACCESS),
-        (program, "xec format error", Errno::NOEXEC),
-    ];
-    let fits =
-        |(about, why, _): &&(&str, &str, Errno)| said.contains("exec") && said.contains(about) && said.contains(why);
-    match reasons.iter().find(fits) {
-        Some((.., Errno::NOENT)) => Error::command(program, None, Errno::NOENT),
-        Some((.., errno)) => Error::command(program, Some(program), *errno),
-        None => Error::Runtime { runtime: "the OCI runtime".into(), said: said.to_owned() },
-    }
 }

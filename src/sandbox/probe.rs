@@ -3,8 +3,9 @@
 use super::overlay::{self, Calls};
 use super::program::c_string;
 use super::{Error, Limits, Part, cgroup};
+use crate::sys::child::step::FileSystem;
 use crate::sys::child::{Namespaces, Program, Step};
-use crate::sys::{RootMount, Said, userns};
+use crate::sys::{self, RootMount, Said, userns};
 use rustix::mount::MountAttrFlags;
 use std::path::Path;
 
@@ -22,12 +23,28 @@ pub struct Level {
 }
 
 /// What the level `root` needs.
-pub const NEEDS_ROOT: &str = "isolation level root needs root with CAP_SYS_ADMIN, and a seccomp profile and security module that \
+const NEEDS_ROOT: &str = "it needs root with CAP_SYS_ADMIN, and a seccomp profile and security module that \
      allow clone, mount and pivot_root: in a container, start it with --privileged";
+
+/// What the same needs in a user namespace.
+const NEEDS_NAMESPACE: &str = "it needs a seccomp profile and security module that allow clone, mount and pivot_root in user \
+     namespaces: in a container, start it with --security-opt seccomp=unconfined --security-opt apparmor=unconfined";
 
 /// What the levels below need, too.
 const NEEDS_MOUNT: &str = "it needs CAP_SYS_ADMIN, and a seccomp profile and security module that allow clone and mount: in a \
      container, start it with --cap-add SYS_ADMIN and without AppArmor's profile";
+
+/// What `in-place` needs.
+const NEEDS_DOCKER: &str = "it needs root with the capabilities CHOWN, DAC_OVERRIDE, FOWNER, FSETID and SETFCAP, as Docker gives \
+     them, and a seccomp profile no stricter than Docker's";
+
+/// What `oci` needs.
+const NEEDS_RUNTIME: &str = "it needs what its runtime needs: CAP_SYS_ADMIN, or a user namespace, and a seccomp profile and \
+     security module that allow clone, mount and pivot_root";
+
+/// What a new `/proc` needs in a user namespace (`mount_too_revealing` in the kernel).
+pub(super) const NEEDS_PROC: &str = "a new /proc can be mounted only where nothing of the present one is hidden: in a container, \
+     start it with --security-opt unmask=ALL (Docker: systempaths=unconfined, Kubernetes: procMount: Unmasked)";
 
 /// A way to run a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,8 +86,45 @@ pub fn limits() -> Vec<Limit> {
     vec![tried("memory", &memory), tried("cpu", &processor)]
 }
 
+/// Tries to make a new `/proc`, as every process gets one, in a user namespace. `folder` is one to work in.
+///
+/// # Errors
+/// The call that was refused, and what would have to be allowed.
+pub fn new_proc(folder: &Path) -> Result<(), String> {
+    let mut program = Program::default();
+    let mount = program.slot();
+    program.push(Step::DieWithMaker);
+    program.push(Step::PrivateMounts);
+    let (kind, flags) = (c"proc", MountAttrFlags::MOUNT_ATTR_NODEV);
+    program.push(Step::FileSystem(FileSystem { kind, options: vec![], flags, otherwise: None, out: mount }));
+    let made = c_string(folder).map_err(|e| e.to_string()).and_then(|path| {
+        program.push(Step::MountOnHost { mount, path });
+        let mut child = program.spawn(Namespaces::default()).map_err(|f| f.error.to_string())?;
+        child.wait().map(drop).map_err(|e| e.to_string())
+    });
+    made.map_err(|error| format!("{error}: {NEEDS_PROC}"))
+}
+
+/// What helps where a call of a level was refused.
+pub(super) fn needs(level: &str, call: &sys::Error) -> String {
+    let proc = matches!(call.call, "mount" | "fsmount") && call.path.as_deref() == Some(Path::new("proc"));
+    let needs = match level {
+        _ if proc => NEEDS_PROC,
+        "root" => NEEDS_ROOT,
+        "rootless" => NEEDS_NAMESPACE,
+        "chroot" => NEEDS_MOUNT,
+        "in-place" => NEEDS_DOCKER,
+        _ => NEEDS_RUNTIME,
+    };
+    format!("isolation level {level}: {needs}")
+}
+
 fn why(error: &Error, way: Way) -> String {
-    let needs = if way.pivot { NEEDS_ROOT } else { NEEDS_MOUNT };
+    let needs = match way.pivot {
+        true if userns::is_initial().unwrap_or(true) => NEEDS_ROOT,
+        true => NEEDS_NAMESPACE,
+        false => NEEDS_MOUNT,
+    };
     match error {
         Error::Part { part: Part::Mount(at), source } if !source.is_denied() => format!(
             "{source}: no overlay can be made in {}; the store must be on a file system like ext4, xfs, btrfs or tmpfs \

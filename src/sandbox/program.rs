@@ -342,7 +342,8 @@ impl<'a> Builder<'a> {
         self.file_system_or(kind, options, flags, None)
     }
 
-    /// The same of what a process has but one of; by a `chroot`, the host's is good enough where no new one can be had.
+    /// The same of what a process has but one of. Where no new one can be had, the host's is good enough by a `chroot` and in a
+    /// user namespace (a container's `/proc`, of which something is hidden, forbids another one).
     pub(super) fn kernels(
         &mut self,
         kind: &'static CStr,
@@ -350,7 +351,8 @@ impl<'a> Builder<'a> {
         flags: MountAttrFlags,
         hosts: &CStr,
     ) -> Result<Slot, Error> {
-        let otherwise = matches!(self.door, Door::Chroot).then(|| hosts.to_owned());
+        let otherwise = matches!(self.door, Door::Chroot) || self.is_in_user_namespace();
+        let otherwise = otherwise.then(|| hosts.to_owned());
         self.file_system_or(kind, options, flags, otherwise)
     }
 

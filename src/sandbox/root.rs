@@ -30,7 +30,8 @@ impl RootExecutor {
 
 impl Executor for RootExecutor {
     fn run(&self, spec: &Spec, output: &mut dyn FnMut(Stream, &[u8]), cancel: &Cancel) -> Result<Exit, Error> {
-        self.host.run(spec, Door::Pivot, output, cancel)
+        let level = if self.host.way.user_attributes { "rootless" } else { "root" };
+        self.host.run(spec, Door::Pivot, output, cancel).map_err(|e| e.at_level(level))
     }
 }
 

@@ -61,6 +61,12 @@ pub enum Error {
 }
 
 impl Error {
+    /// What helps.
+    pub fn hint(&self) -> Option<&'static str> {
+        let Self::Call { call: "chown" | "fchown", source, .. } = self else { return None };
+        (source.raw_os_error() == Some(rustix::io::Errno::INVAL.raw_os_error())).then_some(FEW_NUMBERS)
+    }
+
     /// A failed call on a file of this machine.
     pub fn host(call: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
         Self::Call { call, path: path.display().to_string(), source: source.into() }
@@ -71,3 +77,22 @@ impl Error {
         Self::Call { call, path: path.to_string(), source: source.into() }
     }
 }
+
+/// The same, of a layer that couldn't be unpacked for an error of these.
+pub fn hint_of(error: &crate::layer::Error) -> Option<&'static str> {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<Error>() {
+            return error.hint();
+        }
+        cause = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
+    }
+    None
+}
+
+/// What helps where a file can't be given to a user or group that has no number in this user namespace.
+const FEW_NUMBERS: &str = "the file's owner has no number in this user namespace: 65536 are usual; as root: usermod \
+     --add-subuids 100000-165535 --add-subgids 100000-165535 USER, or start the container with more";

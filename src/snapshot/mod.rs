@@ -50,7 +50,7 @@ use std::path::{Path, PathBuf};
 
 pub use at::{Kind, Meta, Xattrs};
 pub use copy::Copy;
-pub use error::Error;
+pub use error::{Error, hint_of};
 pub use flatten::flatten;
 pub use folder::{FolderTree, Ignore, Verdict, walked};
 pub use ground::Ground;

@@ -190,6 +190,7 @@ impl From<Error> for Problem {
             Error::Registry(e) => return e.into(),
             Error::Cancelled => Kind::Cancelled,
             Error::Sys(_) | Error::Snapshot(_) | Error::Worker(_) | Error::NoGit(_) => Kind::Environment,
+            Error::Unpack { ref source, .. } if snapshot::hint_of(source).is_some() => Kind::Environment,
             Error::Unpack { .. } | Error::DiffId { .. } | Error::MediaType { .. } | Error::Checksum { .. } => {
                 Kind::Build
             }
@@ -232,6 +233,8 @@ fn hint(error: &Error) -> Option<String> {
             let hint = "its server wants to know who asks: set GIT_AUTH_TOKEN; repositories of the command line get it";
             Some(hint.into())
         }
+        Error::Unpack { source, .. } => snapshot::hint_of(source).map(str::to_owned),
+        Error::Snapshot(error) => error.hint().map(str::to_owned),
         Error::NoGit(_) => Some("install git, or clone the repository and name the folder".into()),
         Error::DiffId { .. } => Some("the image is broken: its registry or whoever pushed it can push it anew".into()),
         _ => None,

@@ -51,6 +51,24 @@ pub enum Error {
         /// What stands in it.
         found: String,
     },
+    /// The store is another user's.
+    #[error("the store {} belongs to {}", root.display(), owner.map_or("another user".into(), |o| format!("user {o}")))]
+    Foreign {
+        /// The folder.
+        root: PathBuf,
+        /// Whose it is, if that user has a number here.
+        owner: Option<u32>,
+    },
+    /// The store has layers of another user namespace.
+    #[error("the store {} has files of users whose numbers have changed", root.display())]
+    Numbers {
+        /// The folder.
+        root: PathBuf,
+        /// What the numbers inside were outside.
+        was: String,
+        /// What they are now.
+        now: String,
+    },
     /// Two keys have the same short name.
     #[error("the snapshot {} belongs to another key", .0.display())]
     Taken(PathBuf),
@@ -87,6 +105,11 @@ impl From<Error> for Problem {
         };
         let mut problem = Self::new(kind, error.to_string());
         problem.hints.extend(hint(&error).map(str::to_owned));
+        if let Error::Numbers { was, now, .. } = &error {
+            for (when, numbers) in [("then", was), ("now", now)] {
+                problem = problem.cause(format!("{when}: {}", numbers.trim_end().replace('\n', ", ")));
+            }
+        }
         match std::error::Error::source(&error) {
             Some(cause) => problem.because(cause),
             None => problem,
@@ -106,6 +129,14 @@ fn hint(error: &Error) -> Option<&'static str> {
             }
             _ => None,
         },
+        Error::Foreign { .. } => Some(
+            "name a folder of your own with --root or $KILN_ROOT, or run kiln as that user: files in it would have owners that the \
+             other can't read or remove",
+        ),
+        Error::Numbers { .. } => Some(
+            "give the user the old numbers again (/etc/subuid, /etc/subgid), name another folder with --root or $KILN_ROOT, or \
+             remove this one as root",
+        ),
         Error::Format { .. } => Some("name another folder with --root, or remove this one"),
         Error::NoPlace => Some("name a folder with --root or $KILN_ROOT"),
         Error::Damaged(_) => Some("it has been removed; build or pull again"),

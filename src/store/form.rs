@@ -53,8 +53,24 @@ impl Inner {
         if let Some(form) = self.form.get() {
             return Ok(*form);
         }
+        self.check_numbers()?;
         let form = Form::probe(&self.temp_path()?)?;
         Ok(*self.form.get_or_init(|| form))
+    }
+
+    /// What the names of snapshots of that form end with: what one place can't show as another made it has a name of its own.
+    pub(super) fn suffix(&self) -> Result<&'static str> {
+        if let Some(suffix) = self.suffix.get() {
+            return Ok(suffix);
+        }
+        let suffix = match self.form()? {
+            form if form.is_recorded() => "-recorded",
+            form if !form.is_native() => "-by-notes",
+            // Overlays of a user namespace have marks of their own.
+            _ if crate::sys::userns::is_initial().is_ok_and(|initial| !initial) => "-in-namespace",
+            _ => "",
+        };
+        Ok(self.suffix.get_or_init(|| suffix))
     }
 }
 

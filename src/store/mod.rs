@@ -8,6 +8,7 @@
 //!   snapshots/<id>/meta.json           its key, the boot it was written in, its driver and size
 //!   snapshots/<id>/settled             empty; there once a syncfs has covered the snapshot
 //!   records/<kind>/<key>.json          what a cache key gave; also pinned git and HTTP sources
+//!   users                              whose numbers those of users are, in a user namespace (see `owner`)
 //!   size.json                          what the store took when it was last measured (see `Store::keep_within`)
 //!   names/<registry>/<repository>/:<tag>   the manifest that a tag means
 //!   stat/<hash of a folder's path>     what the files of a context hashed to (see `StatIndex`)
@@ -44,6 +45,7 @@ mod key;
 mod limit;
 mod locks;
 mod names;
+mod owner;
 mod place;
 mod records;
 mod session;
@@ -103,6 +105,8 @@ struct Inner {
     beginning: Mutex<()>,
     boot: OnceLock<String>,
     form: OnceLock<Form>,
+    /// What the names of snapshots end with, of layers in that form.
+    suffix: OnceLock<&'static str>,
     /// Snapshots that this process used and no sync has covered.
     unsettled: Mutex<Vec<PathBuf>>,
     /// Whether anything was written since the last sync.
@@ -119,7 +123,7 @@ impl Store {
     /// Opens the store in `root`, which is made where it isn't there.
     ///
     /// # Errors
-    /// Where the folder can't be made or read, or holds a store of another format.
+    /// Where the folder can't be made or read, or holds a store of another format or another user.
     pub fn open(root: &Path) -> Result<Self> {
         let mark = root.join(MARK);
         let mut file = match File::open(&mark) {
@@ -129,12 +133,13 @@ impl Store {
             }
             other => other,
         }
-        .at("open the store", &mark)?;
+        .map_err(|e| owner::explained(root, e))?;
         let mut text = String::new();
         file.by_ref().take(64).read_to_string(&mut text).at("read", &mark)?;
         if text != FORMAT {
             return Err(Error::Format { root: root.into(), found: text.trim_end().into() });
         }
+        owner::check(root, &file)?;
         Ok(Self {
             inner: Arc::new(Inner {
                 root: root.into(),
@@ -143,6 +148,7 @@ impl Store {
                 beginning: Mutex::new(()),
                 boot: OnceLock::new(),
                 form: OnceLock::new(),
+                suffix: OnceLock::new(),
                 unsettled: Mutex::default(),
                 dirty: AtomicBool::new(false),
                 settling: Mutex::new(()),

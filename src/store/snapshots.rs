@@ -164,13 +164,7 @@ impl Store {
 
     fn snapshot_path(&self, key: &Key) -> Result<PathBuf> {
         let folders = self.inner.root.join("snapshots");
-        // What no overlay can show as it is, and was made where none can be, has a place of its own.
-        let form = match self.inner.form()? {
-            form if form.is_native() => "",
-            form if form.is_recorded() => "-recorded",
-            _ => "-by-notes",
-        };
-        Ok(folders.join(format!("{}{form}", key.short())))
+        Ok(folders.join(format!("{}{}", key.short(), self.inner.suffix()?)))
     }
 
     /// Takes a snapshot out of its place at once, and removes it then.

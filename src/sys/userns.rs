@@ -3,15 +3,16 @@
 //! The kernel lets a user map one number alone; `newuidmap` and `newgidmap`, which are setuid, map those that the system's
 //! administrator has given to the user. They must run outside of the namespace, and a process can't leave one. So a child
 //! makes the namespace and waits in it; once it is mapped, this process joins it, and where anything is refused on the way,
-//! this process is where it was.
+//! this process is where it was. Root of a container, who has no rights over mounts either, maps all numbers to themselves.
 
 use super::{Error, Result, Said};
 use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
-use rustix::process::{DumpableBehavior, Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
+use rustix::process::{DumpableBehavior, Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions};
 use std::ffi::{OsStr, OsString};
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -30,8 +31,13 @@ pub struct Range {
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
     /// A call failed.
-    #[error(transparent)]
-    Call(#[from] Error),
+    #[error("{error}")]
+    Call {
+        /// The call.
+        error: Error,
+        /// AppArmor's profile of the process that was in the new namespace, where there is one.
+        profile: Option<String>,
+    },
     /// One of the programs that map numbers failed, or couldn't be started.
     #[error("{program}: {said}")]
     Program {
@@ -42,14 +48,73 @@ pub enum Refused {
     },
 }
 
-/// Whether this process is in the user namespace that the system started with.
+impl From<Error> for Refused {
+    fn from(error: Error) -> Self {
+        Self::Call { error, profile: None }
+    }
+}
+
+/// The inode of the first user namespace (`USER_NS_INIT_INO` in `linux/nsfs.h`).
+const FIRST: u64 = 0xEFFF_FFFD;
+
+/// Whether this process is in the user namespace that the system started with. One with the same numbers isn't it.
 ///
 /// # Errors
 /// Where `/proc` isn't mounted.
 pub fn is_initial() -> Result<bool> {
-    let path = "/proc/self/uid_map";
-    let map = std::fs::read_to_string(path).said("read", path)?;
-    Ok(map.split_whitespace().eq(["0", "0", "4294967295"]))
+    let all = numbers()?.uids.split_whitespace().eq(["0", "0", "4294967295"]);
+    let path = "/proc/self/ns/user";
+    Ok(all && std::fs::metadata(path).said("stat", path)?.ino() == FIRST)
+}
+
+/// The numbers of a user namespace, as `/proc/PID/uid_map` and `gid_map` have them: first inside, first outside, how many.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Numbers {
+    /// Of users.
+    pub uids: String,
+    /// Of groups.
+    pub gids: String,
+}
+
+/// Those of this process's namespace, as the one around it knows them.
+///
+/// # Errors
+/// Where `/proc` isn't mounted.
+pub fn numbers() -> Result<Numbers> {
+    let read = |path| std::fs::read_to_string(path).said("read", path);
+    Ok(Numbers { uids: read("/proc/self/uid_map")?, gids: read("/proc/self/gid_map")? })
+}
+
+impl Numbers {
+    /// All numbers that there are inside, each for itself.
+    fn same(&self) -> Self {
+        let same = |text: &str| {
+            let ranges = text.lines().filter_map(|line| {
+                let mut fields = line.split_whitespace();
+                let (first, count) = (fields.next()?, fields.nth(1)?);
+                Some(format!("{first} {first} {count}\n"))
+            });
+            ranges.collect()
+        };
+        Self { uids: same(&self.uids), gids: same(&self.gids) }
+    }
+
+    /// Whether each number stands for itself.
+    pub fn are_the_same_outside(&self) -> bool {
+        let same = |text: &str| {
+            text.lines().all(|line| {
+                let mut fields = line.split_whitespace();
+                fields.next() == fields.next()
+            })
+        };
+        same(&self.uids) && same(&self.gids)
+    }
+
+    /// Whether there is one user and one group alone.
+    pub fn is_single(&self) -> bool {
+        let single = |text: &str| text.split_whitespace().nth(2) == Some("1") && text.lines().count() == 1;
+        single(&self.uids) && single(&self.gids)
+    }
 }
 
 /// Whether a single number, of a user and of a group, is all there is in this process's user namespace.
@@ -57,13 +122,7 @@ pub fn is_initial() -> Result<bool> {
 /// # Errors
 /// Where `/proc` isn't mounted.
 pub fn is_single() -> Result<bool> {
-    for path in ["/proc/self/uid_map", "/proc/self/gid_map"] {
-        let map = std::fs::read_to_string(path).said("read", path)?;
-        if map.split_whitespace().nth(2) != Some("1") || map.lines().count() != 1 {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+    Ok(numbers()?.is_single())
 }
 
 /// Where the numbers of a namespace come from.
@@ -78,7 +137,10 @@ pub enum Map<'a> {
         /// Of groups.
         gids: &'a [Range],
     },
-    /// The user's own number and group alone, which the kernel lets anybody map.
+    /// All numbers that there are here, each for itself: root's images have root's owners. It takes CAP_SETUID, CAP_SETGID and,
+    /// since Linux 5.12, CAP_SETFCAP.
+    Same,
+    /// The user's own number and group alone, which the kernel lets anybody map but root without CAP_SETFCAP.
     Own {
         /// The user.
         uid: u32,
@@ -100,7 +162,15 @@ pub fn enter(map: Map<'_>) -> std::result::Result<(), Refused> {
                 map_by(program, holder.pid, ranges)?;
             }
         }
-        Map::Own { uid, gid } => map_own(holder.pid, uid, gid)?,
+        Map::Same => {
+            let Numbers { uids, gids } = numbers()?.same();
+            holder.write([("uid_map", uids), ("gid_map", gids)])?;
+        }
+        // Who gives up changing groups may map one.
+        Map::Own { uid, gid } => {
+            let (uid, gid) = (format!("0 {uid} 1\n"), format!("0 {gid} 1\n"));
+            holder.write([("setgroups", "deny".to_owned()), ("uid_map", uid), ("gid_map", gid)])?;
+        }
     }
     // SAFETY: takes no pointer.
     if unsafe { libc::setns(holder.pidfd.as_raw_fd(), libc::CLONE_NEWUSER) } != 0 {
@@ -118,18 +188,6 @@ pub fn enter(map: Map<'_>) -> std::result::Result<(), Refused> {
 
 fn last(call: &'static str) -> Error {
     Error { call, path: None, errno: Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO) }
-}
-
-/// Maps the user's own numbers to 0. Who gives up changing groups may map one.
-fn map_own(pid: Pid, uid: u32, gid: u32) -> Result<()> {
-    let pid = pid.as_raw_pid();
-    for (file, text) in
-        [("setgroups", "deny".to_owned()), ("uid_map", format!("0 {uid} 1\n")), ("gid_map", format!("0 {gid} 1\n"))]
-    {
-        let path = format!("/proc/{pid}/{file}");
-        std::fs::write(&path, text).said("write", &path)?;
-    }
-    Ok(())
 }
 
 /// Runs one of the programs that map numbers.
@@ -152,7 +210,7 @@ struct Holder {
 }
 
 impl Holder {
-    fn start() -> Result<Self> {
+    fn start() -> std::result::Result<Self, Refused> {
         let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).call("pipe2")?;
         // SAFETY: the child makes system calls alone, and never comes back.
         let pid = match unsafe { libc::fork() } {
@@ -164,7 +222,7 @@ impl Holder {
             Ok(pidfd) => pidfd,
             Err(errno) => {
                 let _ = rustix::process::kill_process(pid, Signal::KILL);
-                return Err(errno).call("pidfd_open");
+                return Err(Error { call: "pidfd_open", path: None, errno }.into());
             }
         };
         let holder = Self { pid, pidfd };
@@ -172,11 +230,30 @@ impl Holder {
         std::fs::File::from(read).read_exact(&mut answer).call("read")?;
         let [step, number @ ..] = answer;
         let errno = Errno::from_raw_os_error(i32::from_le_bytes(number).max(1));
-        match step {
-            0 => Ok(holder),
-            1 => Err(errno).call("unshare(CLONE_NEWUSER)"),
-            _ => Err(errno).call("mount"),
+        let call = match step {
+            0 => return Ok(holder),
+            1 => "unshare(CLONE_NEWUSER)",
+            _ => "mount",
+        };
+        Err(Refused::Call { error: Error { call, path: None, errno }, profile: holder.profile() })
+    }
+
+    /// AppArmor's profile of it: a namespace's may be another than its maker's.
+    fn profile(&self) -> Option<String> {
+        let folder = format!("/proc/{}/attr", self.pid.as_raw_pid());
+        let own = std::fs::read_to_string(format!("{folder}/apparmor/current"));
+        let text = own.or_else(|_| std::fs::read_to_string(format!("{folder}/current"))).ok()?;
+        Some(text.trim_end_matches(['\0', '\n']).to_owned()).filter(|text| !text.is_empty())
+    }
+
+    /// Writes its numbers.
+    fn write<const N: usize>(&self, files: [(&str, String); N]) -> std::result::Result<(), Refused> {
+        for (file, text) in files {
+            let path = format!("/proc/{}/{file}", self.pid.as_raw_pid());
+            std::fs::write(&path, text)
+                .map_err(|e| Refused::Call { error: Error::from_io("write", file, &e), profile: self.profile() })?;
         }
+        Ok(())
     }
 }
 
@@ -186,6 +263,8 @@ fn hold(answer: &OwnedFd) -> ! {
     // SAFETY: system calls with plain numbers and constant strings; the process has one thread.
     unsafe {
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        // Its maker, which joins it, may have closed itself to all who could look into its memory.
+        libc::prctl(libc::PR_SET_DUMPABLE, 1);
         let step = if libc::unshare(libc::CLONE_NEWUSER) != 0 {
             1
         } else if libc::unshare(libc::CLONE_NEWNS) != 0
@@ -217,6 +296,33 @@ impl Drop for Holder {
         let _ = rustix::process::waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED);
     }
 }
+
+/// Does something in a child, before there are threads: for what a process can't come back from. Gives what came of it.
+///
+/// # Errors
+/// Those of `act`; those of making the child.
+pub fn in_child(act: impl FnOnce() -> std::result::Result<(), String>) -> std::result::Result<(), String> {
+    let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).call("pipe2").map_err(|e| e.to_string())?;
+    // SAFETY: there is one thread, so the child may do whatever this process may. It never comes back.
+    let child = match unsafe { libc::fork() } {
+        0 => {
+            let answer = act().map_or_else(|why| why, |()| DONE.to_owned());
+            let _ = std::fs::File::from(write).write_all(answer.as_bytes());
+            // SAFETY: ends this process without running anything of its maker's.
+            unsafe { libc::_exit(0) }
+        }
+        child => Pid::from_raw(child).filter(|_| child > 0).ok_or_else(|| last("fork").to_string())?,
+    };
+    drop(write);
+    let mut answer = String::new();
+    let heard = std::fs::File::from(read).read_to_string(&mut answer);
+    let _ = rustix::process::waitpid(Some(child), WaitOptions::empty());
+    heard.map_err(|e| e.to_string())?;
+    if answer == DONE { Ok(()) } else { Err(answer) }
+}
+
+/// What a child says that has nothing to complain of.
+const DONE: &str = "done";
 
 /// The ranges that `/etc/subuid` or `/etc/subgid` gives to a user by any of these names (a number is one), after the user's
 /// own number, which is 0 inside. `None` where there are none, or too many to count.
@@ -258,6 +364,21 @@ mod tests {
         );
         assert_eq!(ranges(text, &["you"], 1), None);
         assert_eq!(ranges("me:1:4294967295\nme:5:9\n", &["me"], 1), None, "more numbers than there are");
+    }
+
+    #[test]
+    fn numbers_stand_for_themselves() {
+        let numbers = |uids: &str| Numbers { uids: uids.into(), gids: "         0          0 4294967295\n".into() };
+        let same = numbers(" 0 100000 65536\n 65536 7 2\n").same();
+        assert_eq!(same.uids, "0 0 65536\n65536 65536 2\n");
+        assert_eq!(same.gids, "0 0 4294967295\n");
+        assert!(!numbers("0 1000 1\n").is_single(), "of its groups");
+    }
+
+    #[test]
+    fn a_child_says_what_came_of_it() {
+        assert_eq!(in_child(|| Ok(())), Ok(()));
+        assert_eq!(in_child(|| Err("refused".into())), Err("refused".into()));
     }
 
     #[test]

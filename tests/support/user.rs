@@ -67,10 +67,26 @@ impl Place {
 
     /// The binary as the user, whose own folder is the home.
     pub(crate) fn as_user<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Output {
-        let [uid, gid] = [self.uid, self.gid].map(|n| n.to_string());
+        self.as_user_with(&[], args)
+    }
+
+    /// The same, with variables.
+    pub(crate) fn as_user_with<S: AsRef<OsStr>>(
+        &self,
+        variables: &[(&str, &str)],
+        args: impl IntoIterator<Item = S>,
+    ) -> Output {
+        let [uid, gid] = self.ids();
         let mut command = Command::new("setpriv");
         command.args(["--reuid", &uid, "--regid", &gid, "--clear-groups"]);
+        // Behind what clears them.
+        command.arg("env").args(variables.iter().map(|(name, value)| format!("{name}={value}")));
         self.finish(command.arg(self.path("kiln")).args(args), "home")
+    }
+
+    /// The user's number and group.
+    pub(crate) fn ids(&self) -> [String; 2] {
+        [self.uid, self.gid].map(|n| n.to_string())
     }
 
     /// The binary as root.

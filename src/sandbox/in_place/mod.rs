@@ -307,7 +307,7 @@ impl Executor for InPlaceExecutor {
         // Where it failed halfway, nobody has looked yet.
         let cleared = if ended.is_err() { leftovers::kill() } else { Ok(()) };
         let undone = swaps.end().and(clean.sweep());
-        let ended = ended?;
+        let ended = ended.map_err(|e| e.at_level("in-place"))?;
         cleared.and(undone)?;
         let out_of_memory = group.as_ref().is_some_and(Group::ran_out_of_memory);
         Ok(match ended {

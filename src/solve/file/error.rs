@@ -52,6 +52,7 @@ impl From<Error> for Problem {
     fn from(error: Error) -> Self {
         let kind = match &error {
             Error::Layer(layer::Error::Write(_)) => Kind::Environment,
+            Error::Layer(layer) if snapshot::hint_of(layer).is_some() => Kind::Environment,
             Error::Tree(snapshot::Error::Call { call, .. }) if is_ours(call) => Kind::Environment,
             _ => Kind::Build,
         };
@@ -59,6 +60,12 @@ impl From<Error> for Problem {
         if let Some(source) = std::error::Error::source(&error) {
             problem = problem.because(source);
         }
+        let hint = match &error {
+            Error::Tree(tree) => tree.hint(),
+            Error::Layer(layer) => snapshot::hint_of(layer),
+            _ => None,
+        };
+        problem.hints.extend(hint.map(str::to_owned));
         match error {
             Error::NotFound { span, ignored, .. } => {
                 problem.span = span;
