@@ -33,7 +33,7 @@ RUN mkdir /ok && touch /ok/f && chmod 640 /ok/f && chown 5:6 /ok /ok/f && touch 
     test \"$(stat -c '%a %u %g %Y' /ok/f)\" = '640 5 6 1' && chmod 711 / && ls / | grep -q ok && chmod 755 / && chown 1:1 /dev/stdout
 RUN for f in /kiln /kiln/kiln /kiln/store /kiln/home/.docker/config.json /kiln/store/in-place/stock/1 /workspace /workspace/context/1; do \\
         ! chmod 4777 $f && ! chown 1000 $f && ! chown -h 1000 $f && ! touch -c $f || exit 1; \\
-        cd /kiln && ! chmod 4777 ../$f && ln -sf $f /link && ! chmod 4777 /link || exit 2; \\
+        cd /kiln && ! chmod 4777 ../$f && ln -sfn $f /link && ! chmod 4777 /link || exit 2; \\
     done
 RUN ! ls /kiln && ! ls /kiln/store && ! ls /workspace && cd /kiln && ! ls && ls .. | grep -q kiln
 USER 1000:1000
