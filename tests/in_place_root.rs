@@ -1,127 +1,20 @@
 //! The level `in-place`, inside an ordinary container: Debian's podman and runc with Docker's default seccomp profile (no
-//! mount, unshare, pivot_root) and capabilities, from a root filesystem that holds nothing but kiln. With root, to start it,
-//! and Debian's busybox-static.
+//! mount, unshare, pivot_root) and capabilities, from a root filesystem that holds nothing but kiln. That the images are root's is
+//! `levels_root`'s to test. With root, to start containers, and Debian's busybox-static.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
 #[path = "support/container.rs"]
 mod container;
 
-use container::{AS_DOCKER, BASE, Place, run, text};
+use container::{AS_DOCKER, BASE, Place, text};
 use std::fs;
-
-/// Dockerfiles, and what they are about.
-const CASES: [(&str, &str); 16] = [
-    (
-        "stages",
-        "FROM base AS one\nRUN echo a > /a && chown 3:4 /a\nFROM base\nRUN touch /here\nCOPY --from=one /a /b\nCOPY --from=one --chown=me /a /c\nRUN test ! -e /a && cat /b /c > /d\n",
-    ),
-    ("users", "FROM base\nUSER me\nRUN id > /tmp/id && test $(id -u) = 1000 && ! touch /bin/x && ! mkdir /new\n"),
-    (
-        "owners",
-        "FROM base\nRUN mkdir -p /d/e && touch /d/e/f && ln -s f /d/e/l && chown -R 65000:33 /d && chown -h 1:2 /d/e/l\nRUN echo more >> /d/e/f\n",
-    ),
-    (
-        "set-id bits",
-        "FROM base\nRUN cp /bin/busybox /s && chmod 6755 /s && mkdir /g && chown 0:7 /g && chmod 2775 /g\nCOPY --chmod=4711 --chown=5:6 busybox /t\n",
-    ),
-    ("capabilities and attributes", "FROM base\nADD files.tar /\nRUN cp -a /marked/. /copied && mv /marked /moved\n"),
-    (
-        "hardlinks, pipes and devices",
-        "FROM base\nRUN mkdir /h && echo a > /h/a && ln /h/a /h/b && ln /h/a /h/c && mkfifo /p /h/p && mknod /h/null c 1 3\nRUN rm /h/a && chmod 600 /h/b /h/c\n",
-    ),
-    (
-        "removals",
-        "FROM base\nRUN mkdir -p /d/e && touch /d/1 /d/e/2\nRUN rm -r /d && mkdir /d && touch /d/3\nRUN rm /d/3\nFROM base\nCOPY --from=1 / /all\n",
-    ),
-    (
-        "mounts",
-        "FROM base\nRUN --mount=type=cache,target=/c/deep,uid=1000,gid=1000,mode=700 --mount=type=tmpfs,target=/t \\\n --mount=type=bind,source=busybox,target=/bb --mount=type=secret,id=s,uid=7,mode=0440 --network=none \\\n stat -c '%n %u %g %a %F' /bin /c/deep /bb /run/secrets/s > /list; test -s /bb && test $(cat /run/secrets/s) = hush && touch /c/deep/x /t/y\nRUN --mount=type=cache,target=/c/deep,uid=1000,gid=1000,mode=700 test -e /c/deep/x && ls -d /c /t /run > /left; true\n",
-    ),
-    (
-        "names in the root",
-        "FROM base\nRUN mkdir /data && echo x > /data/f && cd / && mkdir -m 700 rel && echo top > topfile && ln -s data link && mv /data /data2 && mv /topfile /etc/ && mv /etc/topfile /topf\nRUN rm -r /data2 && echo file > /data2 && rm /topf /link && rmdir /rel\n",
-    ),
-    ("a root of its own", "FROM base\nRUN chmod 711 / && chown 8:9 /\nRUN stat -c '%a %u %g' / > /stat\n"),
-    ("work folders", "FROM base\nWORKDIR /srv/app\nUSER me\nWORKDIR own\nRUN pwd > /tmp/pwd\n"),
-    (
-        "nothing",
-        "FROM base\nRUN true\nRUN touch /etc/x && rm /etc/x\nRUN grep localhost /etc/hosts && cp /etc/resolv.conf /r && rm /r\n",
-    ),
-    (
-        "a group of its own",
-        "FROM base\nRUN echo g:x:4242: >> /etc/group && mkdir /old\nUSER root:g\nRUN umask 027 && id -g > /result && mkdir /d && ln -s result /l && mv /result /r && mkfifo /p && ! mv /old /older/x && mv /old /new\n",
-    ),
-    (
-        "a root for everybody",
-        "FROM base\nRUN echo more:x:77:me >> /etc/group && chgrp 77 / && chmod 1775 /\nUSER me\nRUN cd / && echo a > a && mkdir d && ln -s a l && mv a b && mkfifo p && rm p && ! rm l/../etc && ! mv /tmp /mine && ! rmdir /etc\n",
-    ),
-    (
-        "scripts",
-        "FROM base\nRUN <<EOF\n#!/bin/sh -e\necho $0 $- > /zero\nfalse || cat $0 >> /zero\nEOF\nUSER me\nRUN <<'END'\n#! /bin/sh\ncat $0 > /tmp/me\nEND\nRUN ! test -e /dev/pipes\n",
-    ),
-    (
-        "here-documents",
-        "FROM base\nRUN <<EOF\necho one > /one\necho two > /two\nEOF\nCOPY <<EOF /three\nthree\nEOF\nRUN <<EOF sh -e\ncat /one /two /three > /four\nEOF\n",
-    ),
-];
-
-/// An archive with a file's capabilities and an attribute of a user's, neither of which a build can set with busybox.
-fn marked(place: &Place) {
-    let folder = place.path("files");
-    fs::create_dir_all(folder.join("marked")).unwrap();
-    let file = folder.join("marked/ping");
-    fs::copy("/bin/busybox", &file).unwrap();
-    run("setcap", &["cap_net_raw+ep", file.to_str().unwrap()]);
-    rustix::fs::setxattr(&file, "user.kiln", b"yes", rustix::fs::XattrFlags::empty()).unwrap();
-    let (archive, folder) = (place.path("context/files.tar"), folder.display().to_string());
-    let archive = archive.display().to_string();
-    run("tar", &["--xattrs", "--xattrs-include=*", "--format=pax", "-C", &folder, "-cf", &archive, "marked"]);
-}
-
-/// Builds with the same result each time.
-const BUILD: [&str; 6] = ["build", "-q", "--build-arg", "SOURCE_DATE_EPOCH=1700000000", "--secret", "id=s,src=SECRET"];
-
-fn build(secret: &str) -> Vec<String> {
-    BUILD.iter().map(|word| word.replace("SECRET", secret)).collect()
-}
-
-#[test]
-fn the_same_images_as_roots() {
-    let Some(place) = Place::new("same") else { return };
-    marked(&place);
-    place.file("secret", "hush");
-    for (number, (_, dockerfile)) in CASES.iter().enumerate() {
-        place.file(&format!("cases/{number}"), &format!("{BASE}{dockerfile}"));
-    }
-    let flags = build("/workspace/secret").join(" ");
-    let script = format!(
-        "for n in $(b seq 0 {}); do kiln {flags} -t x -f /workspace/cases/$n /workspace/context || echo failed; done",
-        CASES.len() - 1
-    );
-    let output = place.container(&[AS_DOCKER], &script);
-    let ids = String::from_utf8_lossy(&output.stdout).into_owned();
-    let in_place: Vec<&str> = ids.lines().collect();
-    assert_eq!(in_place.len(), CASES.len(), "{}", text(&output));
-    let mut different = Vec::new();
-    for (number, (about, _)) in CASES.iter().enumerate() {
-        let mut args = build("secret");
-        args.extend(["-t", "x", "-f", &format!("cases/{number}"), "context"].map(String::from));
-        let root = place.as_root(&args.iter().map(String::as_str).collect::<Vec<_>>());
-        assert!(root.status.success(), "{about}, as root: {}", text(&root));
-        assert!(root.stdout.starts_with(b"sha256:"), "{about}: {}", text(&root));
-        if in_place[number] != String::from_utf8_lossy(&root.stdout).trim_end() {
-            different.push(about);
-        }
-    }
-    assert!(different.is_empty(), "{different:?}: {}", text(&output));
-}
 
 #[test]
 fn the_container_is_left_as_it_was_found() {
     let Some(place) = Place::new("left") else { return };
     place.file("context/good", &format!("{BASE}RUN mkdir /made && echo x > /made/x\n"));
     place.file("context/bad", &format!("{BASE}RUN mkdir /made && chmod 700 / && exit 7\n"));
-    let script = "look() { b ls -laR /etc /run /kiln/home; b stat -c '%n %a %u %g' /*; b stat -c '%n %a %u %g' /; b cat /etc/hosts; }
+    let script = "look() { b ls -lAR /etc /run /kiln/home; b stat -c '%n %a %u %g' /*; b stat -c '%n %a %u %g' /; b cat /etc/hosts; }
         look > /kiln/before
         cd /workspace/context
         kiln build -f good -t x . || exit 1
@@ -162,7 +55,8 @@ fn a_process_reaches_nothing_but_its_stage() {
     place.file(
         "context/Dockerfile",
         &format!(
-            "{BASE}RUN for f in /kiln/home/.docker/config.json /kiln/kiln /kiln/store/kiln-store /workspace/secret /proc/1/environ \\
+            "{BASE}RUN ! ls -l /proc/1/fd /proc/$PPID/fd | grep -e '->' && ! ls -l /proc/1/cwd/ && ! head -c 1 /proc/$PPID/mem && ! cat /kiln/store/in-place/in-place.json /kiln/store/in-place/own/etc/mtab\n\
+             RUN for f in /kiln/home/.docker/config.json /kiln/kiln /kiln/store/kiln-store /workspace/secret /proc/1/environ \\
                 /proc/$PPID/environ /proc/1/mem /proc/1/root/kiln/kiln; do ! head -c 1 $f || exit 1; done\n\
              RUN for d in /kiln /kiln/store /workspace; do ! touch $d/new && ! mkdir $d/dir && ! mv /etc $d/ || exit 1; done\n\
              RUN ! rm /kiln/kiln && ! mv /kiln/kiln /etc/x && ! ln /kiln/kiln /etc/y && ! kill -9 1\n\
@@ -178,6 +72,75 @@ fn a_process_reaches_nothing_but_its_stage() {
     let output = place.container(&[AS_DOCKER], "kiln build --progress plain /workspace/context");
     assert!(output.status.success(), "{}", text(&output));
     assert!(!text(&output).contains("can read this container's files"), "{}", text(&output));
+}
+
+/// podman's own seccomp profile, as of a kernel that has no Landlock; with its flag.
+fn without_landlock(place: &Place) -> String {
+    let profile = fs::read_to_string("/usr/share/containers/seccomp.json").unwrap();
+    assert!(profile.contains("\"landlock_create_ruleset\""));
+    let file = place.path("seccomp.json");
+    fs::write(&file, profile.replace("\"landlock_", "\"no_")).unwrap();
+    format!("--security-opt=seccomp={}", file.display())
+}
+
+#[test]
+fn without_landlock_credentials_are_in_kilns_memory_alone() {
+    let Some(place) = Place::new("removal") else { return };
+    let seccomp = without_landlock(&place);
+    place.file("home/token", "s3cr3t").file("home/aws", "[default]\naws_secret_access_key = s3cr3t\n");
+    let look = "for f in /proc/1/environ /proc/$PPID/environ /proc/$PPID/mem /kiln/home/.docker/config.json /workspace/home/token \\
+            /workspace/home/aws; do ! head -c 1 $f || exit 1; done; ! ls -l /proc/1/fd /proc/$PPID/fd | grep -e '->' && ! env | grep s3cr3t && \\
+            ! grep -r -E 's3cr3t|dTpzM2NyM3Q' /kiln/home /workspace/home";
+    place.file(
+        "context/good",
+        &format!("{BASE}RUN --mount=type=secret,id=s test $(cat /run/secrets/s) = s3cr3t\nRUN {look}\nCOPY token /\nRUN test -e /token\nUSER me\nRUN {look}\n"),
+    );
+    place.file("context/token", "in the context").file("context/bad", &format!("{BASE}RUN exit 7\n"));
+    place.file("context/slow", &format!("{BASE}RUN echo > /started; sleep 1000\n"));
+    let script = "look() { b ls -le /kiln/home/.docker /workspace/home /workspace/context/token; b cat /kiln/home/.docker/* /workspace/home/*; }
+        export AWS_SHARED_CREDENTIALS_FILE=/workspace/home/aws
+        look > /kiln/before
+        build() { kiln build --progress plain --secret id=s,src=/workspace/home/token --secret id=c,src=/workspace/context/token -f $1 .; }
+        same() { look > /kiln/after; b diff /kiln/before /kiln/after || exit $1; }
+        cd /workspace/context
+        build good || exit 1
+        same 2
+        build bad; test $? = 1 || exit 3
+        same 4
+        for signals in TERM HUP 'INT INT' 'TERM TERM'; do
+            /kiln/kiln build --no-cache -f slow --secret id=s,src=/workspace/home/token . & pid=$!
+            until test -e /started; do b usleep 10000; done
+            test ! -e /workspace/home/token || exit 5
+            for signal in $signals; do b kill -$signal $pid; done
+            wait $pid
+            # What the second signal left is put right by the next build.
+            kiln build -f bad . ; same 6
+        done";
+    let output = place.container(&[AS_DOCKER, &seccomp], script);
+    assert!(output.status.success(), "{:?}: {}", output.status, text(&output));
+    assert!(text(&output).contains("warning: there is no Landlock here"), "{}", text(&output));
+}
+
+#[test]
+fn without_landlock_credentials_that_are_mounted_stop_a_process() {
+    let Some(place) = Place::new("exposed") else { return };
+    let seccomp = without_landlock(&place);
+    place.file("config.json", "{}").file("context/Dockerfile", &format!("{BASE}RUN true\n"));
+    let mount = format!("-v={}:/kiln/home/.docker/config.json:ro", place.path("config.json").display());
+    let output = place.container(&[AS_DOCKER, &seccomp, &mount], "kiln build /workspace/context");
+    assert_eq!(output.status.code(), Some(4), "{}", text(&output));
+    for part in
+        ["/kiln/home/.docker/config.json", "something is mounted on it", "$DOCKER_AUTH_CONFIG", "--force-in-place"]
+    {
+        assert!(text(&output).contains(part), "{part}: {}", text(&output));
+    }
+    for script in [
+        "kiln build --force-in-place /workspace/context",
+        "export DOCKER_CONFIG=/x DOCKER_AUTH_CONFIG={}; kiln build /workspace/context",
+    ] {
+        let output = place.container(&[AS_DOCKER, &seccomp, &mount], script);
+        assert!(output.status.success(), "{}", text(&output));
+    }
 }
 
 #[test]

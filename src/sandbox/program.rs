@@ -311,7 +311,7 @@ impl<'a> Builder<'a> {
 
     fn shown(&mut self, dir: Slot, name: CString, flags: MountAttrFlags) -> Slot {
         let out = self.program.slot();
-        self.push(Step::CloneInside { root: dir, path: name, out });
+        self.push(Step::CloneOwn { dir, name, out });
         self.push(Step::SetFlags { mount: out, flags });
         out
     }
@@ -395,7 +395,8 @@ impl<'a> Builder<'a> {
         match &mount.kind {
             MountKind::Tmpfs { size } => Ok(Source::Tmpfs(*size)),
             MountKind::File { content, mode, uid, gid } => {
-                self.file(content.clone(), *mode, (*uid, *gid), READ_ONLY).map(Source::Made)
+                let owner = (self.given(*uid), self.given(*gid));
+                self.file(content.clone(), *mode, owner, READ_ONLY).map(Source::Made)
             }
             MountKind::Tree { root, path, readonly } => {
                 let whole = self.program.slot();

@@ -1,4 +1,4 @@
-//! An ordinary user with ranges of numbers, and a folder with everything that builds as this user and as root touch.
+//! An ordinary user, with ranges of numbers or without, and a folder with everything that builds as this user and as root touch.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::ffi::OsStr;
@@ -14,25 +14,35 @@ pub(crate) fn run(program: &str, args: &[&str]) -> Output {
     output
 }
 
-/// An ordinary user with ranges of numbers, gone when dropped, and a folder that only the user can write to.
+/// A number that has no user, and so no ranges.
+const NOBODYS: u32 = 54321;
+
+/// Whether this is root on a machine that has these files; if not, a line says what is missing.
+pub(crate) fn can(needs: &[&str]) -> bool {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: it needs root, to become another user or to start containers");
+        return false;
+    }
+    let missing = needs.iter().find(|file| !Path::new(file).exists());
+    if let Some(file) = missing {
+        println!("skipped: {file} is missing (scripts/setup installs what the tests need)");
+    }
+    missing.is_none()
+}
+
+/// An ordinary user, gone when dropped, and a folder that only the user can write to.
 pub(crate) struct Place {
     folder: tempfile::TempDir,
+    /// The name; empty where there is none.
     pub(crate) user: String,
     uid: u32,
     gid: u32,
 }
 
 impl Place {
-    /// `None`, and a line that says why, where there can't be one.
+    /// A user with ranges of numbers. `None`, and a line that says why, where there can't be one.
     pub(crate) fn new(name: &str) -> Option<Self> {
-        let missing = |what: &str| println!("skipped: {what}");
-        if !rustix::process::geteuid().is_root() {
-            missing("it needs root, to make an ordinary user");
-            return None;
-        }
-        let needs = ["/usr/bin/newuidmap", "/usr/sbin/useradd", "/usr/bin/setpriv", "/bin/busybox", "/usr/sbin/setcap"];
-        if let Some(file) = needs.into_iter().find(|file| !Path::new(file).exists()) {
-            missing(&format!("{file} is missing (packages uidmap, passwd, util-linux, busybox-static, libcap2-bin)"));
+        if !can(&["/usr/bin/newuidmap", "/usr/sbin/useradd", "/usr/bin/setpriv", "/bin/busybox", "/usr/sbin/setcap"]) {
             return None;
         }
         let user = format!("kiln-{name}-{}", std::process::id());
@@ -41,12 +51,21 @@ impl Place {
             let text = String::from_utf8(run("id", &[flag, &user]).stdout).unwrap();
             text.trim().parse::<u32>().unwrap()
         };
-        let (uid, gid) = (number("-u"), number("-g"));
-        let place = Self { folder: tempfile::tempdir().unwrap(), user, uid, gid };
+        let place = Self::of(user.clone(), number("-u"), number("-g"));
         if !fs::read_to_string("/etc/subuid").unwrap_or_default().contains(&format!("{}:", place.user)) {
             let range = "400000000-400065535";
             run("usermod", &["--add-subuids", range, "--add-subgids", range, &place.user]);
         }
+        Some(place)
+    }
+
+    /// A user that has nothing but a number. `None`, and a line that says why, where there can't be one.
+    pub(crate) fn with_one_number() -> Option<Self> {
+        can(&["/usr/bin/setpriv", "/bin/busybox"]).then(|| Self::of(String::new(), NOBODYS, NOBODYS))
+    }
+
+    fn of(user: String, uid: u32, gid: u32) -> Self {
+        let place = Self { folder: tempfile::tempdir().unwrap(), user, uid, gid };
         fs::set_permissions(place.folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         fs::copy(env!("CARGO_BIN_EXE_kiln"), place.path("kiln")).unwrap();
         for folder in ["home", "context"] {
@@ -54,7 +73,7 @@ impl Place {
         }
         chown(place.path("home"), Some(uid), Some(gid)).unwrap();
         fs::copy("/bin/busybox", place.path("context/busybox")).unwrap();
-        Some(place)
+        place
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -111,7 +130,9 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let _ = Command::new("userdel").arg(&self.user).output();
+        if !self.user.is_empty() {
+            let _ = Command::new("userdel").arg(&self.user).output();
+        }
     }
 }
 
@@ -120,9 +141,4 @@ pub(crate) fn text(output: &Output) -> String {
 }
 
 /// What all the Dockerfiles start with.
-pub(crate) const BASE: &str = "FROM scratch AS base
-COPY --chmod=755 busybox /bin/busybox
-RUN [\"/bin/busybox\", \"--install\", \"-s\", \"/bin\"]
-RUN mkdir -p /etc /tmp && chmod 1777 /tmp && echo root:x:0:0::/:/bin/sh > /etc/passwd && \\
-    echo me:x:1000:1000::/:/bin/sh >> /etc/passwd && echo me:x:1000: > /etc/group
-";
+pub(crate) const BASE: &str = include_str!("../levels/base.Dockerfile");

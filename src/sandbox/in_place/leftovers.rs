@@ -31,6 +31,11 @@ pub(super) fn too_quick() -> Result<()> {
 /// Kills every descendant of this process that has more filters than it has itself, until there is none. Orphans are this
 /// process's own children, as it is the one that they are left to.
 pub(super) fn kill() -> Result<()> {
+    // Whoever is left is a child, or below one.
+    let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    if matches!(rustix::process::waitid(WaitId::All, look), Err(Errno::CHILD)) {
+        return Ok(());
+    }
     kill_all(descendants)
 }
 

@@ -17,6 +17,9 @@
 //! | capabilities, seccomp profile | the same, as far as the container has them |
 //! | `/proc`, `/sys`, `/dev`, hostname | the container's; what is new in `/dev` is removed: `litter` |
 //!
+//! Where the kernel has no Landlock, processes have a capability less than everybody else in the container, into whom they can't
+//! look therefore; what else is to be kept from them must not be there ([`Wall::Removal`]).
+//!
 //! Landlock and filters need `no_new_privs` without CAP_SYS_ADMIN: a program with the setuid bit or capabilities gains nothing
 //! by them. Only a RUN of a user who isn't root can tell.
 
@@ -43,14 +46,13 @@ use crate::sys::child::step::{Identity, Stdio as Streams, Stream as Source};
 use crate::sys::child::{Ended, Namespaces, Program, Slot, Step};
 use crate::sys::landlock::Ruleset;
 use crate::sys::notify::Listener;
-use crate::sys::{Cancel, RootMount, Said, tree};
+use crate::sys::{Cancel, RootMount, Said};
 use attributes::Attributes;
 use libc::sock_filter;
 use listing::Listing;
 use litter::Clean;
 use maker::Role;
 use names::Names;
-use rustix::fs::CWD;
 use rustix::thread::CapabilitySet;
 use std::collections::BTreeSet;
 use std::ffi::CString;
@@ -62,10 +64,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use stock::Stock;
 use swaps::Swaps;
+pub use walls::Wall;
 use walls::Walls;
 
-/// Beginning of the names of folders for [`Swaps`]; one is there as long as a process runs.
-const SWAPS: &str = "swaps-";
+/// Kills all processes that run in `/`, for who is about to end in the middle of everything.
+///
+/// # Errors
+/// If they can't be found or killed.
+pub fn end_all() -> Result<(), Error> {
+    leftovers::kill().map_err(Error::Call)
+}
 
 /// Runs processes in `/`. One serves a whole build.
 #[derive(Debug)]
@@ -75,7 +83,8 @@ pub struct InPlaceExecutor {
     /// Kiln's own folder, on the file system of `/`.
     folder: PathBuf,
     hierarchies: Vec<Hierarchy>,
-    permitted: CapabilitySet,
+    /// What processes get.
+    capabilities: CapabilitySet,
     filter: Vec<sock_filter>,
     /// The same without any network.
     alone: Vec<sock_filter>,
@@ -89,57 +98,44 @@ pub struct InPlaceExecutor {
 
 impl InPlaceExecutor {
     /// Looks at the place. `resolv_conf` and `hosts` are the container's files of these names; `folder` is a folder of kiln's own on the file system of `/`;
-    /// `closed` are the names in `/` that processes mustn't reach.
+    /// `closed` are the names in `/` that processes mustn't reach, by this wall.
     ///
     /// # Errors
     /// If `/proc` isn't mounted.
-    pub fn new([resolv_conf, hosts]: [String; 2], folder: PathBuf, closed: BTreeSet<Vec<u8>>) -> Result<Self, Error> {
+    pub fn new(
+        [resolv_conf, hosts]: [String; 2],
+        folder: PathBuf,
+        closed: BTreeSet<Vec<u8>>,
+        wall: Wall,
+    ) -> Result<Self, Error> {
         let read = |path| std::fs::read_to_string(path).said("read", path);
         let hierarchies = cgroup::hierarchies(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?);
         let permitted = rustix::thread::capabilities(None).call("capget")?.permitted;
         // What a process leaves behind becomes a child of this one.
         rustix::process::set_child_subreaper(Some(rustix::process::getpid())).call("prctl(PR_SET_CHILD_SUBREAPER)")?;
-        let capabilities = CAPABILITIES & permitted;
+        let capabilities = wall.capabilities(CAPABILITIES, permitted);
         Ok(Self {
             resolv_conf,
             hosts,
-            stock: Mutex::new(Stock::new(folder.join("stock"))),
+            stock: Mutex::new(Stock::new(&folder.join("stock"))?),
             folder,
             hierarchies,
-            permitted,
+            capabilities,
             filter: seccomp::filter(capabilities),
             alone: seccomp::without_network(capabilities),
-            walls: Walls::new(closed),
+            walls: Walls::new(closed, wall),
             notifier: seccomp::notifier_of(&wish::CALLS, &attributes::calls().collect::<Vec<_>>()),
             runs: AtomicU64::new(0),
         })
     }
 
-    /// Why processes can reach what is kiln's; `None` if they can't.
-    pub fn why_open(&self) -> Option<String> {
-        self.walls.why_open()
-    }
-
-    /// Ends what a killed kiln's process started, and removes what was in its places. To be called while a stage stands: no
-    /// other kiln has processes then.
-    fn put_right(&self) -> Result<(), Error> {
-        let mut left = Vec::new();
-        for name in std::fs::read_dir(&self.folder).said("read", &self.folder)? {
-            let name = name.said("read", &self.folder)?.file_name();
-            left.extend(name.to_str().is_some_and(|n| n.starts_with(SWAPS)).then_some(name));
-        }
-        if !left.is_empty() {
+    /// Puts everything into its place that the spec shows.
+    fn swaps(&self, spec: &Spec, first: bool) -> Result<Swaps<'_>, Error> {
+        let folder = self.folder.join("swaps");
+        // A stage stands, so no other kiln has processes: what a killed one's has left is ended before it meets this one's.
+        if first && swaps::is_in_use(&folder) {
             leftovers::kill_orphans()?;
         }
-        for name in left {
-            tree::remove(CWD, &self.folder.join(name))?;
-        }
-        Ok(())
-    }
-
-    /// Puts everything into its place that the spec shows.
-    fn swaps(&self, spec: &Spec, number: u64) -> Result<Swaps<'_>, Error> {
-        let folder = self.folder.join(format!("{SWAPS}{number}"));
         let mut swaps = Swaps::new(Path::new("/"), &folder, self.walls.closed())?;
         for (path, content) in [
             ("/etc/resolv.conf", network_files::resolv_conf(&self.resolv_conf, spec.network)),
@@ -214,7 +210,7 @@ impl InPlaceExecutor {
             uid: spec.user.uid,
             gid: spec.user.gid,
             groups: spec.user.groups.iter().map(|g| rustix::fs::Gid::from_raw(*g)).collect(),
-            capabilities: CAPABILITIES & self.permitted,
+            capabilities: self.capabilities,
             ambient: false,
             keeps_ids: false,
         }));
@@ -294,15 +290,12 @@ impl Executor for InPlaceExecutor {
         }
         refuse(spec)?;
         let number = self.runs.fetch_add(1, Ordering::Relaxed);
-        if number == 0 {
-            self.put_right()?;
-        }
         let group = match spec.limits.needs_cgroup() {
             true => Some(Group::new(&self.hierarchies, &spec.limits, number)?),
             false => None,
         };
         let clean = Clean::look(&litter::SHARED)?;
-        let swaps = self.swaps(spec, number)?;
+        let swaps = self.swaps(spec, number == 0)?;
         let ended = self.start(spec, group.as_ref(), output, cancel);
         // Where it failed halfway, nobody has looked yet.
         let cleared = if ended.is_err() { leftovers::kill() } else { Ok(()) };

@@ -9,7 +9,7 @@
 //! kernel, which asks the rules.
 
 use super::maker::{Maker, Role};
-use super::stock::{Stock, now};
+use super::stock::Stock;
 use super::wish::{Asked, Named, Wish};
 use crate::sys::notify::{Answer, Call};
 use crate::sys::{Result as Called, Said};
@@ -116,7 +116,7 @@ impl<'a> Names<'a> {
 
     fn folder(&mut self, name: &CStr, mode: u32, maker: &Maker, role: &mut Role) -> Result<Option<Answer>, Errno> {
         may_add_to(&self.root)?;
-        let Some((path, fd)) = self.stock.take_folder() else { return Ok(None) };
+        let Some((path, fd)) = self.stock.folder() else { return Ok(None) };
         role.leave();
         self.given.insert(rustix::fs::fstat(&fd).map(|stat| (stat.st_dev, stat.st_ino))?);
         self.put(&path, name, mode & 0o1777, maker)?;
@@ -136,7 +136,7 @@ impl<'a> Names<'a> {
             return Ok(None);
         }
         may_add_to(&self.root)?;
-        let Some((path, _)) = self.stock.take_file() else { return Ok(None) };
+        let Some((path, _)) = self.stock.file() else { return Ok(None) };
         role.leave();
         self.put(&path, name, mode & 0o7777, maker)?;
         let wanted = (flags - (OFlags::CREATE | OFlags::EXCL)) | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -154,7 +154,7 @@ impl<'a> Names<'a> {
         let kind = FileType::from_raw_mode(mode);
         if mode & libc::S_IFMT == 0 || kind == FileType::RegularFile {
             may_add_to(&self.root)?;
-            let Some((path, _)) = self.stock.take_file() else { return Ok(None) };
+            let Some((path, _)) = self.stock.file() else { return Ok(None) };
             role.leave();
             self.put(&path, name, mode & 0o7777, maker)?;
             return Ok(Some(Answer::Value(0)));

@@ -11,14 +11,14 @@ use std::ffi::{OsStr, OsString};
 use std::io::Write as _;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// Everything that is in another place for one process; dropped, it goes back.
 #[derive(Debug)]
 pub(super) struct Swaps<'a> {
     root: OwnedFd,
-    /// An empty folder on the same file system, for what is set aside; removed in the end.
+    /// An empty folder on the same file system, for what is set aside; empty again in the end.
     folder: PathBuf,
     /// The names in the root that nothing is put below.
     closed: &'a BTreeSet<Vec<u8>>,
@@ -47,11 +47,16 @@ enum Step {
 }
 
 impl<'a> Swaps<'a> {
-    /// None yet. `folder` is made; it must be on the file system of `root`, and out of reach for processes. Links of an image
-    /// may lead to the names `closed`, too, as they are in the same root: that is refused.
+    /// None yet. `folder` is made unless it is there, as it stays; it must be on the file system of `root`, and out of reach
+    /// for processes. Links of an image may lead to the names `closed`, too, as they are in the same root: that is refused.
     pub(super) fn new(root: &Path, folder: &Path, closed: &'a BTreeSet<Vec<u8>>) -> Result<Self> {
-        std::fs::create_dir(folder).said("mkdir", folder)?;
-        std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700)).said("chmod", folder)?;
+        match std::fs::DirBuilder::new().mode(0o700).create(folder) {
+            // What is in it, a killed process left.
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => clear(folder)?,
+            made => made.said("mkdir", folder)?,
+        }
+        let mark = folder.join(MARK);
+        std::fs::File::create_new(&mark).said("create", &mark)?;
         let root = file::open_dir(root)?;
         Ok(Self { root, folder: folder.into(), closed, done: Vec::new(), count: 0, over: false })
     }
@@ -207,7 +212,7 @@ impl<'a> Swaps<'a> {
             first = first.and(undone);
         }
         first?;
-        tree::remove(CWD, &self.folder)
+        clear(&self.folder)
     }
 
     fn undo_one(&mut self, step: Step) -> Result<()> {
@@ -266,6 +271,25 @@ fn is_link(stat: &Stat) -> bool {
 }
 
 const DIR: OFlags = OFlags::DIRECTORY;
+
+/// What is in the folder as long as a process runs.
+const MARK: &str = "running";
+
+/// Whether a process runs whose folder this is, or did when its kiln was killed.
+pub(super) fn is_in_use(folder: &Path) -> bool {
+    folder.join(MARK).exists()
+}
+
+/// Removes whatever is in a folder, the mark last.
+fn clear(folder: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(folder).said("read", folder)? {
+        let name = entry.said("read", folder)?.file_name();
+        if name != MARK {
+            tree::remove(CWD, &folder.join(name))?;
+        }
+    }
+    tree::remove(CWD, &folder.join(MARK))
+}
 
 fn reopened(dir: &OwnedFd) -> Result<OwnedFd> {
     dir.try_clone().map_err(|e| Error::from_io("dup", Path::new(""), &e))
@@ -345,7 +369,8 @@ mod tests {
         swaps.end().unwrap();
         assert_eq!(fs::read(place.at("root/etc/hosts")).unwrap(), b"own");
         assert!(!place.at("root/etc/new").exists() && !place.at("root/etc/tmp").exists());
-        assert!(!place.at("root/var").exists() && !place.at("kiln/s").exists());
+        assert!(!place.at("root/var").exists());
+        assert_eq!(fs::read_dir(place.at("kiln/s")).unwrap().count(), 0);
         assert_eq!(fs::read(place.at("cache/sub/g")).unwrap(), b"new");
         assert_eq!(fs::read(place.at("cache/sub/f")).unwrap(), b"kept");
         assert_eq!(fs::metadata(place.at("root/etc")).unwrap().modified().unwrap(), before);

@@ -98,7 +98,9 @@ pub(super) enum Change {
 
 impl Ids {
     /// A user's, as a container's process begins with.
-    pub(super) fn of(uid: u32, gid: u32, groups: Vec<u32>) -> Self {
+    pub(super) fn of(uid: u32, gid: u32, mut groups: Vec<u32>) -> Self {
+        // As the kernel tells them.
+        groups.sort_unstable();
         Self { user: Four::all(uid), group: Four::all(gid), groups, ..Self::default() }
     }
 
