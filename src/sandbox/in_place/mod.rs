@@ -231,7 +231,9 @@ impl InPlaceExecutor {
         let (streams, pipes) = streams(spec.stdio)?;
         let join = group.map(Group::procs).transpose()?.unwrap_or_default();
         let mut stock = self.stock.lock().unwrap_or_else(PoisonError::into_inner);
-        stock.fill()?;
+        if self.walls.stand() {
+            stock.fill()?;
+        }
         let wall = self.walls.build(Path::new("/"), stock.all())?;
         let Steps { program, parts, candidates, listener } = self.program(spec, streams, join, wall)?;
         let mut child = program.spawn(Namespaces::NONE).map_err(|f| explained(f, spec, &parts, &candidates))?;

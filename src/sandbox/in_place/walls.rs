@@ -68,6 +68,11 @@ impl Walls {
         Self { closed, wall }
     }
 
+    /// Whether there are rules, and new names in `/` need one.
+    pub(super) fn stand(&self) -> bool {
+        matches!(self.wall, Wall::Landlock(_))
+    }
+
     /// The names in `/` that are closed.
     pub(super) fn closed(&self) -> &BTreeSet<Vec<u8>> {
         &self.closed
