@@ -42,7 +42,8 @@ impl<'a> Names<'a> {
     pub(super) fn new(root: &Path, closed: &'a BTreeSet<Vec<u8>>, stock: &'a mut Stock) -> Called<Self> {
         let root = crate::sys::file::open_dir(root)?;
         let stat = rustix::fs::fstat(&root).call("fstat")?;
-        let (start, given) = (now(), HashSet::new());
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+        let (start, given) = ((now.tv_sec, now.tv_nsec), HashSet::new());
         Ok(Self { root, identity: (stat.st_dev, stat.st_ino), closed, stock, start, given })
     }
 
