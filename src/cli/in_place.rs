@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::num::NonZeroUsize;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 /// The file beside the program that says that this is kiln's own image.
@@ -31,8 +31,7 @@ pub fn guard(request: &Request, env: Env) -> Env {
         Command::Run(run) => &run.process,
         _ => return env,
     };
-    let here = may_be_taken(process.force_in_place, &env) && !mounts();
-    if !here && process.isolation != Isolation::InPlace {
+    if !is_here(process.force_in_place, &env) && process.isolation != Isolation::InPlace {
         return env;
     }
     let own = top(&env.program);
@@ -44,6 +43,16 @@ pub fn guard(request: &Request, env: Env) -> Env {
     let mut env = env;
     env.vars.insert("PATH".into(), path);
     env
+}
+
+/// Whether this is a container whose `/` may be taken, and that has no better level than this.
+pub fn is_here(forced: bool, env: &Env) -> bool {
+    may_be_taken(forced, env) && !mounts()
+}
+
+/// The folder of kiln's own for what belongs to `/`.
+pub fn folder(store: &Path) -> PathBuf {
+    store.join("in-place")
 }
 
 /// Whether a folder of `/` is one of kiln's own image's.
@@ -70,7 +79,7 @@ pub fn place(store: &Store, forced: bool, env: &Env) -> Result<Place, String> {
     let mut stay = mounted(&read("/proc/self/mountinfo")?);
     stay.extend(held.iter().cloned());
     let closed: BTreeSet<Vec<u8>> = stay.iter().filter(|n| !SHOWN.contains(&n.as_slice())).cloned().collect();
-    let folder = store.root().join("in-place");
+    let folder = folder(store.root());
     let ground = Ground::new(Path::new("/"), &folder, stay, held).map_err(|e| said(&e))?;
     let network = ["/etc/resolv.conf", "/etc/hosts"].map(|path| read(path).unwrap_or_default());
     let executor = InPlaceExecutor::new(network, folder, closed).map_err(|e| said(&e))?;
