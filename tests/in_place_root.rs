@@ -7,13 +7,14 @@
 mod container;
 
 use container::{AS_DOCKER, BASE, Place, text};
+use std::fs;
 
 #[test]
 fn the_container_is_left_as_it_was_found() {
     let Some(place) = Place::new("left") else { return };
     place.file("context/good", &format!("{BASE}RUN mkdir /made && echo x > /made/x\n"));
     place.file("context/bad", &format!("{BASE}RUN mkdir /made && chmod 700 / && exit 7\n"));
-    let script = "look() { b ls -laR /etc /run /kiln/home; b stat -c '%n %a %u %g' /*; b stat -c '%n %a %u %g' /; b cat /etc/hosts; }
+    let script = "look() { b ls -lAR /etc /run /kiln/home; b stat -c '%n %a %u %g' /*; b stat -c '%n %a %u %g' /; b cat /etc/hosts; }
         look > /kiln/before
         cd /workspace/context
         kiln build -f good -t x . || exit 1
@@ -92,7 +93,8 @@ fn a_process_reaches_nothing_but_its_stage() {
     place.file(
         "context/Dockerfile",
         &format!(
-            "{BASE}RUN for f in /kiln/home/.docker/config.json /kiln/kiln /kiln/store/kiln-store /workspace/secret /proc/1/environ \\
+            "{BASE}RUN ! ls -l /proc/1/fd /proc/$PPID/fd | grep -e '->' && ! ls -l /proc/1/cwd/ && ! head -c 1 /proc/$PPID/mem && ! cat /kiln/store/in-place/in-place.json /kiln/store/in-place/own/etc/mtab\n\
+             RUN for f in /kiln/home/.docker/config.json /kiln/kiln /kiln/store/kiln-store /workspace/secret /proc/1/environ \\
                 /proc/$PPID/environ /proc/1/mem /proc/1/root/kiln/kiln; do ! head -c 1 $f || exit 1; done\n\
              RUN for d in /kiln /kiln/store /workspace; do ! touch $d/new && ! mkdir $d/dir && ! mv /etc $d/ || exit 1; done\n\
              RUN ! rm /kiln/kiln && ! mv /kiln/kiln /etc/x && ! ln /kiln/kiln /etc/y && ! kill -9 1\n\
@@ -108,6 +110,75 @@ fn a_process_reaches_nothing_but_its_stage() {
     let output = place.container(&[AS_DOCKER], "kiln build --progress plain /workspace/context");
     assert!(output.status.success(), "{}", text(&output));
     assert!(!text(&output).contains("can read this container's files"), "{}", text(&output));
+}
+
+/// podman's own seccomp profile, as of a kernel that has no Landlock; with its flag.
+fn without_landlock(place: &Place) -> String {
+    let profile = fs::read_to_string("/usr/share/containers/seccomp.json").unwrap();
+    assert!(profile.contains("\"landlock_create_ruleset\""));
+    let file = place.path("seccomp.json");
+    fs::write(&file, profile.replace("\"landlock_", "\"no_")).unwrap();
+    format!("--security-opt=seccomp={}", file.display())
+}
+
+#[test]
+fn without_landlock_credentials_are_in_kilns_memory_alone() {
+    let Some(place) = Place::new("removal") else { return };
+    let seccomp = without_landlock(&place);
+    place.file("home/token", "s3cr3t").file("home/aws", "[default]\naws_secret_access_key = s3cr3t\n");
+    let look = "for f in /proc/1/environ /proc/$PPID/environ /proc/$PPID/mem /kiln/home/.docker/config.json /workspace/home/token \\
+            /workspace/home/aws; do ! head -c 1 $f || exit 1; done; ! ls -l /proc/1/fd /proc/$PPID/fd | grep -e '->' && ! env | grep s3cr3t && \\
+            ! grep -r -E 's3cr3t|dTpzM2NyM3Q' /kiln/home /workspace/home";
+    place.file(
+        "context/good",
+        &format!("{BASE}RUN --mount=type=secret,id=s test $(cat /run/secrets/s) = s3cr3t\nRUN {look}\nCOPY token /\nRUN test -e /token\nUSER me\nRUN {look}\n"),
+    );
+    place.file("context/token", "in the context").file("context/bad", &format!("{BASE}RUN exit 7\n"));
+    place.file("context/slow", &format!("{BASE}RUN echo > /started; sleep 1000\n"));
+    let script = "look() { b ls -le /kiln/home/.docker /workspace/home /workspace/context/token; b cat /kiln/home/.docker/* /workspace/home/*; }
+        export AWS_SHARED_CREDENTIALS_FILE=/workspace/home/aws
+        look > /kiln/before
+        build() { kiln build --progress plain --secret id=s,src=/workspace/home/token --secret id=c,src=/workspace/context/token -f $1 .; }
+        same() { look > /kiln/after; b diff /kiln/before /kiln/after || exit $1; }
+        cd /workspace/context
+        build good || exit 1
+        same 2
+        build bad; test $? = 1 || exit 3
+        same 4
+        for signals in TERM HUP 'INT INT' 'TERM TERM'; do
+            /kiln/kiln build --no-cache -f slow --secret id=s,src=/workspace/home/token . & pid=$!
+            until test -e /started; do b usleep 10000; done
+            test ! -e /workspace/home/token || exit 5
+            for signal in $signals; do b kill -$signal $pid; done
+            wait $pid
+            # What the second signal left is put right by the next build.
+            kiln build -f bad . ; same 6
+        done";
+    let output = place.container(&[AS_DOCKER, &seccomp], script);
+    assert!(output.status.success(), "{:?}: {}", output.status, text(&output));
+    assert!(text(&output).contains("warning: there is no Landlock here"), "{}", text(&output));
+}
+
+#[test]
+fn without_landlock_credentials_that_are_mounted_stop_a_process() {
+    let Some(place) = Place::new("exposed") else { return };
+    let seccomp = without_landlock(&place);
+    place.file("config.json", "{}").file("context/Dockerfile", &format!("{BASE}RUN true\n"));
+    let mount = format!("-v={}:/kiln/home/.docker/config.json:ro", place.path("config.json").display());
+    let output = place.container(&[AS_DOCKER, &seccomp, &mount], "kiln build /workspace/context");
+    assert_eq!(output.status.code(), Some(4), "{}", text(&output));
+    for part in
+        ["/kiln/home/.docker/config.json", "something is mounted on it", "$DOCKER_AUTH_CONFIG", "--force-in-place"]
+    {
+        assert!(text(&output).contains(part), "{part}: {}", text(&output));
+    }
+    for script in [
+        "kiln build --force-in-place /workspace/context",
+        "export DOCKER_CONFIG=/x DOCKER_AUTH_CONFIG={}; kiln build /workspace/context",
+    ] {
+        let output = place.container(&[AS_DOCKER, &seccomp, &mount], script);
+        assert!(output.status.success(), "{}", text(&output));
+    }
 }
 
 #[test]

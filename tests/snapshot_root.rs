@@ -4,12 +4,14 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use kiln::layer::{Entry, EntryKind, EntryPath, EntrySink, TarReader, TarWriter, Timestamp};
-use kiln::snapshot::{Active as _, Kind, NewLayer, Roots, StackTree, Tree, diff, view};
-use kiln::store::Form;
+use kiln::sandbox::{Executor as _, RootExecutor, Spec};
+use kiln::snapshot::{Kind, NewLayer, Overlay, Roots, Snapshotter as _, StackTree, Tree, diff, view};
+use kiln::store::{Form, Store};
+use kiln::sys::Cancel;
 use std::fs;
 use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Says why, where a test can't run.
@@ -114,7 +116,7 @@ impl Chain {
     }
 
     fn view(&self) -> StackTree {
-        view(&self.layers).unwrap()
+        view(&self.layers)
     }
 
     /// The top layer's changes.
@@ -140,7 +142,7 @@ impl Chain {
         writer.finish().unwrap();
         let mut layers = vec![self.moved(&layer, "unpacked")];
         layers.extend_from_slice(&self.layers[1..]);
-        assert_eq!(show(&view(&layers).unwrap()), show(&self.view()));
+        assert_eq!(show(&view(&layers)), show(&self.view()));
     }
 }
 
@@ -521,7 +523,7 @@ fn a_standing_root_takes_layers_that_others_made() {
         chain = chain.run(script);
         if number % 3 == 2 {
             let mut standing = roots.take(&chain.layers).unwrap();
-            assert_eq!(show(&StackTree::open(&[standing.place()]).unwrap()), show(&chain.view()), "{script}");
+            assert_eq!(show(&StackTree::open(&[standing.place()])), show(&chain.view()), "{script}");
             // Nothing has changed yet.
             let layer = chain.prepare();
             standing.changes(&layer).unwrap();
@@ -531,4 +533,47 @@ fn a_standing_root_takes_layers_that_others_made() {
         }
     }
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+/// What a process has mounted leaves nothing in a layer, not even while it runs: it lies below all layers.
+#[test]
+fn a_process_that_changes_nothing_leaves_an_empty_layer() {
+    needs_root!();
+    if !Path::new("/bin/busybox").exists() {
+        eprintln!("skipped: needs /bin/busybox");
+        return;
+    }
+    let temp = tempfile::tempdir().unwrap();
+    let store = Store::open(&temp.path().join("store")).unwrap();
+    let base = temp.path().join("base");
+    fs::create_dir_all(base.join("fs/bin")).unwrap();
+    fs::copy("/bin/busybox", base.join("fs/bin/sh")).unwrap();
+    let overlay = Overlay::new(store.clone(), &kiln::sandbox::MOUNT_POINTS);
+    let executor = RootExecutor::new(String::new()).unwrap();
+    for (script, left) in [(":", &[][..]), ("echo x > /etc/made", &["etc", "etc/made"]), ("rm /etc/hosts; :", &[])] {
+        let layer = store.new_snapshot().unwrap();
+        let active = overlay.prepare(layer.folder(), &[&base].as_slice().into()).unwrap();
+        let spec = Spec::new(active.root_mount(), ["/bin/sh", "-c", script].map(String::from).to_vec());
+        let mut said = Vec::new();
+        let exit = executor.run(&spec, &mut |_, bytes| said.extend_from_slice(bytes), &Cancel::new().unwrap());
+        assert!(exit.is_ok_and(|e| e.success()), "{script}: {}", String::from_utf8_lossy(&said));
+        active.finish().unwrap();
+        let mut found = names(layer.fs(), "");
+        found.sort();
+        assert_eq!(found, left, "{script}");
+        assert!(names(&layer.work(), "").is_empty(), "{script}");
+    }
+}
+
+/// The paths of everything below a folder.
+fn names(folder: &Path, prefix: &str) -> Vec<String> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
+        if entry.file_type().unwrap().is_dir() {
+            all.extend(names(&entry.path(), &format!("{name}/")));
+        }
+        all.push(name);
+    }
+    all
 }

@@ -18,7 +18,7 @@ use kiln::source::{Git, Puller, Remotes, Resolver};
 use kiln::store::{Key, Store};
 use kiln::sys::Cancel;
 use std::io::{Read as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -230,14 +230,16 @@ async fn as_root_layers_are_unpacked_while_they_come_and_once() {
     let own = place.puller();
     let (one, two) = tokio::join!(own.unpacked(0, &base, &keys), other.unpacked(0, &base, &keys));
     let (one, two) = (one.unwrap(), two.unwrap());
-    let folders = |s: &[kiln::store::Snapshot]| s.iter().map(|s| s.folder.clone()).collect::<Vec<PathBuf>>();
-    assert_eq!(folders(&one), folders(&two));
-    let text = |layer: usize, file: &str| std::fs::read_to_string(one[layer].fs.join(file)).unwrap();
+    let (one, two) = (one.folders(), two.folders());
+    assert_eq!(one, two);
+    // Topmost first.
+    let file = |layer: usize, name: &str| one[2 - layer].join("fs").join(name);
+    let text = |layer: usize, name: &str| std::fs::read_to_string(file(layer, name)).unwrap();
     assert_eq!((text(0, "b/c"), text(1, "a"), text(2, "d")), ("two".into(), "three".into(), "four".into()));
-    let gone = std::fs::symlink_metadata(one[2].fs.join("b")).unwrap();
+    let gone = std::fs::symlink_metadata(file(2, "b")).unwrap();
     assert!(std::os::unix::fs::FileTypeExt::is_char_device(&gone.file_type()));
     drop(registry);
-    assert_eq!(folders(&place.puller().unpacked(0, &base, &keys).await.unwrap()), folders(&one));
+    assert_eq!(place.puller().unpacked(0, &base, &keys).await.unwrap().folders(), one);
     assert_eq!(std::fs::read_dir(place.store.root().join("locks")).unwrap().count(), 0);
 }
 
@@ -335,7 +337,7 @@ async fn as_root_a_layout_is_as_good_as_a_registry() {
     assert_eq!((&found.manifest, found.layers.len()), (&Digest::of(&image.manifest), 3));
     let base = op(found, Some(layout.clone()));
     let unpacked = place.puller().unpacked(0, &base, &keys(&base)).await.unwrap();
-    assert_eq!(std::fs::read_to_string(unpacked[2].fs.join("d")).unwrap(), "four");
+    assert_eq!(std::fs::read_to_string(unpacked.folders()[0].join("fs/d")).unwrap(), "four");
     assert!(place.store.blob(&Digest::of(&image.layers[0].1), None).unwrap().is_some());
     std::fs::write(temp.path().join("blobs/sha256").join(Digest::of(&image.config).hex()), "{}").unwrap();
     let told = image_with(&place.resolver(), ImageName::Layout(layout)).await.unwrap_err();

@@ -1,10 +1,11 @@
 //! The level `in-place`: whether this is a container whose `/` may be taken, and what stays in it.
 
 use super::env::Env;
-use super::isolation::Place;
+use super::isolation::{Last, Place, Together};
 use super::request::{Command, Isolation, Request};
 use crate::sandbox::InPlaceExecutor;
-use crate::snapshot::{Ground, InPlace};
+use crate::sandbox::in_place::{self, Wall};
+use crate::snapshot::{Ground, InPlace, Withheld};
 use crate::store::Store;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -66,11 +67,11 @@ fn mounts() -> bool {
     effective.is_ok_and(|e| e.contains(rustix::thread::CapabilitySet::SYS_ADMIN))
 }
 
-/// Lets processes run in `/`; `forced` is `--force-in-place`.
+/// Lets processes run in `/`, where they don't see the files of `credentials`; `forced` is `--force-in-place`.
 ///
 /// # Errors
 /// Why that can't be.
-pub fn place(store: &Store, forced: bool, env: &Env) -> Result<Place, String> {
+pub fn place(store: &Store, forced: bool, credentials: &[PathBuf], env: &Env) -> Result<Place, String> {
     why_not(store, forced, env)?;
     // What is in this process's memory is nobody's business.
     crate::sys::leave_no_core_dump().map_err(|e| e.to_string())?;
@@ -79,17 +80,53 @@ pub fn place(store: &Store, forced: bool, env: &Env) -> Result<Place, String> {
     let mut stay = mounted(&read("/proc/self/mountinfo")?);
     stay.extend(held.iter().cloned());
     let closed: BTreeSet<Vec<u8>> = stay.iter().filter(|n| !SHOWN.contains(&n.as_slice())).cloned().collect();
+<<<<<<< HEAD
     let folder = folder(store.root());
     let ground = Ground::new(Path::new("/"), &folder, stay, held).map_err(|e| said(&e))?;
+=======
+    let folder = store.root().join("in-place");
+    let wall = Wall::find();
+    let Walled { withheld, together, warning, last } = Walled::behind(&wall, credentials, forced);
+    let ground = Ground::new(Path::new("/"), &folder, stay, held).map_err(|e| said(&e))?.without(withheld);
+>>>>>>> main
     let network = ["/etc/resolv.conf", "/etc/hosts"].map(|path| read(path).unwrap_or_default());
-    let executor = InPlaceExecutor::new(network, folder, closed).map_err(|e| said(&e))?;
-    let warning = executor.why_open().map(|why| {
-        format!("warning: {why}: a RUN can read this container's files, the credentials and the store among them")
-    });
+    let executor = InPlaceExecutor::new(network, folder, closed, wall).map_err(|e| said(&e))?;
     let threads = NonZeroUsize::new(env.cores).unwrap_or(NonZeroUsize::MIN);
     let roots = store.new_snapshot().map_err(|e| e.to_string())?;
     let snapshots = InPlace::new(ground, roots, threads).map_err(|e| said(&e))?;
-    Ok(Place { snapshots: Arc::new(snapshots), executor: Arc::new(executor), one_at_a_time: true, warning })
+    Ok(Place { snapshots: Arc::new(snapshots), executor: Arc::new(executor), together, warning, last })
+}
+
+/// What a wall makes necessary.
+struct Walled {
+    withheld: Withheld,
+    together: Together,
+    warning: Option<String>,
+    last: Option<Last>,
+}
+
+impl Walled {
+    fn behind(wall: &Wall, credentials: &[PathBuf], forced: bool) -> Self {
+        let Wall::Removal { why } = wall else {
+            let withheld = Withheld::default();
+            return Self { withheld, together: Together::OneProcess, warning: None, last: None };
+        };
+        let withheld = Withheld::new(credentials.iter().cloned(), forced);
+        let left = if forced { ", and credentials that can't be taken away" } else { "" };
+        let warning = format!(
+            "warning: there is no Landlock here ({why}): kiln keeps the credentials that it was given in memory alone while a RUN \
+             runs, but a RUN can read what else is in this container: the store with other stages and caches, and what is \
+             mounted{left}"
+        );
+        let away = withheld.clone();
+        let last = move || {
+            // Nobody is left to be told what fails; the files are for those alone who come after the processes.
+            if in_place::end_all().is_ok() {
+                let _ = away.put_back();
+            }
+        };
+        Self { withheld, together: Together::OneStep, warning: Some(warning), last: Some(Arc::new(last)) }
+    }
 }
 
 /// An error and what it comes from.

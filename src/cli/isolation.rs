@@ -13,6 +13,7 @@ use crate::snapshot::{Copy, Overlay, Snapshotter};
 use crate::store::Store;
 use std::ffi::OsStr;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// How processes are run.
@@ -22,10 +23,26 @@ pub struct Place {
     pub snapshots: Arc<dyn Snapshotter>,
     /// Who runs them.
     pub executor: Arc<dyn Executor>,
-    /// Whether one process runs at a time, so that others wait.
-    pub one_at_a_time: bool,
+    /// What may be at work at the same time.
+    pub together: Together,
     /// What its user ought to know.
     pub warning: Option<String>,
+    /// What is to be done before this process ends in the middle of everything.
+    pub last: Option<Last>,
+}
+
+/// Something to be done in the end.
+pub type Last = Arc<dyn Fn() + Send + Sync>;
+
+/// What may be at work at the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Together {
+    /// As many steps as there are turns.
+    Steps,
+    /// As many copies as there are turns, and one process.
+    OneProcess,
+    /// One step: a process's surroundings aren't what others take them for.
+    OneStep,
 }
 
 /// A level.
@@ -69,28 +86,41 @@ impl Refused {
 struct Site<'a> {
     store: &'a Store,
     process: &'a ProcessRequest,
+    /// Files of credentials, which processes mustn't read.
+    credentials: &'a [PathBuf],
     env: &'a Env,
 }
 
 /// Finds the place for processes: the level that is asked for, or the best that works. Who `wants` no process gets one untried.
+/// Processes mustn't read the files of `credentials`.
 ///
 /// # Errors
 /// With the reason for each level that doesn't work here.
-pub fn place(session: &Session, process: &ProcessRequest, wants: bool, env: &Env) -> Result<Place, Problem> {
-    let place = find(session, process, wants, env)?;
+pub fn place(
+    session: &Session,
+    process: &ProcessRequest,
+    wants: bool,
+    credentials: &[PathBuf],
+    env: &Env,
+) -> Result<Place, Problem> {
+    let site = Site { store: &session.store, process, credentials, env };
+    let place = find(session, &site, wants)?;
+    if let Some(last) = &place.last {
+        session.before_exit(last.clone())?;
+    }
     if let Some(warning) = place.warning.as_ref().filter(|_| wants) {
         session.reporter.send(Event::Note(warning.clone()));
     }
     Ok(place)
 }
 
-fn find(session: &Session, process: &ProcessRequest, wants: bool, env: &Env) -> Result<Place, Problem> {
-    let site = Site { store: &session.store, process, env };
-    if process.isolation == Isolation::Auto {
-        return if wants { climb(session, &site) } else { untried() };
+fn find(session: &Session, site: &Site<'_>, wants: bool) -> Result<Place, Problem> {
+    let isolation = site.process.isolation;
+    if isolation == Isolation::Auto {
+        return if wants { climb(session, site) } else { untried() };
     }
-    let Some(rung) = LADDER.iter().find(|rung| rung.isolation == process.isolation) else { return untried() };
-    match (rung.open)(&site) {
+    let Some(rung) = LADDER.iter().find(|rung| rung.isolation == isolation) else { return untried() };
+    match (rung.open)(site) {
         Err(Refused::Here(_)) if !wants => untried(),
         other => other.map_err(|refused| none(&[(rung, refused)])),
     }
@@ -134,7 +164,7 @@ pub fn levels(store: &Store, env: &Env) -> Vec<Level> {
 /// A level, tried.
 fn level(rung: &Rung, store: &Store, env: &Env) -> Level {
     let process = ProcessRequest::default();
-    let refused = (rung.open)(&Site { store, process: &process, env }).err();
+    let refused = (rung.open)(&Site { store, process: &process, credentials: &[], env }).err();
     let remark = match rung.isolation {
         Isolation::Rootless if refused.is_none() => rootless::remark(&env.rootless, &|| new_proc(store.root())),
         _ => None,
@@ -151,8 +181,8 @@ fn none(refused: &[(&Rung, Refused)]) -> Problem {
 
 /// For somebody who runs nothing.
 fn untried() -> Result<Place, Problem> {
-    let (snapshots, executor) = (Arc::new(Overlay), Arc::new(RootExecutor::new(String::new())?));
-    Ok(Place { snapshots, executor, one_at_a_time: false, warning: None })
+    let (snapshots, executor) = (Arc::new(Overlay::default()), Arc::new(RootExecutor::new(String::new())?));
+    Ok(Place { snapshots, executor, together: Together::Steps, warning: None, last: None })
 }
 
 fn root(site: &Site<'_>) -> Result<Place, Refused> {
@@ -162,7 +192,7 @@ fn root(site: &Site<'_>) -> Result<Place, Refused> {
         _ => {}
     }
     site.works(Way { pivot: true, overlay: true })?;
-    site.place(RootExecutor::new(resolv_conf()), Arc::new(Overlay))
+    site.place(RootExecutor::new(resolv_conf()), Arc::new(site.overlay()))
 }
 
 fn rootless(site: &Site<'_>) -> Result<Place, Refused> {
@@ -184,7 +214,7 @@ fn chroot(site: &Site<'_>) -> Result<Place, Refused> {
 }
 
 fn in_place(site: &Site<'_>) -> Result<Place, Refused> {
-    in_place::place(site.store, site.process.force_in_place, site.env).map_err(Refused::Here)
+    in_place::place(site.store, site.process.force_in_place, site.credentials, site.env).map_err(Refused::Here)
 }
 
 fn oci(site: &Site<'_>) -> Result<Place, Refused> {
@@ -200,10 +230,14 @@ impl Site<'_> {
         probe(self.store.root(), way).map_err(Refused::Here)
     }
 
+    fn overlay(&self) -> Overlay {
+        Overlay::new(self.store.clone(), &sandbox::MOUNT_POINTS)
+    }
+
     /// Overlays, or copies where there can be none; where neither can be had, why there are no copies.
     fn snapshots(&self, pivot: bool) -> Result<Arc<dyn Snapshotter>, Refused> {
         if self.works(Way { pivot, overlay: true }).is_ok() {
-            return Ok(Arc::new(Overlay));
+            return Ok(Arc::new(self.overlay()));
         }
         self.works(Way { pivot, overlay: false })?;
         let folder = self.store.new_snapshot().map_err(|e| Refused::Here(e.to_string()))?;
@@ -217,7 +251,7 @@ impl Site<'_> {
         snapshots: Arc<dyn Snapshotter>,
     ) -> Result<Place, Refused> {
         let executor = executor.map_err(|e| Refused::Here(e.to_string()))?;
-        Ok(Place { snapshots, executor: Arc::new(executor), one_at_a_time: false, warning: None })
+        Ok(Place { snapshots, executor: Arc::new(executor), together: Together::Steps, warning: None, last: None })
     }
 }
 

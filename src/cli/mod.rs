@@ -5,6 +5,7 @@
 
 pub mod args;
 mod commands;
+mod credentials;
 mod env;
 pub mod failure;
 mod in_place;

@@ -1,6 +1,7 @@
 //! What commands share: the store, the registries, the runtime, and the signal that stops them.
 
 use super::env::Env;
+use super::isolation::Last;
 use super::progress::{self, Drawing, Style};
 use super::request::RegistryRequest;
 use crate::registry::{Client, Config, Mirror};
@@ -54,6 +55,8 @@ pub struct Session {
     pub cancel: Cancel,
     /// Gets the signals instead of this command, once there is one.
     handed: Arc<OnceLock<Signals>>,
+    /// What is done before this process ends in the middle of everything.
+    last: Arc<OnceLock<Last>>,
     runtime: Runtime,
     drawing: Drawing,
 }
@@ -80,7 +83,7 @@ impl Session {
         let (reporter, drawing) =
             progress::start(style, source, std::io::stderr()).map_err(|e| cannot("start a thread", &e))?;
         let registry = Client::new(registry_config(registry, env, reporter.clone())?);
-        Ok(Self { store, registry, reporter, cancel, handed: Arc::default(), runtime, drawing })
+        Ok(Self { store, registry, reporter, cancel, handed: Arc::default(), last: Arc::default(), runtime, drawing })
     }
 
     /// From now on signals are for a process and no longer for this command; to be called within [`Session::run`].
@@ -97,6 +100,32 @@ impl Session {
             tokio::spawn(pass_on(stream, kind, signals.clone()));
         }
         Ok(self.handed.get_or_init(|| signals).clone())
+    }
+
+    /// Has something done even if this process ends in the middle of everything; so signals that would end it at once stop it in
+    /// good order. To be called within [`Session::run`].
+    ///
+    /// # Errors
+    /// Where no descriptor is left.
+    pub fn before_exit(&self, last: Last) -> Result<(), Problem> {
+        if self.last.set(last).is_err() {
+            return Ok(());
+        }
+        for kind in [SignalKind::hangup(), SignalKind::quit()] {
+            if crate::sys::ignores(kind.as_raw_value()) {
+                continue;
+            }
+            let mut stream = signal(kind).map_err(|e| cannot("watch for signals", &e))?;
+            let (cancel, handed) = (self.cancel.clone(), self.handed.clone());
+            tokio::spawn(async move {
+                while stream.recv().await.is_some() {
+                    if handed.get().is_none() {
+                        cancel.cancel();
+                    }
+                }
+            });
+        }
+        Ok(())
     }
 
     /// Work that is left where it is when the command is stopped.
@@ -116,7 +145,7 @@ impl Session {
         // What killed builds left; whether it can be removed is no concern of this one's.
         self.runtime.spawn_blocking(move || sweeper.sweep());
         let done = self.runtime.block_on(async {
-            tokio::spawn(watch(self.cancel.clone(), self.handed.clone()));
+            tokio::spawn(watch(self.cancel.clone(), self.handed.clone(), self.last.clone()));
             work(&self).await
         });
         let Self { runtime, drawing, reporter, registry, store, .. } = self;
@@ -130,7 +159,7 @@ impl Session {
 }
 
 /// Waits for signals. Children die with this process, so nothing is left even when it ends at once.
-async fn watch(cancel: Cancel, handed: Arc<OnceLock<Signals>>) {
+async fn watch(cancel: Cancel, handed: Arc<OnceLock<Signals>>, last: Arc<OnceLock<Last>>) {
     let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
     else {
         return;
@@ -146,7 +175,12 @@ async fn watch(cancel: Cancel, handed: Arc<OnceLock<Signals>>) {
                 signals.send(number(kind));
                 handed_on += 1;
             }
-            _ if cancel.is_cancelled() => std::process::exit(i32::from(Kind::Cancelled.exit_code())),
+            _ if cancel.is_cancelled() => {
+                if let Some(last) = last.get() {
+                    last();
+                }
+                std::process::exit(i32::from(Kind::Cancelled.exit_code()));
+            }
             _ => cancel.cancel(),
         }
     }

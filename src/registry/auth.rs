@@ -9,6 +9,7 @@ use super::challenge::{self, Challenge};
 use super::credentials::{self, Credential, DockerConfig, Place};
 use super::endpoint::{Endpoint, canonical_name};
 use super::error::Said;
+use super::secret::Secret;
 use super::transport::{Request, Transport};
 use super::{Error, read_body};
 use base64::Engine as _;
@@ -67,21 +68,36 @@ struct Host {
 
 pub(crate) struct Auth {
     path: Option<PathBuf>,
-    file: OnceCell<DockerConfig>,
+    given: Option<Secret>,
+    /// What was given, and the file, once they were read.
+    configs: Arc<OnceCell<[DockerConfig; 2]>>,
     hosts: Mutex<HashMap<String, Arc<Host>>>,
 }
 
 impl Auth {
-    /// Credentials come from the `config.json` at `path`.
-    pub(crate) fn new(path: Option<PathBuf>) -> Self {
-        Self { path, file: OnceCell::new(), hosts: Mutex::default() }
+    /// Credentials come from what was given, and from the `config.json` at `path`.
+    pub(crate) fn new(path: Option<PathBuf>, given: Option<Secret>) -> Self {
+        Self { path, given, configs: Arc::default(), hosts: Mutex::default() }
+    }
+
+    /// The same credentials for another client: what was read isn't read again.
+    pub(crate) fn again(&self) -> Self {
+        let Self { path, given, configs, .. } = self;
+        Self { path: path.clone(), given: given.clone(), configs: configs.clone(), hosts: Mutex::default() }
     }
 
     /// Reads `config.json` now rather than when it is first needed. What is wrong with it is told then.
     pub(crate) async fn read(&self) {
-        if let Some(path) = &self.path {
-            let _ = self.file.get_or_try_init(|| async { credentials::read(path) }).await;
-        }
+        let _ = self.configs().await;
+    }
+
+    async fn configs(&self) -> Result<&[DockerConfig; 2], String> {
+        let read = || async {
+            let given = self.given.as_ref().map_or_else(|| Ok(DockerConfig::default()), credentials::given)?;
+            let file = self.path.as_deref().map_or_else(|| Ok(DockerConfig::default()), credentials::read)?;
+            Ok([given, file])
+        };
+        self.configs.get_or_try_init(read).await
     }
 
     /// The header that requests to this registry need, as far as earlier answers told.
@@ -172,9 +188,8 @@ impl Auth {
         let failed = |why| Error::Credentials { host: endpoint.name.clone(), why };
         host.credential
             .get_or_try_init(|| async {
-                let Some(path) = &self.path else { return Ok(None) };
-                let file = self.file.get_or_try_init(|| async { credentials::read(path) }).await.map_err(failed)?;
-                for place in file.places(canonical_name(&endpoint.name)) {
+                let registry = canonical_name(&endpoint.name);
+                for place in self.configs().await.map_err(failed)?.iter().flat_map(|c| c.places(registry)) {
                     match place {
                         Place::Here(credential) => return Ok(Some(credential)),
                         Place::Helper { name, key } => {

@@ -1,7 +1,7 @@
 //! Credentials from Docker's `config.json` and its credential helpers.
 //!
-//! The file is read once, when a registry first asks who is there. Lookup follows the docker command: a helper for the
-//! host (`credHelpers`), then the general helper (`credsStore`), then what stands in the file (`auths`).
+//! The file is read once, when a registry first asks who is there. Lookup follows the docker command: what `$DOCKER_AUTH_CONFIG`
+//! gives, a helper for the host (`credHelpers`), then the general helper (`credsStore`), then what stands in the file (`auths`).
 
 use super::secret::Secret;
 use base64::Engine as _;
@@ -68,12 +68,24 @@ pub(crate) enum Place {
 /// Says why a file that is there can't be read, never what stands in it.
 pub(crate) fn read(path: &Path) -> Result<DockerConfig, String> {
     match std::fs::read(path) {
-        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|e| {
-            format!("{} is not the JSON that docker writes (line {}, column {})", path.display(), e.line(), e.column())
-        }),
+        Ok(bytes) => parse(&bytes, &path.display().to_string()),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(DockerConfig::default()),
         Err(e) => Err(format!("{}: {e}", path.display())),
     }
+}
+
+/// What `$DOCKER_AUTH_CONFIG` says: a `config.json` of which only `auths` counts, as with docker.
+///
+/// # Errors
+/// Says that it isn't one, never what it is.
+pub(crate) fn given(text: &Secret) -> Result<DockerConfig, String> {
+    let DockerConfig { auths, .. } = parse(text.reveal().as_bytes(), "$DOCKER_AUTH_CONFIG")?;
+    Ok(DockerConfig { auths, ..DockerConfig::default() })
+}
+
+fn parse(bytes: &[u8], what: &str) -> Result<DockerConfig, String> {
+    serde_json::from_slice(bytes)
+        .map_err(|e| format!("{what} is not the JSON that docker writes (line {}, column {})", e.line(), e.column()))
 }
 
 /// The path of `config.json`: in `$DOCKER_CONFIG`, else in `$HOME/.docker`.

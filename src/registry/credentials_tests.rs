@@ -78,6 +78,15 @@ fn a_broken_file_is_named_but_not_shown() {
 }
 
 #[test]
+fn the_environments_credentials_count_but_not_its_helpers() {
+    let text = r#"{"auths":{"r.io":{"auth":"dTpw"}},"credsStore":"evil","credHelpers":{"r.io":"evil"}}"#;
+    let places = given(&Secret::new(text)).unwrap().places("r.io");
+    assert_eq!(places, [Place::Here(basic("u", "p"))]);
+    let error = given(&Secret::new("{hunter2}")).err().unwrap();
+    assert!(error.contains("$DOCKER_AUTH_CONFIG") && !error.contains("hunter2"), "{error}");
+}
+
+#[test]
 fn secrets_are_not_printed() {
     let shown = format!("{:?} {:?}", basic("u", "hunter2"), Credential::Identity(Secret::new("hunter2")));
     assert!(!shown.contains("hunter2"), "{shown}");

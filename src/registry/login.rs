@@ -25,7 +25,7 @@ impl Client {
     /// [`Error::Unauthorized`] where it doesn't; else as the registry has it.
     pub async fn verify(&self, host: &str, credential: Credential) -> Result<(), Error> {
         // Nothing of another account may answer in its place.
-        let client = Self::new(Config { credentials: None, ..self.inner.config.clone() });
+        let client = Self::new(Config { credentials: None, given: None, ..self.inner.config.clone() });
         let endpoint = Endpoint::origin(host, &client.inner.config.insecure);
         client.inner.auth.set_credential(&endpoint, credential);
         let what = format!("login to {host}");

@@ -74,6 +74,8 @@ pub struct Config {
     pub certificates: Certificates,
     /// Docker's `config.json`.
     pub credentials: Option<PathBuf>,
+    /// Credentials that come before those of the file: the text of another one, `$DOCKER_AUTH_CONFIG`.
+    pub given: Option<Secret>,
     /// How often and how fast failed requests are sent again.
     pub retry: Retry,
     /// How long a silent server is waited for.
@@ -93,6 +95,7 @@ impl Default for Config {
             proxies: Proxies::default(),
             certificates: Certificates::default(),
             credentials: None,
+            given: None,
             retry: Retry::default(),
             patience: Duration::from_secs(60),
             user_agent: concat!("kiln/", env!("CARGO_PKG_VERSION")).into(),
@@ -102,7 +105,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// What the environment says: `$DOCKER_CONFIG` or `$HOME`, proxies, `$SSL_CERT_FILE`, `$SSL_CERT_DIR`; and Docker's
+    /// What the environment says: `$DOCKER_CONFIG` or `$HOME`, `$DOCKER_AUTH_CONFIG`, proxies, `$SSL_CERT_FILE`, `$SSL_CERT_DIR`; and Docker's
     /// folders of certificates.
     pub fn from_env(env: &dyn Fn(&str) -> Option<String>) -> Self {
         let credentials = credentials::path(env);
@@ -116,6 +119,7 @@ impl Config {
                 per_registry: std::iter::once(PathBuf::from("/etc/docker/certs.d")).chain(own).collect(),
             },
             credentials,
+            given: env("DOCKER_AUTH_CONFIG").filter(|v| !v.is_empty()).map(Secret::new),
             ..Self::default()
         }
     }
@@ -201,7 +205,7 @@ impl Client {
     /// Does nothing yet but keep the configuration.
     pub fn new(config: Config) -> Self {
         let transport = Transport::new(&config);
-        let auth = Auth::new(config.credentials.clone());
+        let auth = Auth::new(config.credentials.clone(), config.given.clone());
         Self { inner: Arc::new(Inner { config, transport, auth }) }
     }
 
@@ -209,6 +213,11 @@ impl Client {
     /// What is wrong with it is told then.
     pub async fn read_credentials(&self) {
         self.inner.auth.read().await;
+    }
+
+    /// Finds out now who kiln is to a reference's registry, by asking a helper, say. What goes wrong is told when it is needed.
+    pub async fn find_credential(&self, reference: &Reference) {
+        self.inner.auth.has_credential(&self.origin(reference)).await;
     }
 
     /// A client that is set up the same and asks once, for what can be done without an answer.
@@ -220,7 +229,9 @@ impl Client {
     /// a silent server.
     pub fn hurried(&self, attempts: u32, patience: Duration) -> Self {
         let retry = Retry { attempts, ..self.inner.config.retry };
-        Self::new(Config { retry, patience, ..self.inner.config.clone() })
+        let config = Config { retry, patience, ..self.inner.config.clone() };
+        let (transport, auth) = (Transport::new(&config), self.inner.auth.again());
+        Self { inner: Arc::new(Inner { config, transport, auth }) }
     }
 
     /// Where to pull from: the mirrors in order, then the registry itself.

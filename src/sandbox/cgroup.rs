@@ -8,7 +8,9 @@ use super::{Error, Limits};
 use crate::sys::Said;
 use rustix::fs::{CWD, Mode, OFlags};
 use std::ffi::CString;
+use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -88,7 +90,8 @@ impl Group {
 
     /// Whether the kernel killed a process of the group for want of memory.
     pub(super) fn ran_out_of_memory(&self) -> bool {
-        counted(self.kills.as_deref()) > 0
+        let text = self.kills.as_ref().and_then(|f| std::fs::read_to_string(f).ok());
+        kills(&text.unwrap_or_default()) > 0
     }
 }
 
@@ -162,31 +165,30 @@ fn write(folder: &Path, file: &str, what: &'static str, value: &str) -> Result<(
     std::fs::write(&path, value).map_err(|e| Error::Limit { what, why: format!("write {}: {e}", path.display()) })
 }
 
-/// The kills for want of memory in kiln's own group, whose limit somebody else has set: a container's, a service's.
+/// The kills for want of memory in kiln's own group, whose limit somebody else has set: a container's, a service's. Another
+/// process of the group may have been the victim.
 #[derive(Debug)]
 pub struct Kills {
     /// The file that counts them, where there is one.
-    file: Option<PathBuf>,
-    before: u64,
+    file: Option<File>,
 }
 
 impl Kills {
-    /// Counts from now on.
-    pub fn from_now_on() -> Self {
+    /// Finds out where they are counted.
+    pub fn find() -> Self {
         let read = |path| std::fs::read_to_string(path).unwrap_or_default();
         let place = hierarchies(&read("/proc/self/mountinfo"), &read("/proc/self/cgroup"));
         let file = find(&place, "memory").and_then(Hierarchy::kills);
-        Self { before: counted(file.as_deref()), file }
+        Self { file: file.and_then(|f| File::open(f).ok()) }
     }
 
-    /// Whether there were any. Another process of the group may have been the victim.
-    pub fn are_more(&self) -> bool {
-        counted(self.file.as_deref()) > self.before
+    /// How many there were up to now.
+    pub fn count(&self) -> u64 {
+        // The kernel's text is some lines long.
+        let mut text = [0; 1024];
+        let read = self.file.as_ref().and_then(|f| f.read_at(&mut text, 0).ok());
+        read.map_or(0, |n| kills(&String::from_utf8_lossy(text.get(..n).unwrap_or_default())))
     }
-}
-
-fn counted(file: Option<&Path>) -> u64 {
-    kills(&file.and_then(|f| std::fs::read_to_string(f).ok()).unwrap_or_default())
 }
 
 /// The number behind `oom_kill` in `memory.events` (version 2) or `memory.oom_control` (version 1).

@@ -9,10 +9,15 @@ use std::path::Path;
 
 /// The last step.
 pub(super) fn exec(spec: &Spec) -> Result<Exec, Error> {
-    let Some(program) = spec.args.first().filter(|p| !p.is_empty()) else {
+    exec_of(&spec.args, spec)
+}
+
+/// The same with other arguments.
+pub(super) fn exec_of(args: &[String], spec: &Spec) -> Result<Exec, Error> {
+    let Some(program) = args.first().filter(|p| !p.is_empty()) else {
         return Err(Error::Spec("there is no command to run".into()));
     };
-    let args = spec.args.iter().map(c_string).collect::<Result<_, _>>()?;
+    let args = args.iter().map(c_string).collect::<Result<_, _>>()?;
     let mut env: Vec<(&str, &str)> = Vec::new();
     for (name, value) in &spec.env {
         env.retain(|(n, _)| n != name);

@@ -76,9 +76,8 @@ pub(super) fn mount(
     let on = builder.target(c"/dev", TargetKind::Folder, true);
     builder.push(Step::Mount { mount: dir, on, path: c"/dev".to_owned() });
     for (name, mount) in devices {
-        let path = Path::new("/dev").join(OsStr::from_bytes(name.to_bytes()));
-        builder.push(Step::File { dir, name: name.to_owned(), content: Vec::new(), mode: 0, uid: 0, gid: 0 });
-        builder.place(mount, &path, TargetKind::File)?;
+        builder.push(Step::Point { dir, name: name.to_owned() });
+        builder.push(Step::MountOwn { mount, dir, name: name.to_owned() });
     }
     if spec.insecure {
         insecure(builder, dir);
@@ -101,10 +100,9 @@ fn special(builder: &mut Builder<'_>, spec: &Spec, dir: Slot) -> Result<Slot, Er
     let shm = builder.file_system(c"tmpfs", &[("mode", Some("1777")), ("size", Some(&size))], quiet)?;
     let mqueue = builder.kernels(c"mqueue", &[], quiet, c"/dev/mqueue")?;
     for (mount, name) in [(pts, "pts"), (shm, "shm"), (mqueue, "mqueue")] {
-        let path = c_string(Path::new("/dev").join(name))?;
-        builder.push(Step::Folder { dir, name: c_string(name)?, mode: 0o755 });
-        let on = builder.target(&path, TargetKind::Folder, true);
-        builder.push(Step::Mount { mount, on, path });
+        let name = c_string(name)?;
+        builder.push(Step::Folder { dir, name: name.clone(), mode: 0o755 });
+        builder.push(Step::MountOwn { mount, dir, name });
     }
     Ok(pts)
 }

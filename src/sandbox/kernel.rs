@@ -6,7 +6,8 @@ use super::{Error, Spec};
 use crate::sys::child::step::TargetKind;
 use crate::sys::child::{Slot, Step};
 use rustix::mount::MountAttrFlags;
-use std::path::{Path, PathBuf};
+use std::ffi::CString;
+use std::path::Path;
 
 /// Hidden under `/proc`, as containerd's default has it.
 const MASKED_PROC: [&str; 10] = [
@@ -37,8 +38,10 @@ pub(super) struct Prepared {
     proc: Slot,
     /// The host's `/sys`, where none can be made: it shows the host's network, so its maker must have rights over that.
     sys: Option<Slot>,
-    /// Mounts of the control groups, with their places, outer ones first.
-    cgroups: Vec<(Slot, PathBuf)>,
+    /// What is mounted for the control groups: version 2's, or a folder with a name for each of version 1.
+    cgroups: Option<Slot>,
+    /// Mounts of version 1's, by those names.
+    hierarchies: Vec<(Slot, CString)>,
 }
 
 /// The flags of `/sys` and the control groups.
@@ -55,20 +58,20 @@ pub(super) fn prepare(builder: &mut Builder<'_>, spec: &Spec, shown: Vec<Shown>)
     let proc = builder.kernels(c"proc", &[], QUIET, c"/proc")?;
     let borrowed = builder.is_in_user_namespace();
     let sys = borrowed.then(|| builder.host_tree(Path::new("/sys"), flags(spec))).transpose()?;
-    let root = Path::new("/sys/fs/cgroup");
-    let mut cgroups = Vec::new();
-    if shown.iter().any(|one| !one.name.is_empty()) {
-        // Version 1: a folder with one for each hierarchy.
-        cgroups.push((builder.folder(shown.iter().map(|one| one.name.clone()))?, root.to_owned()));
-    }
-    for one in shown {
-        let at = if one.name.is_empty() { root.to_owned() } else { root.join(one.name) };
-        cgroups.push((builder.host(&one.folder, flags(spec))?, at));
+    let (unified, first): (Vec<Shown>, Vec<Shown>) = shown.into_iter().partition(|one| one.name.is_empty());
+    let cgroups = match (unified.first(), first.is_empty()) {
+        (_, false) => Some(builder.folder(first.iter().map(|one| one.name.clone()))?),
+        (Some(one), true) => Some(builder.host(&one.folder, flags(spec))?),
+        (None, true) => None,
+    };
+    let mut hierarchies = Vec::new();
+    for one in first {
+        hierarchies.push((builder.host(&one.folder, flags(spec))?, c_string(&one.name)?));
     }
     if left_to_runtime(builder) {
         lend(builder)?;
     }
-    Ok(Prepared { empty, proc, sys, cgroups })
+    Ok(Prepared { empty, proc, sys, cgroups, hierarchies })
 }
 
 /// What a runtime sees of the kernel, in the child's own mount namespace: the processes of its own namespace, and control
@@ -120,8 +123,11 @@ pub(super) fn mount(builder: &mut Builder<'_>, spec: &Spec, prepared: Prepared, 
     };
     let on = builder.target(c"/sys", TargetKind::Folder, true);
     builder.push(Step::Mount { mount: sys, on, path: c"/sys".to_owned() });
-    for (mount, at) in prepared.cgroups {
-        builder.place(mount, &at, TargetKind::Folder)?;
+    if let Some(mount) = prepared.cgroups {
+        builder.place(mount, Path::new("/sys/fs/cgroup"), TargetKind::Folder)?;
+        for (one, name) in prepared.hierarchies {
+            builder.push(Step::MountOwn { mount: one, dir: mount, name });
+        }
     }
     if spec.insecure || left_to_runtime(builder) {
         return Ok(());

@@ -58,7 +58,16 @@ pub use probe::Level;
 pub use root::RootExecutor;
 pub use spec::{Limits, Mount, MountKind, Network, Spec, Stdio, User};
 
-use crate::sys::Cancel;
+use crate::sys::{Cancel, MountPoint};
+
+/// What every process has something mounted on. A root filesystem that has these needs none of them made, nor taken away.
+pub const MOUNT_POINTS: [MountPoint; 5] = [
+    MountPoint { path: "proc", folder: true },
+    MountPoint { path: "sys", folder: true },
+    MountPoint { path: "dev", folder: true },
+    MountPoint { path: "etc/resolv.conf", folder: false },
+    MountPoint { path: "etc/hosts", folder: false },
+];
 
 /// Which of its streams a process wrote to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -311,7 +311,7 @@ impl<'a> Builder<'a> {
 
     fn shown(&mut self, dir: Slot, name: CString, flags: MountAttrFlags) -> Slot {
         let out = self.program.slot();
-        self.push(Step::CloneInside { root: dir, path: name, out });
+        self.push(Step::CloneOwn { dir, name, out });
         self.push(Step::SetFlags { mount: out, flags });
         out
     }

@@ -3,7 +3,7 @@
 use super::Error;
 use crate::layer::{Device, EntryPath, Timestamp};
 use crate::sys;
-use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, XattrFlags};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, SeekFrom, Stat, XattrFlags};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -134,6 +134,13 @@ fn open_by_steps(root: BorrowedFd<'_>, path: &EntryPath, flags: OFlags) -> Resul
 
 /// What stands at `path` below `root`; `None` where there is nothing, or a part of the way is no directory.
 pub(super) fn stat(root: BorrowedFd<'_>, path: &EntryPath) -> Result<Option<Meta>, Errno> {
+    // Nothing is on the way to a single name.
+    if path.is_root() {
+        return Ok(Some(fs::fstat(root)?.into()));
+    }
+    if !path.as_bytes().contains(&b'/') {
+        return stat_name(root, path.as_bytes());
+    }
     match open(root, path, OFlags::PATH) {
         Ok(fd) => Ok(Some(fs::fstat(fd)?.into())),
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
@@ -162,12 +169,17 @@ pub(super) fn open_file(dir: BorrowedFd<'_>, name: &[u8]) -> Result<File, Errno>
     Ok(File::from(fs::openat(dir, name, flags, Mode::empty())?))
 }
 
+/// How much the kernel writes of a directory at once, bytes.
+const NAMES: usize = 32 << 10;
+
 /// The names in an open directory, sorted by their bytes.
 pub(super) fn names(dir: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>, Errno> {
     let mut names = Vec::new();
-    for entry in Dir::read_from(dir)? {
-        let entry = entry?;
-        match entry.file_name().to_bytes() {
+    fs::seek(dir, SeekFrom::Start(0))?;
+    let mut buffer = Vec::with_capacity(NAMES);
+    let mut entries = RawDir::new(dir, buffer.spare_capacity_mut());
+    while let Some(entry) = entries.next() {
+        match entry?.file_name().to_bytes() {
             b"." | b".." => {}
             name => names.push(name.to_vec()),
         }
@@ -223,21 +235,58 @@ pub(super) fn is_kept(name: &[u8]) -> bool {
     name == b"security.capability" || (name.starts_with(b"user.") && !is_own)
 }
 
-/// The attributes of an open file that a layer keeps; none where the file system has no attributes.
-pub(super) fn xattrs(file: BorrowedFd<'_>) -> Result<Xattrs, Errno> {
-    let mut kept = Xattrs::new();
-    for name in sys::xattr::list_fd(file, Path::new("")).map_err(|e| e.errno)?.into_iter().filter(|n| is_kept(n)) {
-        // It may go away between the two calls; then it isn't there.
-        if let Some(value) = xattr(file, &name)? {
-            kept.insert(name, value);
-        }
-    }
-    Ok(kept)
+/// The attributes of an open file, by their names.
+pub(super) struct Attributes<'a> {
+    file: BorrowedFd<'a>,
+    names: Vec<Vec<u8>>,
 }
 
-/// One attribute of an open file.
-fn xattr(file: BorrowedFd<'_>, name: &[u8]) -> Result<Option<Vec<u8>>, Errno> {
-    sys::xattr::get_fd(file, OsStr::from_bytes(name), Path::new("")).map_err(|e| e.errno)
+impl<'a> Attributes<'a> {
+    /// Asks for the names; none where the file system has no attributes.
+    pub(super) fn of(file: BorrowedFd<'a>) -> Result<Self, Errno> {
+        Ok(Self { file, names: sys::xattr::list_fd(file, Path::new("")).map_err(|e| e.errno)? })
+    }
+
+    /// Those that a layer keeps.
+    pub(super) fn kept(&self) -> Result<Xattrs, Errno> {
+        let mut kept = Xattrs::new();
+        for name in self.names.iter().filter(|n| is_kept(n)) {
+            // It may go away between the two calls; then it isn't there.
+            if let Some(value) = self.value(name)? {
+                kept.insert(name.clone(), value);
+            }
+        }
+        Ok(kept)
+    }
+
+    /// Whether a directory of an overlay layer hides what lower layers have in it.
+    pub(super) fn is_opaque(&self) -> Result<bool, Errno> {
+        for name in self.names.iter().filter(|n| is_overlays(n, b"opaque")) {
+            if self.value(name)?.as_deref() == Some(b"y") {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether overlayfs moved this directory and only noted from where (its `redirect_dir`).
+    pub(super) fn has_redirect(&self) -> bool {
+        self.names.iter().any(|n| is_overlays(n, b"redirect"))
+    }
+
+    fn value(&self, name: &[u8]) -> Result<Option<Vec<u8>>, Errno> {
+        sys::xattr::get_fd(self.file, OsStr::from_bytes(name), Path::new("")).map_err(|e| e.errno)
+    }
+}
+
+/// Whether an attribute is overlayfs's own of that name, as root or anybody else notes it.
+fn is_overlays(attribute: &[u8], name: &[u8]) -> bool {
+    [&b"trusted.overlay."[..], b"user.overlay."].iter().any(|prefix| attribute.strip_prefix(*prefix) == Some(name))
+}
+
+/// The attributes of an open file that a layer keeps; none where the file system has no attributes.
+pub(super) fn xattrs(file: BorrowedFd<'_>) -> Result<Xattrs, Errno> {
+    Attributes::of(file)?.kept()
 }
 
 /// Makes an open directory of an overlay layer hide what lower layers have in it.
@@ -252,15 +301,5 @@ pub(super) fn set_opaque(dir: BorrowedFd<'_>) -> Result<(), Errno> {
 
 /// Whether an open directory of an overlay layer hides what lower layers have in it.
 pub(super) fn is_opaque(dir: BorrowedFd<'_>) -> Result<bool, Errno> {
-    for name in [&b"trusted.overlay.opaque"[..], b"user.overlay.opaque"] {
-        if xattr(dir, name)?.as_deref() == Some(b"y") {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
-/// Whether overlayfs moved this directory and only noted from where (its `redirect_dir`).
-pub(super) fn has_redirect(dir: BorrowedFd<'_>) -> Result<bool, Errno> {
-    Ok(xattr(dir, b"trusted.overlay.redirect")?.is_some() || xattr(dir, b"user.overlay.redirect")?.is_some())
+    Attributes::of(dir)?.is_opaque()
 }

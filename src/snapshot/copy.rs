@@ -1,11 +1,11 @@
 //! Root filesystems that are copies, for places where there can be no overlay.
 
 use super::standing::{self, Roots, Standing};
-use super::{Active, Error, NewLayer, Shown, Snapshotter, files};
+use super::{Active, Error, Layers, NewLayer, Scratch, Shown, Snapshotter};
 use crate::store::{Form, TempSnapshot};
 use crate::sys::RootMount;
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// The driver that copies: a process's root filesystem is a folder with all files of its layers, and what the process changed
@@ -25,19 +25,19 @@ impl Copy {
 }
 
 impl Snapshotter for Copy {
-    fn prepare(&self, folder: &Path, parents: &[PathBuf]) -> Result<Box<dyn Active>, Error> {
+    fn prepare(&self, folder: &Path, parents: &Layers) -> Result<Box<dyn Active>, Error> {
         let layer = NewLayer::prepare(folder, parents, self.form)?;
-        let standing = self.roots.take(parents)?;
-        standing.ready();
+        let standing = self.roots.take(&parents.folders())?;
+        self.roots.settle(&standing);
         Ok(Box::new(Copied { layer, standing, roots: self.roots.clone() }))
     }
 
-    fn show(&self, layers: &[PathBuf], scratch: &Path, writable: bool) -> Result<Shown, Error> {
+    fn show(&self, layers: &Layers, scratch: Scratch<'_>, writable: bool) -> Result<Shown, Error> {
         // A single layer is a folder as it is.
-        if let ([one], false) = (layers, writable) {
-            return Ok(Shown::Layers(vec![files(one)]));
+        if layers.len() == 1 && !writable {
+            return Ok(Shown::Layers(layers.all_files()));
         }
-        let folder = scratch.join("shown");
+        let folder = scratch()?.join("shown");
         std::fs::create_dir(&folder).map_err(|e| Error::host("mkdir", &folder, e))?;
         standing::copy(layers, &folder)?;
         Ok(Shown::Root(RootMount::Dir(folder)))

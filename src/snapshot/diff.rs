@@ -1,6 +1,6 @@
 //! What a step changed: an overlay's upper directory to the entries of a layer.
 
-use super::at::{self, Kind, Meta, Xattrs};
+use super::at::{self, Attributes, Kind, Meta, Xattrs};
 use super::notes::Notes;
 use super::{Error, StackTree, Tree};
 use crate::layer::{Entry, EntryKind, EntryPath, EntrySink};
@@ -27,9 +27,8 @@ pub(super) fn diff(upper: &Path, base: &StackTree, sink: &mut dyn EntrySink) -> 
     let notes = Notes::read(upper)?;
     let mut differ = Differ { base, sink, notes, names: HashMap::new(), parents: Vec::new() };
     let root = at::open_root(upper)?;
-    differ.root(root.as_fd())?;
     let below = if base.is_empty() { Below::Nothing } else { Below::Merged };
-    let below = if differ.is_opaque(root.as_fd(), &EntryPath::root(), below)? { Below::Hidden } else { below };
+    let below = if differ.root(root.as_fd(), below)? { Below::Hidden } else { below };
     let mut stack = vec![differ.open(root, EntryPath::root(), below)?];
     // A stack of its own: how deep a tree is, others decide.
     while let Some(top) = stack.last_mut() {
@@ -76,18 +75,20 @@ struct Differ<'a> {
 }
 
 impl Differ<'_> {
-    /// The root's own change. It is no entry's parent: `parents` has nothing for it.
-    fn root(&mut self, fd: BorrowedFd<'_>) -> Result<(), Error> {
+    /// The root's own change; whether it hides what is below. It is no entry's parent: `parents` has nothing for it.
+    fn root(&mut self, fd: BorrowedFd<'_>, below: Below) -> Result<bool, Error> {
         let path = EntryPath::root();
+        let attributes = attributes(fd, &path)?;
+        let hides = self.is_opaque(&attributes, &path, below)?;
         let meta = at::stat(fd, &path).map_err(|e| Error::inside("stat", &path, e))?;
         let (Some(meta), Some(old)) = (meta.map(|m| self.notes.meta(&path, m)), self.base.stat(&path)?) else {
-            return Ok(());
+            return Ok(hides);
         };
-        let entry = dir_entry(fd, &path, &meta)?;
+        let entry = dir_entry(&attributes, &path, &meta)?;
         if !same_stat(&old, &meta) || self.base.xattrs(&path)? != entry.xattrs {
             self.sink.add(&entry, &mut io::empty())?;
         }
-        Ok(())
+        Ok(hides)
     }
 
     /// Steps into a directory. `parents` has gained its entry by then, but for the root.
@@ -129,10 +130,11 @@ impl Differ<'_> {
         old: Option<Meta>,
     ) -> Result<(OwnedFd, Below), Error> {
         let fd = at::open_dir(dir.fd.as_fd(), name).map_err(|e| Error::inside("open", path, e))?;
-        let entry = dir_entry(fd.as_fd(), path, meta)?;
+        let attributes = attributes(fd.as_fd(), path)?;
+        let entry = dir_entry(&attributes, path, meta)?;
         let old_dir = old.filter(Meta::is_dir);
         let mut below = if old_dir.is_some() { dir.below } else { Below::Nothing };
-        if below != Below::Nothing && self.is_opaque(fd.as_fd(), path, below)? {
+        if below != Below::Nothing && self.is_opaque(&attributes, path, below)? {
             below = Below::Hidden;
         }
         let unchanged = match old_dir {
@@ -214,11 +216,11 @@ impl Differ<'_> {
         }
     }
 
-    fn is_opaque(&self, fd: BorrowedFd<'_>, path: &EntryPath, below: Below) -> Result<bool, Error> {
-        if at::has_redirect(fd).map_err(|e| Error::inside("fgetxattr", path, e))? {
+    fn is_opaque(&self, attributes: &Attributes<'_>, path: &EntryPath, below: Below) -> Result<bool, Error> {
+        if attributes.has_redirect() {
             return Err(Error::Redirect(path.clone()));
         }
-        let is_marked = || at::is_opaque(fd).map_err(|e| Error::inside("fgetxattr", path, e));
+        let is_marked = || attributes.is_opaque().map_err(|e| Error::inside("fgetxattr", path, e));
         Ok(below == Below::Merged && (self.notes.is_opaque(path) || is_marked()?))
     }
 
@@ -236,8 +238,12 @@ fn entry(path: &EntryPath, meta: &Meta, kind: EntryKind, xattrs: Xattrs) -> Entr
     Entry { path: path.clone(), kind, mode, uid, gid, mtime, xattrs }
 }
 
-fn dir_entry(fd: BorrowedFd<'_>, path: &EntryPath, meta: &Meta) -> Result<Entry, Error> {
-    let xattrs = at::xattrs(fd).map_err(|e| Error::inside("flistxattr", path, e))?;
+fn attributes<'a>(fd: BorrowedFd<'a>, path: &EntryPath) -> Result<Attributes<'a>, Error> {
+    Attributes::of(fd).map_err(|e| Error::inside("flistxattr", path, e))
+}
+
+fn dir_entry(attributes: &Attributes<'_>, path: &EntryPath, meta: &Meta) -> Result<Entry, Error> {
+    let xattrs = attributes.kept().map_err(|e| Error::inside("fgetxattr", path, e))?;
     Ok(entry(path, meta, EntryKind::Dir, xattrs))
 }
 

@@ -43,12 +43,23 @@ pub enum Error {
         .0.display()
     )]
     Held(std::path::PathBuf),
+    /// A file of credentials that a process could read.
+    #[error("{} can't be kept from a process in place: {why}", path.display())]
+    Exposed {
+        /// The file, as it was named.
+        path: std::path::PathBuf,
+        /// Why it stays where it is.
+        why: String,
+    },
     /// A path that no root filesystem can have.
     #[error(transparent)]
     Path(#[from] PathError),
     /// The layer on the other side failed.
     #[error(transparent)]
     Layer(#[from] crate::layer::Error),
+    /// The store can't give room.
+    #[error(transparent)]
+    Store(#[from] crate::store::Error),
     /// No such user in the image.
     #[error("unable to find user {0}: no matching entries in passwd file")]
     NoUser(String),

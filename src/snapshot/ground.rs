@@ -13,6 +13,7 @@
 
 use super::Error;
 use super::at::{self, Meta};
+use super::withheld::{Away, Withheld};
 use rustix::fs::{FlockOperation, Gid, Mode, RenameFlags, Uid, flock};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -37,6 +38,8 @@ pub struct Ground {
     /// Those of them that no stage may have.
     held: BTreeSet<Vec<u8>>,
     closed: AtomicBool,
+    /// What no process is to see.
+    withheld: Withheld,
 }
 
 /// What is where: `in-place.json`.
@@ -62,6 +65,8 @@ pub(super) struct Stand {
     /// Holds the lock.
     root: OwnedFd,
     over: bool,
+    /// The last to come back.
+    away: Option<Away>,
 }
 
 impl Ground {
@@ -71,7 +76,14 @@ impl Ground {
     /// # Errors
     /// If that can't be done, or files can't be renamed from the one to the other.
     pub fn new(root: &Path, folder: &Path, stay: BTreeSet<Vec<u8>>, held: BTreeSet<Vec<u8>>) -> Result<Self, Error> {
-        let ground = Self { root: root.into(), folder: folder.into(), stay, held, closed: AtomicBool::new(false) };
+        let ground = Self {
+            root: root.into(),
+            folder: folder.into(),
+            stay,
+            held,
+            closed: AtomicBool::new(false),
+            withheld: Withheld::default(),
+        };
         std::fs::create_dir_all(ground.own()).map_err(|e| Error::host("mkdir", &ground.own(), e))?;
         let root = at::open_root(root)?;
         // Whoever has the lock is alive, and leaves nothing to put right.
@@ -90,6 +102,12 @@ impl Ground {
             return Ok(());
         }
         Self::new(root, folder, BTreeSet::new(), BTreeSet::new()).map(drop)
+    }
+
+    /// The same, with files that are away while a stage stands there.
+    #[must_use]
+    pub fn without(self, withheld: Withheld) -> Self {
+        Self { withheld, ..self }
     }
 
     /// The root directory.
@@ -160,6 +178,7 @@ impl Ground {
             return Err(Error::Held(self.root.join(String::from_utf8_lossy(name).as_ref())));
         }
         let Meta { mode, uid, gid, .. } = stat(root.as_fd(), &self.root)?;
+        let away = Some(self.withheld.take()?);
         let own = self.moving(root.as_fd(), &self.root)?;
         let stay = self.stay.iter().cloned().collect();
         let journal = Journal { own, stay, mode, uid, gid };
@@ -167,7 +186,7 @@ impl Ground {
             serde_json::to_vec(&journal).map_err(|e| Error::host("write", &self.journal(), std::io::Error::from(e)))?;
         std::fs::write(self.journal(), text).map_err(|e| Error::host("write", &self.journal(), e))?;
         // From here on the drop of it brings everything back.
-        let stand = Stand { ground: self.clone(), place: place.into(), journal, root, over: false };
+        let stand = Stand { ground: self.clone(), place: place.into(), journal, root, over: false, away };
         let aside = at::open_root(&self.own())?;
         for name in &stand.journal.own {
             rename(stand.root.as_fd(), aside.as_fd(), name).map_err(|e| self.cannot_move(name, e))?;
@@ -221,6 +240,7 @@ impl Stand {
         // A process may have changed the stage's root directory; that belongs to the stage.
         let Meta { mode, uid, gid, .. } = stat(self.root.as_fd(), &self.ground.root)?;
         self.ground.back(&self.journal, self.root.as_fd(), &self.place)?;
+        self.away.take().map_or(Ok(()), Away::end)?;
         own_and_mode(at::open_root(&self.place)?.as_fd(), &self.place, (mode, uid, gid))
     }
 }

@@ -2,13 +2,12 @@
 
 use super::ground::{Ground, Stand};
 use super::standing::{Roots, Standing, copy};
-use super::{Active, Error, NewLayer, Shown, Snapshotter};
+use super::{Active, Error, Layers, NewLayer, Scratch, Shown, Snapshotter};
 use crate::layer::EntryPath;
 use crate::store::{Form, TempSnapshot};
 use crate::sys::RootMount;
-use std::collections::HashSet;
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// The driver for a place where nothing can be mounted.
@@ -32,27 +31,21 @@ impl InPlace {
         let (ground, roots) = (Arc::new(ground), Arc::new(Roots::new(place, threads)));
         Ok(Self { ground, roots, form: folder.form(), _folder: folder })
     }
-
-    /// The paths that aren't a stage's.
-    fn skip(&self) -> Result<HashSet<EntryPath>, Error> {
-        self.ground.stay().iter().map(|name| Ok(EntryPath::parse(name)?)).collect()
-    }
 }
 
 impl Snapshotter for InPlace {
-    fn prepare(&self, folder: &Path, parents: &[PathBuf]) -> Result<Box<dyn Active>, Error> {
+    fn prepare(&self, folder: &Path, parents: &Layers) -> Result<Box<dyn Active>, Error> {
         let layer = NewLayer::prepare(folder, parents, self.form)?;
-        let skip = self.skip()?;
-        let mut standing = self.roots.take(parents)?;
+        let mut standing = self.roots.take(&parents.folders())?;
         let stand = self.ground.stand(standing.place())?;
-        standing.moved(self.ground.root(), &skip, vec![EntryPath::root()])?;
-        standing.ready();
+        standing.moved(self.ground.root(), self.ground.stay(), vec![EntryPath::root()])?;
+        self.roots.settle(&standing);
         let (ground, roots) = (self.ground.clone(), self.roots.clone());
-        Ok(Box::new(Stage { stand, standing, layer, skip, ground, roots }))
+        Ok(Box::new(Stage { stand, standing, layer, ground, roots }))
     }
 
-    fn show(&self, layers: &[PathBuf], scratch: &Path, _writable: bool) -> Result<Shown, Error> {
-        let tree = scratch.join("tree");
+    fn show(&self, layers: &Layers, scratch: Scratch<'_>, _writable: bool) -> Result<Shown, Error> {
+        let tree = scratch()?.join("tree");
         std::fs::create_dir(&tree).map_err(|e| Error::host("mkdir", &tree, e))?;
         copy(layers, &tree)?;
         Ok(Shown::Root(RootMount::Dir(tree)))
@@ -68,7 +61,6 @@ struct Stage {
     stand: Stand,
     standing: Standing,
     layer: NewLayer,
-    skip: HashSet<EntryPath>,
     ground: Arc<Ground>,
     roots: Arc<Roots>,
 }
@@ -79,7 +71,7 @@ impl Active for Stage {
     }
 
     fn finish(mut self: Box<Self>) -> Result<(), Error> {
-        self.standing.changes_at(self.ground.root(), &self.skip, &self.layer)?;
+        self.standing.changes_at(self.ground.root(), self.ground.stay(), &self.layer)?;
         self.stand.end()?;
         self.roots.give(self.standing);
         Ok(())

@@ -2,9 +2,10 @@
 
 use super::diff::diff as diff_of;
 use super::notes::open_mode;
-use super::{Error, FolderWriter, StackTree, Tree, at};
+use super::{Error, FolderWriter, Layers, StackTree, Tree, at};
 use crate::layer::{EntryPath, EntrySink, Timestamp};
 use crate::store::Form;
+use crate::sys::RootMount;
 use crate::sys::recorded::{Recorded, Records};
 use rustix::fs::{Gid, Mode, Uid};
 use std::fs;
@@ -20,24 +21,25 @@ const WORK: &str = "work";
 #[derive(Debug)]
 pub struct NewLayer {
     folder: PathBuf,
-    /// The layers below, top first.
-    parents: Vec<PathBuf>,
+    /// The layers below.
+    parents: Layers,
     form: Form,
 }
 
 impl NewLayer {
-    /// Makes `folder` ready for a new layer on top of `parents`, of this form; one that overlays are made of must be
+    /// Makes `folder` ready for a new layer on top of `parents` (topmost first), of this form; one that overlays are made of must be
     /// native. Does nothing to a folder that is ready.
     ///
     /// # Errors
     /// If a folder can't be made or the layers can't be read.
-    pub fn prepare(folder: &Path, parents: &[PathBuf], form: Form) -> Result<Self, Error> {
+    pub fn prepare(folder: &Path, parents: impl Into<Layers>, form: Form) -> Result<Self, Error> {
+        let parents = parents.into();
         let (files, work) = (folder.join(FILES), folder.join(WORK));
         for dir in [&files, &work] {
             fs::create_dir_all(dir).map_err(|e| Error::host("mkdir", dir, e))?;
         }
         // The upper directory is the root that a process sees: it must look like the one below.
-        let (mode, uid, gid) = match view(parents)?.stat(&EntryPath::root())? {
+        let (mode, uid, gid) = match parents.view().stat(&EntryPath::root())? {
             Some(meta) => (meta.mode, meta.uid, meta.gid),
             None => (0o755, 0, 0),
         };
@@ -52,7 +54,7 @@ impl NewLayer {
             Records::default().put(&root, meant).map_err(|e| Error::host("setxattr", &files, e))?;
         }
         rustix::fs::fchmod(root.as_fd(), Mode::from_raw_mode(mode)).map_err(|e| Error::host("fchmod", &files, e))?;
-        Ok(Self { folder: folder.into(), parents: parents.into(), form })
+        Ok(Self { folder: folder.into(), parents, form })
     }
 
     /// Takes the layer's entries; directories that no entry speaks of get the time `made`.
@@ -60,7 +62,7 @@ impl NewLayer {
     /// # Errors
     /// If the layers below can't be read.
     pub fn writer(&self, made: Timestamp) -> Result<FolderWriter, Error> {
-        FolderWriter::new(&self.files(), view(&self.parents)?, made, self.form)
+        FolderWriter::new(&self.files(), self.parents.view(), made, self.form)
     }
 
     /// What its files can't say themselves.
@@ -83,8 +85,13 @@ impl NewLayer {
         self.folder.join(WORK)
     }
 
-    /// The layers below, topmost first.
-    pub fn parents(&self) -> &[PathBuf] {
+    /// An overlay that writes to it.
+    pub fn root_mount(&self) -> RootMount {
+        RootMount::Overlay { lowers: self.parents.laid(), upper: self.files(), work: self.work() }
+    }
+
+    /// The layers below.
+    pub fn parents(&self) -> &Layers {
         &self.parents
     }
 }
@@ -98,14 +105,11 @@ pub fn files(folder: &Path) -> PathBuf {
 ///
 /// # Errors
 /// If a file can't be read, or the sink's own.
-pub fn diff(folder: &Path, parents: &[PathBuf], sink: &mut dyn EntrySink) -> Result<(), Error> {
-    diff_of(&files(folder), &view(parents)?, sink)
+pub fn diff(folder: &Path, parents: impl Into<Layers>, sink: &mut dyn EntrySink) -> Result<(), Error> {
+    diff_of(&files(folder), &view(parents), sink)
 }
 
 /// Layers, topmost first, as one tree.
-///
-/// # Errors
-/// If a layer can't be opened.
-pub fn view(layers: &[PathBuf]) -> Result<StackTree, Error> {
-    StackTree::open(&layers.iter().map(|l| files(l)).collect::<Vec<_>>())
+pub fn view(layers: impl Into<Layers>) -> StackTree {
+    layers.into().view()
 }

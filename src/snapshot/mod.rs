@@ -9,12 +9,13 @@
 //! SNAPSHOT/notes.json   what can't be given to files here: owners, modes, capabilities, devices; whiteouts, what is opaque
 //! ```
 //!
-//! A chain of layers is a list of such folders, topmost first. Where they lie, how long they live and who may use them
-//! is the store's business.
+//! A chain of layers is a list of such folders, topmost first: [`Layers`]. Where they lie, how long they live and who may
+//! use them is the store's business.
 //!
 //! | file | what |
 //! |---|---|
 //! | [`NewLayer`] | a layer that is being made, [`view`] and [`diff`] of those that are there |
+//! | [`Layers`] | a chain of layers, and what is known of it |
 //! | [`Snapshotter`] | what a process gets of them: [`Overlay`], [`Copy`], [`InPlace`] on a [`Ground`] |
 //! | [`Standing`] | the files of all layers in one folder, where nothing can be mounted; [`Roots`] are those of a build |
 //! | `index` | what stands in a folder, to find what changed |
@@ -23,6 +24,7 @@
 //! | [`users`] | names and numbers of users, by an image's own files |
 
 mod at;
+mod clock;
 mod content;
 mod copy;
 mod diff;
@@ -34,6 +36,8 @@ mod ground;
 mod in_place;
 mod index;
 mod layer;
+mod layers;
+mod listing;
 mod notes;
 mod overlay;
 mod stack;
@@ -43,6 +47,7 @@ mod tee;
 pub(crate) mod testing;
 mod tree;
 pub mod users;
+mod withheld;
 mod write;
 
 use crate::sys::RootMount;
@@ -56,6 +61,7 @@ pub use folder::{FolderTree, Ignore, Verdict, walked};
 pub use ground::Ground;
 pub use in_place::InPlace;
 pub use layer::{NewLayer, diff, files, view};
+pub use layers::Layers;
 pub use overlay::Overlay;
 pub use stack::StackTree;
 pub use standing::{Roots, Standing};
@@ -63,23 +69,24 @@ pub use tee::Tee;
 pub use tree::{
     EmptyTree, Fingerprint, Found, Tree, bare_entry, entry, fingerprint, fingerprint_again, follow, xattrs_of,
 };
+pub use withheld::Withheld;
 pub use write::FolderWriter;
 
-/// How a process gets layers as its root filesystem. Layers are named by their folders; lists of them are topmost first.
+/// How a process gets layers as its root filesystem.
 pub trait Snapshotter: Send + Sync {
     /// Makes `folder` ready for a new layer on top of `parents`, and a root filesystem with their files. Waits where there
     /// can be but one at a time.
     ///
     /// # Errors
     /// If a folder can't be made or the layers can't be read.
-    fn prepare(&self, folder: &Path, parents: &[PathBuf]) -> Result<Box<dyn Active>, Error>;
+    fn prepare(&self, folder: &Path, parents: &Layers) -> Result<Box<dyn Active>, Error>;
 
-    /// Layers for a mount beside a root filesystem. What is written to a `writable` one is lost; `scratch` is an empty
-    /// folder that lives as long as the mount.
+    /// Layers for a mount beside a root filesystem. What is written to a `writable` one is lost; `scratch` gives an empty
+    /// folder that lives as long as the mount, where one is needed.
     ///
     /// # Errors
     /// If a folder can't be made or the layers can't be read.
-    fn show(&self, layers: &[PathBuf], scratch: &Path, writable: bool) -> Result<Shown, Error>;
+    fn show(&self, layers: &Layers, scratch: Scratch<'_>, writable: bool) -> Result<Shown, Error>;
 
     /// Waits until no process has a root filesystem any more, before this process ends; none gets one from then on.
     ///
@@ -89,6 +96,9 @@ pub trait Snapshotter: Send + Sync {
         Ok(())
     }
 }
+
+/// Makes an empty folder; called once at most.
+pub type Scratch<'a> = &'a mut dyn FnMut() -> crate::store::Result<PathBuf>;
 
 /// A root filesystem that a process runs in.
 pub trait Active: Send {

@@ -1,43 +1,118 @@
 //! Root filesystems on overlayfs.
 
 use super::at::{self, Meta};
-use super::layer::files;
 use super::notes::Notes;
-use super::{Active, Error, NewLayer, Shown, Snapshotter};
+use super::{Active, Error, Layers, NewLayer, Scratch, Shown, Snapshotter};
 use crate::layer::EntryPath;
-use crate::store::Form;
-use crate::sys::{RootMount, userns};
-use rustix::fs::{OFlags, fstat};
+use crate::store::{Form, Store, TempSnapshot};
+use crate::sys::{MountPoint, RootMount, userns};
+use rustix::fs::{AtFlags, OFlags, fstat, unlinkat};
 use std::os::fd::AsFd as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::{fs, io};
 
 /// The driver for overlayfs, mounted by the sandbox alone: nothing here mounts anything.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Overlay;
+#[derive(Debug, Default)]
+pub struct Overlay {
+    ground: Option<Ground>,
+}
 
-impl Snapshotter for Overlay {
-    fn prepare(&self, folder: &Path, parents: &[PathBuf]) -> Result<Box<dyn Active>, Error> {
-        Ok(Box::new(NewLayer::prepare(folder, parents, form()?)?))
-    }
+/// What lies below all layers: empty files and folders for what every process has mounted, so that a layer which has no such
+/// place needs none made in it, nor taken away again, nor copied up the folder that it would be in. In the image they
+/// aren't: what is below the layers of a snapshot is none of its changes.
+#[derive(Debug)]
+struct Ground {
+    store: Store,
+    points: &'static [MountPoint],
+    /// Made for the first process. On the store's file system, as overlays of several show other device numbers.
+    folder: Mutex<Option<TempSnapshot>>,
+}
 
-    fn show(&self, layers: &[PathBuf], scratch: &Path, writable: bool) -> Result<Shown, Error> {
-        // An overlay of no layers needs a folder, too.
-        if writable || layers.is_empty() {
-            return Ok(Shown::Root(NewLayer::prepare(scratch, layers, form()?)?.root_mount()));
+impl Ground {
+    /// Its files.
+    fn files(&self) -> Result<PathBuf, Error> {
+        let mut folder = self.folder.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(made) = &*folder {
+            return Ok(made.fs().to_owned());
         }
-        Ok(Shown::Layers(layers.iter().map(|l| files(l)).collect()))
+        let temp = self.store.new_snapshot()?;
+        let files = temp.fs().to_owned();
+        for MountPoint { path, folder } in self.points {
+            let way: Vec<&Path> = Path::new(path).ancestors().filter(|p| *p != Path::new("")).collect();
+            for (number, at) in way.into_iter().enumerate().rev() {
+                place(&files.join(at), *folder || number > 0).map_err(|e| Error::host("make", &files.join(at), e))?;
+            }
+        }
+        *folder = Some(temp);
+        Ok(files)
     }
 }
 
-/// An overlay's upper directory is the layer.
-impl Active for NewLayer {
+/// Makes an empty folder, if it isn't there, or an empty file, with what a sandbox would give it.
+fn place(path: &Path, folder: bool) -> io::Result<()> {
+    let mode = if folder { 0o755 } else { 0o644 };
+    match if folder { fs::create_dir(path) } else { fs::write(path, b"") } {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        // Whatever kiln's own mask is.
+        made => made.and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(mode))),
+    }
+}
+
+impl Overlay {
+    /// Overlays in which a process finds the places there that it has something mounted on. They take a folder in the store.
+    pub fn new(store: Store, points: &'static [MountPoint]) -> Self {
+        Self { ground: Some(Ground { store, points, folder: Mutex::default() }) }
+    }
+}
+
+impl Snapshotter for Overlay {
+    fn prepare(&self, folder: &Path, parents: &Layers) -> Result<Box<dyn Active>, Error> {
+        let layer = NewLayer::prepare(folder, parents, form()?)?;
+        let ground = self.ground.as_ref().filter(|_| !parents.is_empty()).map(Ground::files).transpose()?;
+        Ok(Box::new(Mounted { layer, ground }))
+    }
+
+    fn show(&self, layers: &Layers, scratch: Scratch<'_>, writable: bool) -> Result<Shown, Error> {
+        // An overlay of no layers needs a folder, too.
+        if writable || layers.is_empty() {
+            return Ok(Shown::Root(NewLayer::prepare(&scratch()?, layers, form()?)?.root_mount()));
+        }
+        Ok(Shown::Layers(layers.all_files()))
+    }
+}
+
+/// An overlay, whose upper directory is the layer.
+struct Mounted {
+    layer: NewLayer,
+    ground: Option<PathBuf>,
+}
+
+impl Active for Mounted {
     fn root_mount(&self) -> RootMount {
-        let lowers = self.parents().iter().map(|p| files(p)).collect();
-        RootMount::Overlay { lowers, upper: self.files(), work: self.work() }
+        match self.layer.root_mount() {
+            RootMount::Overlay { mut lowers, upper, work } => {
+                lowers.extend(self.ground.clone());
+                RootMount::Overlay { lowers, upper, work }
+            }
+            root @ RootMount::Dir(_) => root,
+        }
     }
 
     fn finish(self: Box<Self>) -> Result<(), Error> {
-        if self.form().is_recorded() { gather(&self.files()) } else { Ok(()) }
+        clear(&self.layer.work());
+        if self.layer.form().is_recorded() { gather(&self.layer.files()) } else { Ok(()) }
+    }
+}
+
+/// Removes what overlayfs has left in its own folder, if it is what it always is: whoever keeps the layer removes what there
+/// is, but has to look for it.
+fn clear(work: &Path) {
+    let Ok(dir) = at::open_root(work) else { return };
+    let _ = unlinkat(&dir, "work/incompat/volatile/dirty", AtFlags::empty());
+    for folder in ["work/incompat/volatile", "work/incompat", "work"] {
+        let _ = unlinkat(&dir, folder, AtFlags::REMOVEDIR);
     }
 }
 

@@ -1,42 +1,55 @@
 //! The layers of a root filesystem as one [`Tree`], without a mount.
 
 use super::at::{self, Meta, Xattrs};
-use super::notes::Notes;
+use super::layers::{Layers, Link, Part, Seen};
 use super::tree::missing;
 use super::{Error, Tree};
 use crate::layer::EntryPath;
 use rustix::fs::OFlags;
-use std::collections::{BTreeMap, HashMap, btree_map};
+use std::collections::{BTreeMap, btree_map};
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 /// Directories in overlayfs's form of a layer, seen as overlayfs would show them: whiteouts (character device 0:0) and
 /// opaque directories hide what is below.
 ///
-/// The layers must not change while it is in use.
+/// The layers must not change while it is in use. Each is opened when it is first asked.
 #[derive(Debug)]
 pub struct StackTree {
-    /// Top first.
-    layers: Vec<OwnedFd>,
-    /// Of each layer.
-    notes: Vec<Notes>,
-    /// Which layers a directory is merged from; none if it is no directory.
-    merged: Mutex<HashMap<EntryPath, Arc<[usize]>>>,
+    /// Lowest first.
+    layers: Vec<Open>,
+}
+
+/// A layer, and its files once they were opened.
+#[derive(Debug)]
+struct Open {
+    link: Arc<Link>,
+    root: OnceLock<OwnedFd>,
 }
 
 impl StackTree {
-    /// The view of layers, top first.
-    pub fn open<P: AsRef<Path>>(layers: &[P]) -> Result<Self, Error> {
-        let notes = layers.iter().map(|path| Notes::read(path.as_ref())).collect::<Result<_, _>>()?;
-        let layers = layers.iter().map(|path| at::open_root(path.as_ref())).collect::<Result<_, _>>()?;
-        Ok(Self { layers, notes, merged: Mutex::default() })
+    /// The view of the layers with these files, top first.
+    pub fn open<P: AsRef<Path>>(layers: &[P]) -> Self {
+        Self::of(&layers.iter().rev().fold(Layers::default(), |below, files| below.with(files.as_ref().to_owned())))
+    }
+
+    /// The view of a chain.
+    pub(super) fn of(chain: &Layers) -> Self {
+        let open = |link: &Arc<Link>| Open { link: link.clone(), root: OnceLock::new() };
+        let mut layers: Vec<Open> = chain.links().map(open).collect();
+        layers.reverse();
+        Self { layers }
     }
 
     /// A folder that is no layer: what stands in it is all there is.
-    pub(super) fn plain(folder: &Path) -> Result<Self, Error> {
-        Ok(Self { layers: vec![at::open_root(folder)?], notes: vec![Notes::default()], merged: Mutex::default() })
+    pub(super) fn plain(folder: &Path) -> Self {
+        let tree = Self::open(&[folder]);
+        for layer in &tree.layers {
+            layer.link.without_notes();
+        }
+        tree
     }
 
     /// Whether there is no layer at all.
@@ -44,82 +57,97 @@ impl StackTree {
         self.layers.is_empty()
     }
 
-    /// The layers that the directory at `path` is merged from, top first; none if it is no directory.
-    fn merged(&self, path: &EntryPath) -> Result<Arc<[usize]>, Error> {
+    /// What stands at `path`.
+    fn find(&self, path: &EntryPath) -> Result<Option<Seen>, Error> {
+        let Some(top) = self.layers.last() else { return Ok(None) };
         let mut unknown = Vec::new();
         let mut at = Some(path.clone());
-        let mut layers: Arc<[usize]> = (0..self.layers.len()).collect();
-        while let Some(dir) = at {
-            if let Some(known) = self.known().get(&dir) {
-                layers = known.clone();
+        let mut seen = None;
+        while let Some(path) = at {
+            if let Some(known) = top.link.known(&path) {
+                seen = known;
                 break;
             }
-            at = dir.parent();
-            unknown.push(dir);
+            at = path.parent();
+            unknown.push(path);
         }
-        for dir in unknown.into_iter().rev() {
-            layers = self.merge(&dir, &layers)?;
-            self.known().insert(dir, layers.clone());
+        for path in unknown.into_iter().rev() {
+            seen = match (path.is_root(), seen) {
+                (true, _) => self.look(&path, &mut (0..self.layers.len()).rev())?,
+                (false, Some(Seen::Dir(parent))) => self.look(&path, &mut parent.all().map(|part| part.layer))?,
+                // There is nothing in what is no directory.
+                (false, _) => return Ok(None),
+            };
+            top.link.remember(path, seen.clone());
         }
-        Ok(layers)
+        Ok(seen)
     }
 
-    /// Which of the layers that the directory above is merged from make up this one.
-    fn merge(&self, path: &EntryPath, above: &[usize]) -> Result<Arc<[usize]>, Error> {
-        let mut merged = Vec::new();
-        for index in above.iter().copied() {
-            match self.stat_in(index, path)? {
+    /// What stands at `path`, by the layers that have the directory above it, top first.
+    fn look(&self, path: &EntryPath, above: &mut dyn Iterator<Item = usize>) -> Result<Option<Seen>, Error> {
+        let mut parts = Vec::new();
+        let mut rest = None;
+        for layer in above {
+            if let Some(known) = self.layer(layer, path)?.link.known(path) {
+                rest = known;
+                break;
+            }
+            match self.stat_in(layer, path)? {
                 None => {}
                 Some(meta) if meta.is_dir() => {
-                    merged.push(index);
-                    if self.hides(index, path)? {
+                    parts.push((layer, meta));
+                    if layer > 0 && self.hides(layer, path)? {
                         break;
                     }
                 }
-                Some(_) => break,
+                Some(meta) => {
+                    rest = (!meta.is_whiteout()).then_some(Seen::Leaf(layer, meta));
+                    break;
+                }
             }
         }
-        Ok(merged.into())
+        Ok(parts.into_iter().rev().fold(rest, |rest, (layer, meta)| {
+            let below = match rest {
+                Some(Seen::Dir(part)) => Some(part),
+                Some(Seen::Leaf(..)) | None => None,
+            };
+            Some(Seen::Dir(Arc::new(Part { layer, meta, below })))
+        }))
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<EntryPath, Arc<[usize]>>> {
-        self.merged.lock().unwrap_or_else(PoisonError::into_inner)
+    fn layer(&self, number: usize, path: &EntryPath) -> Result<&Open, Error> {
+        self.layers.get(number).ok_or_else(|| missing("open", path))
     }
 
-    /// The topmost layer that has something at `path`, and what.
-    fn find(&self, path: &EntryPath) -> Result<Option<(usize, Meta)>, Error> {
-        let Some(parent) = path.parent() else {
-            return Ok(match self.layers.is_empty() {
-                true => None,
-                false => self.stat_in(0, path)?.map(|meta| (0, meta)),
-            });
+    /// A layer's files.
+    fn root(&self, number: usize, path: &EntryPath) -> Result<BorrowedFd<'_>, Error> {
+        let layer = self.layer(number, path)?;
+        let root = match layer.root.get() {
+            Some(root) => root,
+            None => {
+                let opened = at::open_root(layer.link.files())?;
+                layer.root.get_or_init(|| opened)
+            }
         };
-        for index in self.merged(&parent)?.iter().copied() {
-            if let Some(meta) = self.stat_in(index, path)? {
-                return Ok((!meta.is_whiteout()).then_some((index, meta)));
-            }
-        }
-        Ok(None)
+        Ok(root.as_fd())
     }
 
-    fn stat_in(&self, index: usize, path: &EntryPath) -> Result<Option<Meta>, Error> {
-        let Some(layer) = self.layers.get(index) else { return Ok(None) };
-        let meta = at::stat(layer.as_fd(), path).map_err(|e| Error::inside("stat", path, e))?;
-        Ok(meta.map(|meta| self.noted(index, path, meta)))
+    fn stat_in(&self, layer: usize, path: &EntryPath) -> Result<Option<Meta>, Error> {
+        let meta = at::stat(self.root(layer, path)?, path).map_err(|e| Error::inside("stat", path, e))?;
+        meta.map(|meta| self.noted(layer, path, meta)).transpose()
     }
 
-    fn noted(&self, index: usize, path: &EntryPath, meta: Meta) -> Meta {
-        self.notes.get(index).map_or(meta, |notes| notes.meta(path, meta))
+    fn noted(&self, layer: usize, path: &EntryPath, meta: Meta) -> Result<Meta, Error> {
+        Ok(self.layer(layer, path)?.link.notes()?.meta(path, meta))
     }
 
-    fn fd(&self, index: usize, path: &EntryPath, flags: OFlags) -> Result<OwnedFd, Error> {
-        let layer = self.layers.get(index).ok_or_else(|| missing("open", path))?;
-        at::open(layer.as_fd(), path, flags).map_err(|e| Error::inside("open", path, e))
+    fn fd(&self, layer: usize, path: &EntryPath, flags: OFlags) -> Result<OwnedFd, Error> {
+        at::open(self.root(layer, path)?, path, flags).map_err(|e| Error::inside("open", path, e))
     }
 
     fn open_top(&self, path: &EntryPath, flags: OFlags) -> Result<OwnedFd, Error> {
-        let (index, _) = self.find(path)?.ok_or_else(|| missing("open", path))?;
-        self.fd(index, path, flags)
+        let seen = self.find(path)?.ok_or_else(|| missing("open", path))?;
+        self.fd(seen.layer(), path, flags)
     }
 }
 
@@ -129,33 +157,34 @@ impl StackTree {
     pub(super) fn all_in(&self, path: &EntryPath) -> Result<Vec<(Vec<u8>, Meta)>, Error> {
         let fail = |call| move |e| Error::inside(call, path, e);
         let mut entries = BTreeMap::new();
-        for index in self.merged(path)?.iter().copied() {
-            let dir = self.fd(index, path, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        let Some(Seen::Dir(top)) = self.find(path)? else { return Ok(Vec::new()) };
+        for layer in top.all().map(|part| part.layer) {
+            let dir = self.fd(layer, path, OFlags::RDONLY | OFlags::DIRECTORY)?;
             for name in at::names(dir.as_fd()).map_err(fail("getdents"))? {
                 if let btree_map::Entry::Vacant(free) = entries.entry(name)
                     && let Some(meta) = at::stat_name(dir.as_fd(), free.key()).map_err(fail("stat"))?
                 {
                     let at = path.join(free.key())?;
-                    free.insert(self.noted(index, &at, meta));
+                    free.insert(self.noted(layer, &at, meta)?);
                 }
             }
         }
         Ok(entries.into_iter().collect())
     }
 
-    /// Whether the directory at `path` of a layer hides what lower layers have in it.
-    pub(super) fn hides(&self, index: usize, path: &EntryPath) -> Result<bool, Error> {
-        if self.notes.get(index).is_some_and(|notes| notes.is_opaque(path)) {
+    /// Whether the directory at `path` of a layer (the lowest is 0) hides what lower layers have in it.
+    pub(super) fn hides(&self, layer: usize, path: &EntryPath) -> Result<bool, Error> {
+        if self.layer(layer, path)?.link.notes()?.is_opaque(path) {
             return Ok(true);
         }
-        let dir = self.fd(index, path, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        let dir = self.fd(layer, path, OFlags::RDONLY | OFlags::DIRECTORY)?;
         at::is_opaque(dir.as_fd()).map_err(|e| Error::inside("fgetxattr", path, e))
     }
 }
 
 impl Tree for StackTree {
     fn stat(&self, path: &EntryPath) -> Result<Option<Meta>, Error> {
-        Ok(self.find(path)?.map(|(_, meta)| meta))
+        Ok(self.find(path)?.map(|seen| *seen.meta()))
     }
 
     fn read_dir(&self, path: &EntryPath) -> Result<Vec<(Vec<u8>, Meta)>, Error> {
@@ -174,12 +203,9 @@ impl Tree for StackTree {
     }
 
     fn xattrs(&self, path: &EntryPath) -> Result<Xattrs, Error> {
-        let (index, _) = self.find(path)?.ok_or_else(|| missing("open", path))?;
-        let file = self.fd(index, path, OFlags::RDONLY | OFlags::NONBLOCK)?;
+        let seen = self.find(path)?.ok_or_else(|| missing("open", path))?;
+        let file = self.fd(seen.layer(), path, OFlags::RDONLY | OFlags::NONBLOCK)?;
         let xattrs = at::xattrs(file.as_fd()).map_err(|e| Error::inside("flistxattr", path, e))?;
-        Ok(match self.notes.get(index) {
-            Some(notes) => notes.xattrs(path, xattrs),
-            None => xattrs,
-        })
+        Ok(self.layer(seen.layer(), path)?.link.notes()?.xattrs(path, xattrs))
     }
 }

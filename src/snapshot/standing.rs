@@ -5,13 +5,14 @@
 //! but what was written to one name of a lower layer's file stands in its other names, too, as they are one file.
 
 use super::at::{self, Kind, Meta};
+use super::clock;
 use super::index::{Change, Index};
 use super::layer::{files, view};
 use super::tree::entry;
-use super::{Error, FolderWriter, NewLayer, StackTree, Tree};
+use super::{Error, FolderWriter, Layers, NewLayer, StackTree, Tree};
 use crate::layer::{EntryKind, EntryPath, EntrySink, Timestamp};
 use rustix::fs::{AtFlags, CWD, StatxFlags};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::num::NonZeroUsize;
 use std::os::fd::AsFd;
@@ -61,7 +62,7 @@ impl Standing {
             Self { place: place.into(), layers: LayerId::all(layers)?, index: Index::default(), threads };
         copy(layers, place)?;
         let root = at::open_root(place)?;
-        standing.index = Index::of(root.as_fd(), &HashSet::new(), threads)?;
+        standing.index = Index::of(root.as_fd(), &BTreeSet::new(), threads)?;
         Ok(standing)
     }
 
@@ -85,25 +86,25 @@ impl Standing {
     fn advance(&mut self, layers: &[PathBuf], chain: Vec<LayerId>, missing: usize) -> Result<(), Error> {
         let mut touched = HashSet::new();
         for layer in layers.iter().take(missing).rev() {
-            let layer = StackTree::open(&[files(layer)])?;
+            let layer = StackTree::open(&[files(layer)]);
             let mut writer = FolderWriter::plain(&self.place, Timestamp::default())?;
             let copy = Copy { from: &layer, to: &mut writer, names: HashMap::new() };
             touched.extend(copy.layer()?);
             writer.finish()?;
         }
         let root = at::open_root(&self.place)?;
-        self.index.look_again(root.as_fd(), &HashSet::new(), touched)?;
+        self.index.look_again(root.as_fd(), &BTreeSet::new(), touched)?;
         self.layers = chain;
         Ok(())
     }
 
-    /// Waits until the next change to any file can be seen by its time.
+    /// Waits until the next change to any file can be seen by its time, where [changes](Self::changes) are dated by ticks.
     pub fn ready(&self) {
         self.index.wait_for_the_clock();
     }
 
     /// Looks again at a few directories of `at`, where the files stand now; their own times changed as they were moved.
-    pub(super) fn moved(&mut self, at: &Path, skip: &HashSet<EntryPath>, dirs: Vec<EntryPath>) -> Result<(), Error> {
+    pub(super) fn moved(&mut self, at: &Path, skip: &BTreeSet<Vec<u8>>, dirs: Vec<EntryPath>) -> Result<(), Error> {
         let root = at::open_root(at)?;
         self.index.look_again(root.as_fd(), skip, dirs)
     }
@@ -115,22 +116,21 @@ impl Standing {
     /// If a file can't be read or written.
     pub fn changes(&mut self, layer: &NewLayer) -> Result<(), Error> {
         let place = self.place.clone();
-        self.changes_at(&place, &HashSet::new(), layer)
+        self.changes_at(&place, &BTreeSet::new(), layer)
     }
 
-    /// The same, where the files stand elsewhere; paths in `skip` aren't theirs.
-    pub(super) fn changes_at(&mut self, at: &Path, skip: &HashSet<EntryPath>, layer: &NewLayer) -> Result<(), Error> {
+    /// The same, where the files stand elsewhere; top-level names in `skip` aren't theirs.
+    pub(super) fn changes_at(&mut self, at: &Path, skip: &BTreeSet<Vec<u8>>, layer: &NewLayer) -> Result<(), Error> {
         let root = at::open_root(at)?;
-        let now = Index::of(root.as_fd(), skip, self.threads)?;
-        let changes = self.index.changes(&now)?;
-        let tree = StackTree::plain(at)?;
+        let changes = self.index.changes(root.as_fd(), skip, self.threads)?;
+        let tree = StackTree::plain(at);
         let mut writer = layer.writer(Timestamp::default())?;
         write_root(&tree, &mut writer)?;
         let mut copy = Copy { from: &tree, to: &mut writer, names: HashMap::new() };
         for Change { path, was, now } in changes {
             match now {
                 // An overlay copies each name of a lower layer's file by itself, so that they are several files then.
-                Some(meta) if was.is_some_and(|was| was.links > 1 && was.inode == meta.inode) => {
+                Some(meta) if was.is_some_and(|was| was.is_one_name_of(&meta)) => {
                     copy.one(&path, &Meta { links: 1, ..meta })?;
                 }
                 Some(meta) => copy.one(&path, &meta)?,
@@ -138,7 +138,6 @@ impl Standing {
             }
         }
         writer.finish()?;
-        self.index = now;
         self.layers.insert(0, LayerId::of(layer.folder())?);
         Ok(())
     }
@@ -155,9 +154,9 @@ impl Drop for Standing {
 }
 
 /// Puts the files of layers (topmost first) into an empty folder.
-pub(super) fn copy(layers: &[PathBuf], folder: &Path) -> Result<(), Error> {
+pub(super) fn copy(layers: impl Into<Layers>, folder: &Path) -> Result<(), Error> {
     let mut writer = FolderWriter::plain(folder, Timestamp::default())?;
-    Copy { from: &view(layers)?, to: &mut writer, names: HashMap::new() }.tree()?;
+    Copy { from: &view(layers), to: &mut writer, names: HashMap::new() }.tree()?;
     writer.finish()
 }
 
@@ -249,6 +248,8 @@ impl Copy<'_> {
 pub struct Roots {
     folder: PathBuf,
     threads: NonZeroUsize,
+    /// Whether no two changes to a file have the same time.
+    is_clock_fine: bool,
     state: std::sync::Mutex<RootsState>,
 }
 
@@ -261,7 +262,8 @@ struct RootsState {
 impl Roots {
     /// Roots in `folder`, which is there, and nobody else's.
     pub fn new(folder: PathBuf, threads: NonZeroUsize) -> Self {
-        Self { folder, threads, state: std::sync::Mutex::default() }
+        let is_clock_fine = clock::is_fine(&folder);
+        Self { folder, threads, is_clock_fine, state: std::sync::Mutex::default() }
     }
 
     /// A root with the files of the layers, topmost first: one that has most of them already, or a new one. It is the
@@ -292,6 +294,13 @@ impl Roots {
         let missing = found.filter_map(|(at, standing)| standing.missing(chain).map(|missing| (missing, at)));
         let (missing, at) = missing.min()?;
         Some((state.idle.swap_remove(at), missing))
+    }
+
+    /// Waits until the next change to any file of a root can be seen by its time.
+    pub fn settle(&self, standing: &Standing) {
+        if !self.is_clock_fine {
+            standing.ready();
+        }
     }
 
     /// Takes a root back, after a step that ended well.

@@ -170,7 +170,9 @@ fn text(tree: &dyn Tree, path: &str) -> Result<String, Error> {
     else {
         return Ok(String::new());
     };
-    let mut bytes = Vec::new();
+    // With room for the end, so that it is found by one more read.
+    let room = usize::try_from(found.meta.size.min(LONGEST)).unwrap_or(0) + 32;
+    let mut bytes = Vec::with_capacity(room);
     let mut file = tree.open(&found.path)?.take(LONGEST);
     file.read_to_end(&mut bytes).map_err(|e| Error::inside("read", &found.path, e))?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())

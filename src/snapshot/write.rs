@@ -77,7 +77,7 @@ impl FolderWriter {
     /// # Errors
     /// If the folder can't be opened.
     pub fn plain(folder: &Path, made: Timestamp) -> Result<Self, Error> {
-        let mut writer = Self::new(folder, StackTree::open::<&Path>(&[])?, made, overlay::form()?)?;
+        let mut writer = Self::new(folder, StackTree::open::<&Path>(&[]), made, overlay::form()?)?;
         writer.is_plain = true;
         Ok(writer)
     }

@@ -8,11 +8,11 @@ use super::problem::{self, Result};
 use super::selecting;
 use crate::plan::op::{CopyAction, FileAction, FileOp, MountSource, Sharing};
 use crate::report::{Kind, Problem, Step};
-use crate::snapshot::{self, EmptyTree, FolderWriter};
+use crate::snapshot::{EmptyTree, FolderWriter, Layers};
 use crate::store::{CacheMount, Use};
 use crate::sys::recorded;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Opens it for a step. Where it isn't there yet, it gets what another machine left, or else is made as the mount says;
 /// `from` is what that starts with.
@@ -75,8 +75,8 @@ fn fetching(key: Key) -> Key {
 }
 
 /// Copies what a new cache starts with.
-fn copy_into(env: &Env, folder: &Path, layers: &[PathBuf], source: &str) -> Result<()> {
-    let tree = snapshot::view(layers).map_err(problem::snapshot)?;
+fn copy_into(env: &Env, folder: &Path, layers: &Layers, source: &str) -> Result<()> {
+    let tree = layers.view();
     let copy = CopyAction { dest: "/".into(), ..selecting::mounted(source) };
     let source = selecting::ReadTree::Other(std::sync::Arc::new(tree));
     let selection = source.select(&copy)?;

@@ -6,7 +6,7 @@ use crate::oci::Digest;
 pub use crate::oci::assemble::Layer as StoredLayer;
 use crate::plan::op::ImageOp;
 use crate::report::Step;
-use std::path::PathBuf;
+use crate::snapshot::Layers;
 use std::sync::Arc;
 use tokio::sync::OnceCell;
 
@@ -31,15 +31,15 @@ pub enum Origin {
     },
 }
 
-/// A base image, and the folders of its layers once they are unpacked.
+/// A base image, and its layers once they are unpacked.
 #[derive(Debug)]
 pub struct BaseImage {
     /// The image.
     pub op: ImageOp,
     /// The step that it is: its downloads are told as that step's.
     pub step: Step,
-    /// The folders of its layers, lowest first.
-    pub folders: OnceCell<Vec<PathBuf>>,
+    /// Its layers.
+    pub files: OnceCell<Layers>,
 }
 
 /// One layer, standing on those before it in its [`Chain`].
@@ -64,8 +64,8 @@ pub struct Layer {
     pub made: Option<i64>,
     /// Its blob, once there is one.
     pub stored: OnceCell<StoredLayer>,
-    /// Its folder, once it is known to be unpacked; a base image has those of its layers together.
-    pub folder: OnceCell<PathBuf>,
+    /// It and those below it, once they are known to be unpacked; a base image has those of its layers together.
+    pub files: OnceCell<Layers>,
 }
 
 /// Layers from the lowest up; cheap to clone. Empty is `FROM scratch`.
@@ -75,7 +75,7 @@ pub struct Chain(Arc<[Arc<Layer>]>);
 impl Chain {
     /// The layers of a base image.
     pub fn of_image(op: ImageOp, step: Step) -> Self {
-        let image = Arc::new(BaseImage { op, step, folders: OnceCell::new() });
+        let image = Arc::new(BaseImage { op, step, files: OnceCell::new() });
         let diff_ids: Vec<Digest> = image.op.layers.iter().map(|l| l.diff_id.clone()).collect();
         let layers = image.op.layers.iter().enumerate().map(|(index, layer)| {
             let stored = StoredLayer { descriptor: layer.descriptor.clone(), diff_id: layer.diff_id.clone() };
@@ -90,7 +90,7 @@ impl Chain {
                 created: None,
                 made: None,
                 stored: OnceCell::new_with(Some(stored)),
-                folder: OnceCell::new(),
+                files: OnceCell::new(),
             })
         });
         Self(layers.collect())

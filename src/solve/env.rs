@@ -10,6 +10,7 @@ use super::turns::Jobs;
 use crate::layer::{Compression, Timestamp};
 use crate::report::Reporter;
 use crate::sandbox::Executor;
+use crate::sandbox::cgroup::Kills;
 use crate::snapshot::Snapshotter;
 use crate::source::{LocalTree, Puller, Remotes, stopped};
 use crate::store::{Key, Store};
@@ -26,6 +27,8 @@ pub struct Env {
     pub snapshots: Arc<dyn Snapshotter>,
     /// How processes are run.
     pub executor: Arc<dyn Executor>,
+    /// The kills for want of memory where it runs.
+    pub kills: Kills,
     /// Where layers come from.
     pub puller: Puller,
     /// Caches besides the store.

@@ -8,36 +8,27 @@ use super::problem::{self, Result};
 use super::redact::{Hidden, Redactor};
 use crate::plan::op::{ExecOp, Limits, Mount, MountSource, Network};
 use crate::report::{Event, Kind, Problem, Step};
-use crate::sandbox::cgroup::Kills;
 use crate::sandbox::{self, MountKind, Spec, Stream};
-use crate::snapshot::{self, Shown, users};
-use crate::store::{CacheMount, TempSnapshot};
+use crate::snapshot::{Layers, Shown, users};
+use crate::store::{self, CacheMount, Store, TempSnapshot};
 use crate::sys::RootMount;
 use std::path::PathBuf;
 
 /// What a mount reads.
 #[derive(Debug, Clone, Default)]
 pub struct MountTree {
-    /// Its layers, topmost first; none is an empty tree.
-    pub layers: Vec<PathBuf>,
+    /// Its layers; none is an empty tree.
+    pub layers: Layers,
     /// What the files are that it takes, whichever folders they are in.
     pub content: Option<Key>,
 }
 
-/// Runs the process in a new layer on top of `parents` (topmost first). `trees` are what its mounts read, by the mount's
+/// Runs the process in a new layer on top of `parents`. `trees` are what its mounts read, by the mount's
 /// number.
-pub fn run(
-    env: &Env,
-    step: Step,
-    op: &ExecOp,
-    parents: &[PathBuf],
-    trees: &[(usize, MountTree)],
-) -> Result<TempSnapshot> {
+pub fn run(env: &Env, step: Step, op: &ExecOp, parents: &Layers, trees: &[(usize, MountTree)]) -> Result<TempSnapshot> {
     let layer = env.store.new_snapshot().map_err(problem::from)?;
     let active = env.snapshots.prepare(layer.folder(), parents).map_err(problem::snapshot)?;
-    let view = snapshot::view(parents).map_err(problem::snapshot)?;
-    let user = users::exec_user(&view, &op.user).map_err(problem::snapshot)?;
-    drop(view);
+    let user = users::exec_user(&parents.view(), &op.user).map_err(problem::snapshot)?;
     let mut held = Held::default();
     let mut spec = Spec::new(active.root_mount(), op.args.clone());
     spec.env = op.env.iter().chain(&op.env_unkeyed).cloned().collect();
@@ -81,11 +72,11 @@ fn execute(env: &Env, step: Step, spec: &Spec) -> Result<sandbox::Exit> {
         Stream::Stdout => tell(false, out.push(bytes)),
         Stream::Stderr => tell(true, err.push(bytes)),
     };
-    let kills = Kills::from_now_on();
+    let kills = env.kills.count();
     let exit = env.executor.run(spec, &mut output, &env.cancel).map_err(problem::from);
     // The limit may be that of the container that kiln runs in. A shell gives its victim's status as its own.
     let exit = exit.map(|exit| match exit.code {
-        KILLED if kills.are_more() => sandbox::Exit { out_of_memory: true, ..exit },
+        KILLED if env.kills.count() > kills => sandbox::Exit { out_of_memory: true, ..exit },
         _ => exit,
     });
     tell(false, out.finish());
@@ -119,6 +110,16 @@ struct Held {
     agents: Vec<Forwarded>,
 }
 
+impl Held {
+    /// An empty folder.
+    fn folder(&mut self, store: &Store) -> store::Result<PathBuf> {
+        let temp = store.new_snapshot()?;
+        let folder = temp.folder().to_owned();
+        self.discarded.push(temp);
+        Ok(folder)
+    }
+}
+
 /// A network in the sandbox's terms.
 pub fn network(network: Network) -> sandbox::Network {
     match network {
@@ -134,13 +135,10 @@ pub fn limits(limits: &Limits) -> sandbox::Limits {
 }
 
 fn add_mount(env: &Env, step: Step, mount: &Mount, tree: &MountTree, spec: &mut Spec, held: &mut Held) -> Result<()> {
-    let layers = tree.layers.as_slice();
     let kind = match &mount.kind {
         MountSource::Bind { source, readonly, .. } => {
-            let scratch = env.store.new_snapshot().map_err(problem::from)?;
-            let shown = env.snapshots.show(layers, scratch.folder(), !readonly).map_err(problem::snapshot)?;
-            held.discarded.push(scratch);
-            match shown {
+            let mut scratch = || held.folder(&env.store);
+            match env.snapshots.show(&tree.layers, &mut scratch, !readonly).map_err(problem::snapshot)? {
                 Shown::Layers(lowers) => MountKind::Layers { lowers, path: source.into() },
                 Shown::Root(root) => MountKind::Tree { root, path: source.into(), readonly: *readonly },
             }
@@ -171,11 +169,9 @@ fn add_mount(env: &Env, step: Step, mount: &Mount, tree: &MountTree, spec: &mut 
             let Some(agent) = env.agents.get(id) else {
                 return if *required { Err(no_agent(id)) } else { Ok(()) };
             };
-            let scratch = env.store.new_snapshot().map_err(problem::from)?;
-            held.agents.push(agent::forward(id, agent, scratch.folder(), *mode, (*uid, *gid))?);
-            let root = RootMount::Dir(scratch.folder().to_owned());
-            held.discarded.push(scratch);
-            MountKind::Tree { root, path: agent::SOCKET.into(), readonly: false }
+            let folder = held.folder(&env.store).map_err(problem::from)?;
+            held.agents.push(agent::forward(id, agent, &folder, *mode, (*uid, *gid))?);
+            MountKind::Tree { root: RootMount::Dir(folder), path: agent::SOCKET.into(), readonly: false }
         }
     };
     spec.mounts.push(sandbox::Mount { target: mount.target.clone().into(), kind });

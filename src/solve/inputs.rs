@@ -4,13 +4,12 @@ use super::chain::{Chain, Origin};
 use super::file::Selection;
 use super::key::{Key, ReadKey, key};
 use super::output::Output;
-use super::problem::{self, Result, blocking};
+use super::problem::{Result, blocking};
 use super::selecting::{self, ReadTree};
 use super::worker::Worker;
 use super::{lookup, reads, roots};
 use crate::plan::op::{Op, VertexId};
-use crate::snapshot::{self, Tree};
-use std::path::PathBuf;
+use crate::snapshot::{Layers, Tree};
 use std::sync::Arc;
 
 /// What a step reads, ready to be used.
@@ -26,8 +25,8 @@ pub struct Inputs {
 pub struct Source {
     /// The files.
     pub tree: ReadTree,
-    /// The folders of its layers, topmost first, where it is a root filesystem.
-    pub layers: Option<Vec<PathBuf>>,
+    /// Its layers, where it is a root filesystem.
+    pub layers: Option<Layers>,
     /// Those layers.
     chain: Option<Chain>,
     /// What is taken; `None` where the tree is known by what it is.
@@ -94,8 +93,8 @@ impl Worker {
         match read {
             Output::Tree(tree) => Ok(Source { tree, layers: None, chain: None, selection: None }),
             Output::Root(chain) => {
-                let layers = roots::folders(&self.env, &chain).await?;
-                let view: Arc<dyn Tree> = Arc::new(snapshot::view(&layers).map_err(problem::snapshot)?);
+                let layers = roots::layers(&self.env, &chain).await?;
+                let view: Arc<dyn Tree> = Arc::new(layers.view());
                 Ok(Source { tree: ReadTree::Other(view), layers: Some(layers), chain: Some(chain), selection: None })
             }
         }

@@ -102,7 +102,7 @@ pub fn hit(op: &Op, below: &Chain, record: Record, keys: Vec<Key>, origin: Origi
         created: Some(record.created),
         made: record.made,
         stored: OnceCell::new_with(record.stored),
-        folder: OnceCell::new(),
+        files: OnceCell::new(),
     })
 }
 

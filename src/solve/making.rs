@@ -6,14 +6,13 @@ use super::inputs::{Inputs, Keys, Source};
 use super::key::{Key, named, pair};
 use super::problem::{self, Result};
 use super::record::remember;
-use super::worker::{Forms, Worker};
+use super::worker::{Forms, Worker, is_linked};
 use super::{Read, ReadKind, exec, lookup, pack, reads, selecting};
 use crate::layer::{EntrySink, Packer};
 use crate::plan::op::{ExecOp, FileAction, FileOp, Op, VertexId};
 use crate::report::{Kind, Problem};
-use crate::snapshot::{self, EmptyTree, FolderWriter, NewLayer, Tee, Tree};
+use crate::snapshot::{EmptyTree, FolderWriter, Layers, NewLayer, Tee, Tree};
 use crate::store::{SnapshotInfo, TempSnapshot};
-use std::path::PathBuf;
 use tokio::sync::OnceCell;
 
 /// A layer that was just made.
@@ -24,8 +23,8 @@ struct Made {
 }
 
 impl Worker {
-    /// Makes a step's layer on `base` (folders, topmost first) and keeps it.
-    pub fn make(&self, id: VertexId, base: &[PathBuf], inputs: &Inputs, keys: Keys) -> Result<Chain> {
+    /// Makes a step's layer on `base` and keeps it.
+    pub fn make(&self, id: VertexId, base: &Layers, inputs: &Inputs, keys: Keys) -> Result<Chain> {
         let op = &self.plan.vertices[id].op;
         let mut made = match op {
             Op::Exec(exec) => self.exec(id, exec, base, &inputs.sources, keys)?,
@@ -34,12 +33,13 @@ impl Worker {
                 return Err(Problem::new(Kind::Build, "not a step that makes a layer"));
             }
         };
-        let mut folder = None;
+        let mut files = None;
         if let Some(snapshot) = made.snapshot.take() {
             let note = self.plan.vertices[id].name.clone();
             let info = SnapshotInfo { driver: "overlay".into(), size: None, note };
             let kept = self.env.store.commit_snapshot(snapshot, &made.identity, info).map_err(problem::from)?;
-            folder = Some(kept.folder);
+            // What a linked layer stands on is nobody's business yet.
+            files = (!is_linked(op)).then(|| base.push(&kept.folder));
             drop(self.env.store.settle_ahead());
         }
         let layer = Layer {
@@ -52,13 +52,13 @@ impl Worker {
             created: Some(super::time::rfc3339(self.env.options.time())),
             made: Some(self.env.options.now.secs),
             stored: OnceCell::new_with(made.stored),
-            folder: OnceCell::new_with(folder),
+            files: OnceCell::new_with(files),
         };
         remember(&self.env, &layer)?;
         Ok(inputs.base.push(layer))
     }
 
-    fn exec(&self, id: VertexId, op: &ExecOp, base: &[PathBuf], sources: &[Source], keys: Keys) -> Result<Made> {
+    fn exec(&self, id: VertexId, op: &ExecOp, base: &Layers, sources: &[Source], keys: Keys) -> Result<Made> {
         let mut mounts = Vec::new();
         let mut held = Vec::new();
         for (read, source) in reads(&Op::Exec(op.clone())).iter().zip(sources) {
@@ -69,9 +69,9 @@ impl Worker {
                     Some(copy) => {
                         let folder = copy.folder().to_owned();
                         held.push(copy);
-                        vec![folder]
+                        Layers::default().push(&folder)
                     }
-                    None => Vec::new(),
+                    None => Layers::default(),
                 },
             };
             mounts.push((number, exec::MountTree { layers, content: source.content() }));
@@ -91,14 +91,14 @@ impl Worker {
         let op = FileOp { base: None, actions: vec![action], link: false, workdir: false };
         let input = file::Input { tree: source.tree.tree(), selection };
         let made = self.env.options.time();
-        let folder = self.fill_snapshot(&[], &mut |writer| {
+        let folder = self.fill_snapshot(&Layers::default(), &mut |writer| {
             file::write(&op, &EmptyTree, &[input], made, writer).map_err(problem::from)
         });
         folder.map(Some)
     }
 
-    fn file(&self, id: VertexId, op: &FileOp, base: &[PathBuf], sources: &[Source], keys: Keys) -> Result<Made> {
-        let view = snapshot::view(base).map_err(problem::snapshot)?;
+    fn file(&self, id: VertexId, op: &FileOp, base: &Layers, sources: &[Source], keys: Keys) -> Result<Made> {
+        let view = base.view();
         let inputs: Vec<file::Input<'_>> = sources
             .iter()
             .filter_map(|source| {
@@ -132,7 +132,7 @@ impl Worker {
     /// A new snapshot on `base` that `write` fills.
     fn fill_snapshot(
         &self,
-        base: &[PathBuf],
+        base: &Layers,
         write: &mut dyn FnMut(&mut FolderWriter) -> Result<usize>,
     ) -> Result<TempSnapshot> {
         let layer = self.env.store.new_snapshot().map_err(problem::from)?;

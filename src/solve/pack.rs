@@ -9,10 +9,10 @@ use super::worker::{Worker, is_linked};
 use crate::layer::{Entry, EntrySink, Error, Packer, Timestamp};
 use crate::plan::op::VertexId;
 use crate::report::{Kind, Problem};
-use crate::snapshot;
+use crate::snapshot::{self, Layers};
 use crate::store::RawIngest;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 impl Worker {
@@ -64,25 +64,25 @@ impl Worker {
     }
 
     async fn pack(&self, id: VertexId, chain: &Chain, top: &Layer) -> Result<StoredLayer> {
-        let folders = roots::folders(&self.env, chain).await?;
+        let layers = roots::layers(&self.env, chain).await?;
         let linked = is_linked(&self.plan.vertices[id].op);
         debug_assert!(matches!(top.origin, Origin::Step));
         let _permit = self.packing.acquire().await;
         let env = self.env.clone();
         blocking(move || {
-            let Some((folder, parents)) = folders.split_first() else {
+            let Some((folder, parents)) = layers.pop() else {
                 return Err(Problem::new(Kind::Build, "an empty root filesystem has no layer"));
             };
-            pack(&env, folder, if linked { &[] } else { parents })
+            pack(&env, folder, if linked { Layers::default() } else { parents })
         })
         .await
     }
 }
 
-/// Packs what the snapshot in `folder` changes in `parents` (topmost first).
-fn pack(env: &Env, folder: &Path, parents: &[PathBuf]) -> Result<StoredLayer> {
+/// Packs what the snapshot in `folder` changes in `parents`.
+fn pack(env: &Env, folder: &Path, parents: Layers) -> Result<StoredLayer> {
     let mut packer = packer(env)?;
-    snapshot::diff(folder, parents, &mut packer).map_err(problem::snapshot)?;
+    snapshot::diff(folder, &parents, &mut packer).map_err(problem::snapshot)?;
     finish(packer)
 }
 

@@ -16,9 +16,9 @@ use crate::oci::{Digest, History, ImageConfig};
 use crate::plan::BuildPlan;
 use crate::plan::op::{FileOp, HistoryEntry, Op, Target, VertexId};
 use crate::report::{Event, Kind, Problem};
+use crate::snapshot::Layers;
 use crate::source;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use tokio::sync::Semaphore;
 
@@ -43,8 +43,8 @@ pub struct Solved {
     pub history: Vec<History>,
     /// Its layers, lowest first; empty where no image was asked for.
     pub layers: Vec<StoredLayer>,
-    /// The folders of its layers, topmost first; empty where no tree was asked for.
-    pub folders: Vec<PathBuf>,
+    /// Its layers, unpacked; none where no tree was asked for.
+    pub files: Layers,
 }
 
 /// Builds what the plan says. The result has one image for each of its targets, in order.
@@ -221,15 +221,15 @@ async fn finish(worker: &Arc<Worker>, target: &Target, done: &BTreeMap<VertexId,
         layers = stored(worker, target, &chain).await?;
         note_snapshots(&worker.env, &chain, &layers)?;
     }
-    let mut folders = Vec::new();
-    if worker.env.options.trees {
-        folders = roots::folders(&worker.env, &chain).await?;
-    }
+    let files = match worker.env.options.trees {
+        true => roots::layers(&worker.env, &chain).await?,
+        false => Layers::default(),
+    };
     let mut config = target.config.clone();
     let options = &worker.env.options;
     inline::carry(&mut config, options.inline.then_some(&chain), options.epoch.is_some());
     config.created = worker.env.options.epoch.map(|_| super::time::rfc3339(worker.env.options.time()));
-    Ok(Solved { config, history: history(target, &chain), layers, folders })
+    Ok(Solved { config, history: history(target, &chain), layers, files })
 }
 
 /// The blobs of all layers; those of base images where they are.

@@ -16,6 +16,7 @@ use super::{cache, found, require, roots};
 use crate::plan::BuildPlan;
 use crate::plan::op::{FileOp, GitOp, HttpOp, Op, VertexId};
 use crate::report::{Event, Kind, Problem};
+use crate::snapshot::Layers;
 use crate::store::KeyLock;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -118,7 +119,7 @@ impl Worker {
             return Ok((Output::Root(chain), true));
         }
         self.may_run(id)?;
-        let base = if is_linked(op) { Vec::new() } else { roots::folders(&self.env, &inputs.base).await? };
+        let base = if is_linked(op) { Layers::default() } else { roots::layers(&self.env, &inputs.base).await? };
         let permit = self.jobs.next().await;
         let worker = self.clone();
         let made = blocking(move || worker.make(id, &base, &inputs, keys)).await?;

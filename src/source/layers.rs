@@ -8,11 +8,11 @@ use crate::oci::{Descriptor, Digest, Reference};
 use crate::plan::op::{BaseLayer, ImageOp};
 use crate::registry::Client;
 use crate::report::{Event, Reporter, Step};
+use crate::snapshot::Layers;
 use crate::store::{Key, Snapshot, SnapshotInfo, Store};
 use crate::sys::Cancel;
 use std::fs::File;
 use std::io::Write as _;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
@@ -58,13 +58,13 @@ impl Puller {
         self.download(step, &Place::Registry(repository.clone()), blob, grower).await
     }
 
-    /// Sees to it that all layers of an image are unpacked, and returns their snapshots, lowest first. `keys` are those
+    /// Sees to it that all layers of an image are unpacked, and returns them. `keys` are those
     /// of the snapshots, one for each layer. Missing blobs are downloaded at once, and each layer is unpacked while it
     /// comes, as soon as the one below is there. Two builds in one store do each layer once.
     ///
     /// # Errors
     /// [`Error::DiffId`], [`Error::Unpack`], [`Error::MediaType`] for layers that aren't what they should be.
-    pub async fn unpacked(&self, step: Step, image: &ImageOp, keys: &[Key]) -> Result<Vec<Snapshot>> {
+    pub async fn unpacked(&self, step: Step, image: &ImageOp, keys: &[Key]) -> Result<Layers> {
         let (store, all) = (self.store.clone(), keys.to_vec());
         let found: Vec<_> = spawn_blocking(move || all.iter().map(|k| at_hand(&store, k)).collect()).await?;
         let mut coming = Vec::new();
@@ -74,25 +74,25 @@ impl Puller {
                 None => self.start(step, image, index)?,
             });
         }
-        let mut done: Vec<Snapshot> = Vec::new();
+        let mut done = Layers::default();
         for (index, (coming, key)) in coming.into_iter().zip(keys).enumerate() {
-            let parents = done.iter().rev().map(|s| s.folder.clone()).collect();
-            done.push(match coming {
+            let snapshot = match coming {
                 Coming::There(snapshot) => snapshot,
                 Coming::Started { follower, download } => {
-                    let job = Job { layer: layer_of(image, index)?.clone(), key: *key, parents };
+                    let job = Job { layer: layer_of(image, index)?.clone(), key: *key, parents: done.clone() };
                     self.finish(job, follower, download).await?
                 }
-            });
+            };
+            done = done.push(&snapshot.folder);
         }
         Ok(done)
     }
 
-    /// Unpacks one layer, whose blob the store has, upon `parents` (top first).
+    /// Unpacks one layer, whose blob the store has, upon `parents`.
     ///
     /// # Errors
     /// As [`Puller::unpacked`]; [`Error::Worker`] where the blob is gone.
-    pub async fn unpack_stored(&self, layer: BaseLayer, key: Key, parents: Vec<PathBuf>) -> Result<Snapshot> {
+    pub async fn unpack_stored(&self, layer: BaseLayer, key: Key, parents: Layers) -> Result<Snapshot> {
         let digest = digest_of(&layer.descriptor)?;
         let Some(found) = self.store.blob(&digest, Some(layer.descriptor.size()))? else {
             return Err(Error::Worker(format!("the stored layer {digest} is gone")));
@@ -264,8 +264,8 @@ impl Drop for Download {
 struct Job {
     layer: BaseLayer,
     key: Key,
-    /// The snapshots below, top first.
-    parents: Vec<PathBuf>,
+    /// The layers below.
+    parents: Layers,
 }
 
 impl Job {

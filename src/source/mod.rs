@@ -23,7 +23,7 @@ mod stop;
 mod unpack;
 
 pub use archive::{Loaded, load};
-pub use bucket::{Buckets, ObjectUrl, has_azure_credentials};
+pub use bucket::{Buckets, ObjectUrl, credential_files, has_azure_credentials};
 pub use context::{Fetched, unpacked};
 pub use dockerfile::{DockerfileText, ignore_patterns, ignore_rules, read_dockerfile};
 pub use error::{Error, Result};

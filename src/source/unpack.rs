@@ -3,10 +3,9 @@
 use super::error::{Error, Result};
 use crate::layer::{self, Decoder, EntrySink as _, Format, TarReader, Timestamp};
 use crate::oci::{self, Descriptor, Digest, Hasher};
-use crate::snapshot::NewLayer;
+use crate::snapshot::{Layers, NewLayer};
 use crate::store::TempSnapshot;
 use std::io::{self, Read};
-use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 /// How much is handed from thread to thread at once, and how many such pieces may wait, bytes.
@@ -21,12 +20,12 @@ pub(super) fn check_media_type(descriptor: &Descriptor) -> Result<()> {
     Err(Error::MediaType { digest: descriptor.digest().to_string(), media_type: descriptor.media_type().to_string() })
 }
 
-/// Unpacks a layer upon `parents` (top first) into `temp`, and verifies that it is the one with this `diff_id`.
+/// Unpacks a layer upon `parents` into `temp`, and verifies that it is the one with this `diff_id`.
 pub(super) fn unpack(
     blob: impl Read + Send,
     digest: &Digest,
     diff_id: &Digest,
-    parents: &[PathBuf],
+    parents: &Layers,
     temp: &TempSnapshot,
 ) -> Result<()> {
     let layer = NewLayer::prepare(temp.folder(), parents, temp.form())?;

@@ -2,6 +2,7 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | [`acting`](Someone) | a thread that acts as somebody else |
 //! | [`error`](Error) | a failed call, with its name and its path |
 //! | [`cancel`](Cancel) | a flag that can be polled |
 //! | [`signals`](Signals) | signals to hand on, which can be polled |
@@ -17,6 +18,7 @@
 //! path to the error, the confinement, or the call itself. Nothing here keeps state between calls, and nothing reads
 //! the environment.
 
+mod acting;
 mod cancel;
 pub mod child;
 mod error;
@@ -30,10 +32,11 @@ mod signals;
 pub mod userns;
 pub mod xattr;
 
+pub use acting::{Acting, Someone};
 pub use cancel::Cancel;
 pub use error::{Error, Result, Said};
 pub use processors::ProcessorTime;
-pub use root::RootMount;
+pub use root::{MountPoint, RootMount};
 pub use signals::Signals;
 
 use std::path::Path;
@@ -46,6 +49,14 @@ pub fn boot_id() -> Result<String> {
         Ok(text) => Ok(text.trim().to_owned()),
         Err(e) => Err(Error::from_io("read", path, &e)),
     }
+}
+
+/// Whether this process was told to ignore a signal, as `nohup` does; not where that can't be found out.
+pub fn ignores(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    signal > 0 && mask.checked_shr(signal.unsigned_abs() - 1).is_some_and(|m| m & 1 == 1)
 }
 
 /// Sets a variable of this process's environment, for what is executed or looked up by it from now on. Only before there are
@@ -85,6 +96,13 @@ pub fn leave_no_core_dump() -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn signals_that_are_ignored_are_known() {
+        // The runtime of every Rust program ignores it.
+        assert!(super::ignores(libc::SIGPIPE));
+        assert!(!super::ignores(libc::SIGSEGV) && !super::ignores(0) && !super::ignores(1000));
+    }
+
     #[test]
     fn boot_id_is_a_uuid() {
         let id = super::boot_id().unwrap();

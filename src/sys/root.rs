@@ -2,6 +2,15 @@
 
 use std::path::PathBuf;
 
+/// Something that a process finds mounted in its root filesystem.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MountPoint {
+    /// Where, without the first slash.
+    pub path: &'static str,
+    /// Whether it is a folder; else it is a file.
+    pub folder: bool,
+}
+
 /// How a root filesystem comes to be. It is only mounted inside a sandbox's own mount namespace, so nothing is left
 /// behind by a process that was killed.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -63,6 +63,7 @@ pub(crate) const EXCEPTIONS: &[(&str, Level, Instead, &str)] = &[
         Fails("exit code: 1"),
         "all of an image's users are one for the kernel, which asks no file's mode of them",
     ),
+    ("root-for-all", OneNumber, Fails("exit code: 1"), "as rights"),
     ("owners-of-mounts", OneNumber, Differs, "what is mounted is root's"),
     (
         "names-of-one-file",
@@ -72,7 +73,6 @@ pub(crate) const EXCEPTIONS: &[(&str, Level, Instead, &str)] = &[
     ),
     ("names-of-one-file", InPlace, Differs, "as copies"),
     ("read-only-mounts", InPlace, Fails("exit code: 1"), "what is mounted is a copy, which the process may write to"),
-    ("heredoc-programs", InPlace, Fails("cross-device link"), "a container's /dev is a file system of its own"),
     (
         "into-the-root",
         InPlace,

@@ -2,10 +2,10 @@
 
 use super::table::size;
 use super::{agents, caches, check, context, dockerfile, outputs, planning, secrets};
-use crate::cli::Env;
-use crate::cli::isolation;
-use crate::cli::request::{BuildRequest, NamedContext, Place, ProcessRequest, SourceRequest};
+use crate::cli::isolation::{self, Together};
+use crate::cli::request::{BuildRequest, NamedContext, Place, SourceRequest};
 use crate::cli::session::{Failure, Session, cannot, dockerfile_problem};
+use crate::cli::{Env, credentials};
 use crate::dockerfile::ast::Dockerfile;
 use crate::dockerfile::lint::Options as Checks;
 use crate::layer::Timestamp;
@@ -13,7 +13,7 @@ use crate::plan::op::Op;
 use crate::plan::{BuildArgs, BuildPlan, context_name};
 use crate::registry::shown;
 use crate::report::{Diagnostic, Event, Kind, Problem};
-use crate::sandbox;
+use crate::sandbox::{self, cgroup::Kills};
 use crate::solve::cache::{Caches, export};
 use crate::solve::journal::About;
 use crate::solve::mounts::CacheMounts;
@@ -104,7 +104,14 @@ impl Job<'_> {
         let cache_mounts = Arc::new(caches::of_mounts(session, request));
         // Where it is, a stage's files may stand later.
         session.registry.read_credentials().await;
-        let env = Arc::new(self.world(&pushing, caches.clone(), cache_mounts.clone(), &objects)?);
+        let place = place(plan, session, request, self.env)?;
+        if place.together != Together::Steps {
+            // A helper's own files aren't where it looks for them while a process runs.
+            for reference in wanted.pushed() {
+                session.registry.find_credential(&reference).await;
+            }
+        }
+        let env = Arc::new(self.world(place, &pushing, caches.clone(), cache_mounts.clone(), &objects)?);
         let (oldest, snapshots) = (env.options.oldest, env.snapshots.clone());
         let built = solve::run(plan.clone(), env).await;
         // Also after a failure: nothing of a process's root filesystem is left when this one ends.
@@ -119,6 +126,7 @@ impl Job<'_> {
 
     fn world(
         &self,
+        place: isolation::Place,
         pushing: &Arc<Pushing>,
         caches: Arc<Caches>,
         cache_mounts: Arc<CacheMounts>,
@@ -126,11 +134,11 @@ impl Job<'_> {
     ) -> Result<solve::Env, Problem> {
         let Self { session, request, read, wanted, plan, env } = self;
         let on_layer = pushing.clone();
-        let place = place(plan, session, &request.process, env)?;
         Ok(solve::Env {
             store: session.store.clone(),
             snapshots: place.snapshots,
             executor: place.executor,
+            kills: Kills::find(),
             puller: puller(session),
             remotes: remotes(session, &request.source, env),
             contexts: contexts(session, &request.source, read, objects, env)?,
@@ -139,7 +147,7 @@ impl Job<'_> {
             reporter: session.reporter.clone(),
             cancel: session.cancel.clone(),
             about: about(&request.source, read),
-            options: Options { jobs: jobs(request, place.one_at_a_time), ..options(request, plan, wanted, env) },
+            options: Options { jobs: jobs(request, place.together), ..options(request, plan, wanted, env) },
             on_layer: Box::new(move |layer| on_layer.layer(layer)),
             caches,
             cache_mounts,
@@ -192,9 +200,10 @@ fn build_args(request: &BuildRequest) -> BuildArgs {
 }
 
 /// What runs the plan's processes.
-fn place(plan: &BuildPlan, session: &Session, wanted: &ProcessRequest, env: &Env) -> Result<isolation::Place, Problem> {
+fn place(plan: &BuildPlan, session: &Session, request: &BuildRequest, env: &Env) -> Result<isolation::Place, Problem> {
     let first = plan.vertices.iter().find(|v| matches!(v.op, Op::Exec(_)));
-    isolation::place(session, wanted, first.is_some(), env).map_err(|problem| match first {
+    let credentials = credentials::of_build(request, env);
+    isolation::place(session, &request.process, first.is_some(), &credentials, env).map_err(|problem| match first {
         Some(vertex) => problem.at(vertex.span),
         None => problem,
     })
@@ -260,10 +269,15 @@ fn options(request: &BuildRequest, plan: &BuildPlan, wanted: &Outputs, env: &Env
 }
 
 /// How many steps may be at work; those that wait for the one process that can run keep nobody else from it.
-fn jobs(request: &BuildRequest, one_at_a_time: bool) -> Jobs {
+fn jobs(request: &BuildRequest, together: Together) -> Jobs {
     let jobs = request.jobs;
-    let many = jobs.at_once.saturating_mul(NonZeroUsize::MIN.saturating_add(7));
-    if one_at_a_time { Jobs { at_once: many, ..jobs } } else { jobs }
+    match together {
+        Together::Steps => jobs,
+        Together::OneProcess => {
+            Jobs { at_once: jobs.at_once.saturating_mul(NonZeroUsize::MIN.saturating_add(7)), ..jobs }
+        }
+        Together::OneStep => Jobs { at_once: NonZeroUsize::MIN, more_when_idle: false },
+    }
 }
 
 fn seconds(time: Duration) -> i64 {

@@ -304,8 +304,7 @@ fn tar(plan: &BuildPlan, solved: &[Solved], dest: &Destination, split: bool) -> 
 
 /// The files of an image, through all of its layers.
 fn flatten(one: &Solved, sink: &mut dyn crate::layer::EntrySink) -> Result<(), Problem> {
-    let view = snapshot::view(&one.folders).map_err(|e| cannot("read the result", &e))?;
-    snapshot::flatten(&view, sink).map_err(|e| cannot("write the result", &e))
+    snapshot::flatten(&one.files.view(), sink).map_err(|e| cannot("write the result", &e))
 }
 
 /// Writes `--iidfile` and `--metadata-file`; the text is the image's id where it was asked for.

@@ -1,20 +1,20 @@
 //! `kiln run`: one process in an image of the local store, with the sandbox of a RUN; what it changes is thrown away.
 
 use super::{Done, build, local};
-use crate::cli::Env;
 use crate::cli::isolation::{self, Place};
 use crate::cli::progress::Style;
 use crate::cli::request::{RegistryRequest, RunRequest};
 use crate::cli::session::{Failure, Session, cannot};
+use crate::cli::{Env, credentials};
 use crate::oci::{ContainerConfig, ImageConfig};
 use crate::plan::op::{ImageOp, Limits, Network};
 use crate::report::{Kind, Problem};
 use crate::sandbox::{self, Spec, Stdio};
-use crate::snapshot::{self, users};
+use crate::snapshot::{Layers, users};
 use crate::solve;
 use crate::sys::Signals;
 use std::io::IsTerminal as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Docker's, for images that name none.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -29,7 +29,7 @@ pub fn run(request: &RunRequest, store: &Path, env: &Env) -> Result<Done, Failur
         let found = local::find(&session.store, &request.image)?;
         let image = local::resolved(&session.store, &found)?;
         let process = Process::new(request, &image.config)?;
-        let place = isolation::place(session, &request.process, true, env)?;
+        let place = isolation::place(session, &request.process, true, &credentials::of_env(env), env)?;
         let op = ImageOp {
             platform: image.config.platform(),
             reference: image.reference,
@@ -83,12 +83,12 @@ impl Process {
         })
     }
 
-    /// Runs it on `layers`, topmost first.
+    /// Runs it on `layers`.
     async fn start(
         self,
         session: &Session,
         place: Place,
-        layers: Vec<PathBuf>,
+        layers: Layers,
         signals: Signals,
     ) -> Result<sandbox::Exit, Problem> {
         let (store, cancel) = (session.store.clone(), session.cancel.clone());
@@ -96,10 +96,8 @@ impl Process {
             let scratch = store.new_snapshot()?;
             let cannot = |e| cannot("prepare the root filesystem", &e);
             let active = place.snapshots.prepare(scratch.folder(), &layers).map_err(cannot)?;
-            let view = snapshot::view(&layers).map_err(cannot)?;
-            let user = users::exec_user(&view, &self.user)
+            let user = users::exec_user(&layers.view(), &self.user)
                 .map_err(|e| Problem::new(Kind::Usage, format!("there is no user {}", self.user)).because(&e))?;
-            drop(view);
             let mut spec = self.spec(active.root_mount(), user)?;
             spec.signals = Some(signals);
             let exit = place.executor.run(&spec, &mut |_, _| {}, &cancel);

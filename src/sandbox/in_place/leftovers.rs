@@ -19,6 +19,11 @@ const ROUNDS: usize = 10_000;
 /// Kills every descendant of this process that has more filters than it has itself, until there is none. Orphans are this
 /// process's own children, as it is the one that they are left to.
 pub(super) fn kill() -> Result<()> {
+    // Whoever is left is a child, or below one.
+    let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    if matches!(rustix::process::waitid(WaitId::All, look), Err(Errno::CHILD)) {
+        return Ok(());
+    }
     let own = rustix::process::getpid().as_raw_pid();
     for _ in 0..ROUNDS {
         let all = processes()?;

@@ -7,6 +7,7 @@
 //! | of the other levels | here |
 //! |---|---|
 //! | mounts of a RUN, `/etc/hosts`, `/etc/resolv.conf` | renamed into their places and back: `swaps` |
+//! | programs in `/dev` (heredocs) | their interpreters are told to the shell: `script` |
 //! | the end of all processes | they are found by their filter, and killed: `leftovers` |
 //! | kiln's own files and mounts of the container out of reach | Landlock: `walls` |
 //! | new names in `/`, which no rule of Landlock's speaks of | made beforehand, and put there by kiln: `names` |
@@ -14,14 +15,21 @@
 //! | capabilities, seccomp profile | the same, as far as the container has them |
 //! | `/proc`, `/sys`, `/dev`, hostname | the container's; what is new in `/dev` is removed: `litter` |
 //!
+//! Where the kernel has no Landlock, processes have a capability less than everybody else in the container, into whom they can't
+//! look therefore; what else is to be kept from them must not be there ([`Wall::Removal`]).
+//!
 //! Landlock and filters need `no_new_privs` without CAP_SYS_ADMIN: a program with the setuid bit or capabilities gains nothing
 //! by them. Only a RUN of a user who isn't root can tell.
 
 mod leftovers;
 mod litter;
+mod maker;
 mod names;
+mod script;
+mod stock;
 mod swaps;
 mod walls;
+mod wish;
 
 use super::cgroup::{self, Group, Hierarchy};
 use super::control::Control;
@@ -37,7 +45,8 @@ use crate::sys::notify::Listener;
 use crate::sys::{Cancel, RootMount, Said};
 use libc::sock_filter;
 use litter::Clean;
-use names::{Names, Stock};
+use maker::Role;
+use names::Names;
 use rustix::thread::CapabilitySet;
 use std::collections::BTreeSet;
 use std::ffi::CString;
@@ -47,8 +56,18 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+use stock::Stock;
 use swaps::Swaps;
+pub use walls::Wall;
 use walls::Walls;
+
+/// Kills all processes that run in `/`, for who is about to end in the middle of everything.
+///
+/// # Errors
+/// If they can't be found or killed.
+pub fn end_all() -> Result<(), Error> {
+    leftovers::kill().map_err(Error::Call)
+}
 
 /// Runs processes in `/`. One serves a whole build.
 #[derive(Debug)]
@@ -58,7 +77,8 @@ pub struct InPlaceExecutor {
     /// Kiln's own folder, on the file system of `/`.
     folder: PathBuf,
     hierarchies: Vec<Hierarchy>,
-    permitted: CapabilitySet,
+    /// What processes get.
+    capabilities: CapabilitySet,
     filter: Vec<sock_filter>,
     /// The same without any network.
     alone: Vec<sock_filter>,
@@ -72,40 +92,40 @@ pub struct InPlaceExecutor {
 
 impl InPlaceExecutor {
     /// Looks at the place. `resolv_conf` and `hosts` are the container's files of these names; `folder` is a folder of kiln's own on the file system of `/`;
-    /// `closed` are the names in `/` that processes mustn't reach.
+    /// `closed` are the names in `/` that processes mustn't reach, by this wall.
     ///
     /// # Errors
     /// If `/proc` isn't mounted.
-    pub fn new([resolv_conf, hosts]: [String; 2], folder: PathBuf, closed: BTreeSet<Vec<u8>>) -> Result<Self, Error> {
+    pub fn new(
+        [resolv_conf, hosts]: [String; 2],
+        folder: PathBuf,
+        closed: BTreeSet<Vec<u8>>,
+        wall: Wall,
+    ) -> Result<Self, Error> {
         let read = |path| std::fs::read_to_string(path).said("read", path);
         let hierarchies = cgroup::hierarchies(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?);
         let permitted = rustix::thread::capabilities(None).call("capget")?.permitted;
         // What a process leaves behind becomes a child of this one.
         rustix::process::set_child_subreaper(Some(rustix::process::getpid())).call("prctl(PR_SET_CHILD_SUBREAPER)")?;
-        let capabilities = CAPABILITIES & permitted;
+        let capabilities = wall.capabilities(CAPABILITIES, permitted);
         Ok(Self {
             resolv_conf,
             hosts,
-            stock: Mutex::new(Stock::new(folder.join("stock"))),
+            stock: Mutex::new(Stock::new(&folder.join("stock"))?),
             folder,
             hierarchies,
-            permitted,
+            capabilities,
             filter: seccomp::filter(capabilities),
             alone: seccomp::without_network(capabilities),
-            walls: Walls::new(closed),
-            notifier: seccomp::notifier(&names::CALLS),
+            walls: Walls::new(closed, wall),
+            notifier: seccomp::notifier(&wish::CALLS),
             runs: AtomicU64::new(0),
         })
     }
 
-    /// Why processes can reach what is kiln's; `None` if they can't.
-    pub fn why_open(&self) -> Option<String> {
-        self.walls.why_open()
-    }
-
     /// Puts everything into its place that the spec shows.
-    fn swaps(&self, spec: &Spec, number: u64) -> Result<Swaps, Error> {
-        let mut swaps = Swaps::new(Path::new("/"), &self.folder.join(format!("swaps-{number}")))?;
+    fn swaps(&self, spec: &Spec) -> Result<Swaps, Error> {
+        let mut swaps = Swaps::new(Path::new("/"), &self.folder.join("swaps"))?;
         for (path, content) in [
             ("/etc/resolv.conf", network_files::resolv_conf(&self.resolv_conf, spec.network)),
             ("/etc/hosts", hosts(spec, &self.hosts)),
@@ -179,12 +199,12 @@ impl InPlaceExecutor {
             uid: spec.user.uid,
             gid: spec.user.gid,
             groups: spec.user.groups.iter().map(|g| rustix::fs::Gid::from_raw(*g)).collect(),
-            capabilities: CAPABILITIES & self.permitted,
+            capabilities: self.capabilities,
             ambient: false,
             keeps_ids: false,
         }));
         program.push(Step::DieWithMaker);
-        let exec = command::exec(spec)?;
+        let exec = command::exec_of(&script::args(spec), spec)?;
         let candidates = exec.candidates.clone();
         program.push(Step::Exec(exec));
         Ok(Steps { program, parts, candidates, listener })
@@ -213,7 +233,10 @@ impl InPlaceExecutor {
         let mut names = Names::new(Path::new("/"), self.walls.closed(), &mut stock)?;
         let never = Cancel::new()?;
         std::thread::scope(|scope| {
-            let serving = scope.spawn(|| listener.serve(&never, &mut |call| names.answer(call)));
+            let serving = scope.spawn(|| {
+                let mut role = Role::default();
+                listener.serve(&never, &mut |call| names.answer(call, &mut role))
+            });
             let ended = pipes.follow(&mut child, output, control);
             // With the last process the listener has nobody left to answer.
             let cleared = leftovers::kill();
@@ -246,7 +269,7 @@ impl Executor for InPlaceExecutor {
             false => None,
         };
         let clean = Clean::look(&litter::SHARED);
-        let swaps = self.swaps(spec, number)?;
+        let swaps = self.swaps(spec)?;
         let ended = self.start(spec, group.as_ref(), output, cancel);
         // Where it failed halfway, nobody has looked yet.
         let cleared = if ended.is_err() { leftovers::kill() } else { Ok(()) };

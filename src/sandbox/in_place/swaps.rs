@@ -10,14 +10,14 @@ use std::ffi::{OsStr, OsString};
 use std::io::Write as _;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt as _;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// Everything that is in another place for one process; dropped, it goes back.
 #[derive(Debug)]
 pub(super) struct Swaps {
     root: OwnedFd,
-    /// An empty folder on the same file system, for what is set aside; removed in the end.
+    /// An empty folder on the same file system, for what is set aside; empty again in the end.
     folder: PathBuf,
     /// What was done, in order.
     done: Vec<Step>,
@@ -37,22 +37,21 @@ enum Step {
         /// Where what stood there is.
         aside: Option<PathBuf>,
     },
+    /// A file was made where it is shown.
+    Written { dir: OwnedFd, name: OsString },
     /// A folder was made on the way.
     Made { dir: OwnedFd, name: OsString },
 }
 
 impl Swaps {
-    /// None yet. `folder` is made; it must be on the file system of `root`, and out of reach for processes.
+    /// None yet. `folder` is made unless it is there, as it stays; it must be on the file system of `root`, and out of reach
+    /// for processes.
     pub(super) fn new(root: &Path, folder: &Path) -> Result<Self> {
-        match std::fs::create_dir(folder) {
-            // A killed process left it.
-            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
-                std::fs::remove_dir_all(folder).said("remove", folder)?;
-                std::fs::create_dir(folder).said("mkdir", folder)?;
-            }
+        match std::fs::DirBuilder::new().mode(0o700).create(folder) {
+            // What is in it, a killed process left.
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => clear(folder)?,
             made => made.said("mkdir", folder)?,
         }
-        std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700)).said("chmod", folder)?;
         Ok(Self { root: file::open_dir(root)?, folder: folder.into(), done: Vec::new(), count: 0, over: false })
     }
 
@@ -62,7 +61,24 @@ impl Swaps {
         let mut made = std::fs::File::create_new(&path).said("create", &path)?;
         made.write_all(content).said("write", &path)?;
         give(&made, owner, mode, &path)?;
-        self.swap(at, &path, None)
+        match self.swap(at, &path, None) {
+            Err(e) if e.errno == Errno::XDEV => self.write(at, content, mode, owner).map_err(|other| {
+                // Something stands there that can't be set aside.
+                if other.errno == Errno::EXIST { e } else { other }
+            }),
+            done => done,
+        }
+    }
+
+    /// Writes a file on a file system of the container's own (`/dev`), which nothing can be renamed to.
+    fn write(&mut self, at: &Path, content: &[u8], mode: u32, owner: (u32, u32)) -> Result<()> {
+        let (dir, name) = self.place(at)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let made = rustix::fs::openat(&dir, &name, flags, Mode::from_raw_mode(0o600)).said("create", at)?;
+        self.done.push(Step::Written { dir, name });
+        let mut made = std::fs::File::from(made);
+        made.write_all(content).said("write", at)?;
+        give(&made, owner, mode, at)
     }
 
     /// Shows an empty folder, with the mode of the one that it stands in the place of.
@@ -176,11 +192,15 @@ impl Swaps {
             first = first.and(undone);
         }
         first?;
-        std::fs::remove_dir_all(&self.folder).said("remove", &self.folder)
+        clear(&self.folder)
     }
 
     fn undo_one(&mut self, step: Step) -> Result<()> {
         match step {
+            Step::Written { dir, name } => match rustix::fs::unlinkat(&dir, &name, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => Ok(()),
+                Err(errno) => Err(Error { call: "unlink", path: Some(name.into()), errno }),
+            },
             Step::Made { dir, name } => {
                 let before = times(&dir)?;
                 match rustix::fs::unlinkat(&dir, &name, AtFlags::REMOVEDIR) {
@@ -218,6 +238,17 @@ impl Drop for Swaps {
 }
 
 const DIR: OFlags = OFlags::DIRECTORY;
+
+/// Removes whatever is in a folder.
+fn clear(folder: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(folder).said("read", folder)? {
+        let entry = entry.said("read", folder)?;
+        let (path, is_dir) = (entry.path(), entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        let removed = if is_dir { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+        removed.said("remove", &path)?;
+    }
+    Ok(())
+}
 
 fn reopened(dir: &OwnedFd) -> Result<OwnedFd> {
     dir.try_clone().map_err(|e| Error::from_io("dup", Path::new(""), &e))
@@ -297,7 +328,8 @@ mod tests {
         swaps.end().unwrap();
         assert_eq!(fs::read(place.at("root/etc/hosts")).unwrap(), b"own");
         assert!(!place.at("root/etc/new").exists() && !place.at("root/etc/tmp").exists());
-        assert!(!place.at("root/var").exists() && !place.at("kiln/s").exists());
+        assert!(!place.at("root/var").exists());
+        assert_eq!(fs::read_dir(place.at("kiln/s")).unwrap().count(), 0);
         assert_eq!(fs::read(place.at("cache/sub/g")).unwrap(), b"new");
         assert_eq!(fs::read(place.at("cache/sub/f")).unwrap(), b"kept");
         assert_eq!(fs::metadata(place.at("root/etc")).unwrap().modified().unwrap(), before);

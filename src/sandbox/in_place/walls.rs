@@ -4,26 +4,68 @@ use super::Error;
 use crate::sys::landlock::{self, Rights, Ruleset};
 use crate::sys::{Result, Said};
 use rustix::fs::{CWD, Mode, OFlags};
+use rustix::thread::CapabilitySet;
 use std::collections::BTreeSet;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-/// What is closed to processes, and whether the kernel has what it takes.
+/// How processes are kept from what isn't theirs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wall {
+    /// By Landlock, in this version of its interface.
+    Landlock(u32),
+    /// What can be is removed while they run, and they have less than any other process of the container, into which they
+    /// can't look therefore. The rest is within their reach.
+    Removal {
+        /// Why there is no Landlock.
+        why: String,
+    },
+}
+
+impl Wall {
+    /// The best that this kernel, and the filter that this process is behind, have.
+    pub fn find() -> Self {
+        match landlock::abi() {
+            Ok(abi) => Self::Landlock(abi),
+            Err(why) => Self::Removal { why: why.to_string() },
+        }
+    }
+
+    /// What processes get of the capabilities in `usual`, where kiln itself and the container's other processes have `permitted`: the
+    /// kernel lets a process look into another that has none that it lacks.
+    pub(super) fn capabilities(&self, usual: CapabilitySet, permitted: CapabilitySet) -> CapabilitySet {
+        let given = usual & permitted;
+        match self {
+            Self::Removal { .. } if given == permitted => {
+                let least = SPARED.into_iter().find(|one| given.contains(*one));
+                given - least.unwrap_or(CapabilitySet::empty())
+            }
+            _ => given,
+        }
+    }
+}
+
+/// The capabilities that a build misses least, the least first.
+const SPARED: [CapabilitySet; 6] = [
+    CapabilitySet::AUDIT_WRITE,
+    CapabilitySet::SETPCAP,
+    CapabilitySet::NET_RAW,
+    CapabilitySet::SYS_CHROOT,
+    CapabilitySet::MKNOD,
+    CapabilitySet::NET_BIND_SERVICE,
+];
+
+/// What is closed to processes.
 #[derive(Debug)]
 pub(super) struct Walls {
     closed: BTreeSet<Vec<u8>>,
-    abi: Result<u32>,
+    wall: Wall,
 }
 
 impl Walls {
-    pub(super) fn new(closed: BTreeSet<Vec<u8>>) -> Self {
-        Self { closed, abi: landlock::abi() }
-    }
-
-    /// Why there are none.
-    pub(super) fn why_open(&self) -> Option<String> {
-        self.abi.as_ref().err().map(ToString::to_string)
+    pub(super) fn new(closed: BTreeSet<Vec<u8>>, wall: Wall) -> Self {
+        Self { closed, wall }
     }
 
     /// The names in `/` that are closed.
@@ -37,7 +79,7 @@ impl Walls {
         root: &Path,
         more: impl Iterator<Item = BorrowedFd<'f>>,
     ) -> std::result::Result<Option<Ruleset>, Error> {
-        let Ok(abi) = self.abi else { return Ok(None) };
+        let Wall::Landlock(abi) = self.wall else { return Ok(None) };
         let ruleset = Ruleset::new(abi)?;
         let top = open(root)?;
         ruleset.allow(&top, Rights::LIST)?;
@@ -62,4 +104,24 @@ impl Walls {
 
 fn open(path: &Path) -> Result<OwnedFd> {
     rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()).said("open", path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_landlock_processes_have_less_than_all_others() {
+        let usual = CapabilitySet::CHOWN | CapabilitySet::SETPCAP | CapabilitySet::AUDIT_WRITE;
+        let removal = Wall::Removal { why: String::new() };
+        for (wall, permitted, given) in [
+            (&removal, usual, usual - CapabilitySet::AUDIT_WRITE),
+            (&removal, usual | CapabilitySet::SYS_PTRACE, usual),
+            (&removal, CapabilitySet::CHOWN | CapabilitySet::SETPCAP, CapabilitySet::CHOWN),
+            (&removal, CapabilitySet::CHOWN, CapabilitySet::CHOWN),
+            (&Wall::Landlock(1), usual, usual),
+        ] {
+            assert_eq!(wall.capabilities(usual, permitted), given, "{wall:?} {permitted:?}");
+        }
+    }
 }

@@ -54,6 +54,7 @@ impl From<Error> for Problem {
             Error::Layer(layer::Error::Write(_)) => Kind::Environment,
             Error::Layer(layer) if snapshot::hint_of(layer).is_some() => Kind::Environment,
             Error::Tree(snapshot::Error::Call { call, .. }) if is_ours(call) => Kind::Environment,
+            Error::Tree(snapshot::Error::Exposed { .. }) => Kind::Environment,
             _ => Kind::Build,
         };
         let mut problem = Problem::new(kind, error.to_string());
@@ -77,6 +78,12 @@ impl From<Error> for Problem {
             Error::Tree(snapshot::Error::NoUser(_) | snapshot::Error::NoGroup(_)) => problem.hint(
                 "names are looked up in the image's /etc/passwd and /etc/group (never with --link): use a number",
             ),
+            Error::Tree(snapshot::Error::Exposed { .. }) => problem
+                .cause("this kernel, or the container's seccomp profile, has no Landlock, which would keep it from processes")
+                .hint(
+                    "give credentials by $DOCKER_AUTH_CONFIG and secrets by --secret id=ID,env=NAME instead of files that are \
+                     mounted, or accept that a RUN can read them with --force-in-place",
+                ),
             _ => problem,
         }
     }

@@ -51,7 +51,7 @@ pub fn pack<W: Write>(
 }
 
 fn walk<S: EntrySink>(folder: &Path, sink: S) -> Result<(Contents, S), snapshot::Error> {
-    let tree = StackTree::open(&[folder])?;
+    let tree = StackTree::open(&[folder]);
     let mut marked = Marked { sink, keyer: Keyer::new("cache mount contents"), bytes: 0, left_out: HashSet::new() };
     flatten(&tree, &mut marked)?;
     Ok((Contents { fingerprint: marked.keyer.finish(), bytes: marked.bytes }, marked.sink))

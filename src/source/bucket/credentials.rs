@@ -79,6 +79,26 @@ impl Settings {
     }
 }
 
+/// The variables that name files of credentials, and where those are below the home folder without them.
+const FILES: [(&str, Option<&str>); 6] = [
+    ("AWS_SHARED_CREDENTIALS_FILE", Some(".aws/credentials")),
+    ("AWS_CONFIG_FILE", Some(".aws/config")),
+    ("AWS_WEB_IDENTITY_TOKEN_FILE", None),
+    ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", None),
+    ("GOOGLE_APPLICATION_CREDENTIALS", Some(".config/gcloud/application_default_credentials.json")),
+    ("AZURE_FEDERATED_TOKEN_FILE", None),
+];
+
+/// The files in which credentials for stores would be looked for, whether or not they are there.
+pub fn files(env: &dyn Fn(&str) -> Option<String>) -> Vec<PathBuf> {
+    let settings = Settings::new(env);
+    let named = |name: &str| settings.get(name).map(PathBuf::from);
+    FILES
+        .iter()
+        .filter_map(|(name, below)| below.map_or_else(|| named(name), |below| settings.path(name, below)))
+        .collect()
+}
+
 /// Whether there is anything to ask for an object of Azure's with.
 pub(super) fn has_azure(env: &dyn Fn(&str) -> Option<String>) -> bool {
     let settings = Settings::new(env);

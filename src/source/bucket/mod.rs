@@ -13,6 +13,7 @@ mod profile;
 mod tests;
 
 pub use address::{ObjectUrl, Provider};
+pub use credentials::files as credential_files;
 
 use super::context::{Fetched, unpacked};
 use super::error::{Error, Result};

@@ -32,6 +32,10 @@ pub(super) fn one(step: &Step, state: &mut State) -> Done {
             let fd = clone(beneath_or_in(state.get(*root)?, path)?)?;
             state.put(*out, fd)
         }
+        Step::CloneOwn { dir, name, out } => {
+            let fd = clone_at(state.get(*dir)?, name)?;
+            state.put(*out, fd)
+        }
         Step::FileSystem(fs) => file_system(fs).and_then(|fd| state.put(fs.out, fd)),
         Step::SetFlags { mount, flags } => set_flags(state.get(*mount)?, *flags),
         Step::MountOnHost { mount, path } => {
@@ -42,6 +46,11 @@ pub(super) fn one(step: &Step, state: &mut State) -> Done {
         Step::CoverRoot(slot) => cover_root(state.get(*slot)?),
         Step::LookFrom(slot) => rustix::process::fchdir(state.get(*slot)?).fault("fchdir"),
         Step::Mount { mount, on, .. } => put_on(state.get(*mount)?, state.get(*on)?),
+        Step::MountOwn { mount, dir, name } => {
+            let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+            let (mount, dir) = (state.get(*mount)?, state.get(*dir)?);
+            rustix::mount::move_mount(mount, cstr!(""), dir, name.as_c_str(), flags).fault("move_mount")
+        }
         Step::CopyMode { from, to } => copy_mode(state, *from, *to),
         Step::Mask { root, path, null, empty } => mask(state, *root, path, *null, *empty),
         Step::Protect { root, path } => protect(state, *root, path),
@@ -62,6 +71,10 @@ fn files(step: &Step, state: &State) -> Done {
         }
         Step::Folder { dir, name, mode } => {
             rustix::fs::mkdirat(state.get(*dir)?, name.as_c_str(), Mode::from_raw_mode(*mode)).fault("mkdirat")
+        }
+        Step::Point { dir, name } => {
+            rustix::fs::mknodat(state.get(*dir)?, name.as_c_str(), FileType::RegularFile, Mode::empty(), 0)
+                .fault("mknodat")
         }
         Step::File { dir, name, content, mode, uid, gid } => {
             let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
@@ -150,6 +163,12 @@ fn clone(fd: impl AsFd) -> Done<OwnedFd> {
     rustix::mount::open_tree(fd, cstr!(""), flags).fault("open_tree")
 }
 
+/// A mount of a name in a folder that only the maker has written to.
+fn clone_at(dir: impl AsFd, name: &CStr) -> Done<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+    rustix::mount::open_tree(dir, name, flags).fault("open_tree")
+}
+
 /// Mounts by descriptors alone: no path is looked up, so nobody can redirect it.
 fn put_on(mount: impl AsFd, on: impl AsFd) -> Done {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
@@ -224,9 +243,7 @@ fn is_folder(fd: impl AsFd) -> Done<bool> {
 fn mask(state: &mut State, root: Slot, path: &CStr, null: Slot, empty: Slot) -> Done {
     let Some(target) = plain(state.get(root)?, path)? else { return Ok(()) };
     if !is_folder(&target)? {
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let null = rustix::fs::openat(state.get(null)?, cstr!("null"), flags, Mode::empty()).fault("openat")?;
-        return put_on(clone(null)?, target);
+        return put_on(clone_at(state.get(null)?, cstr!("null"))?, target);
     }
     // The first folder gets the tmpfs itself, the others copies: a mount must be mounted to be copied.
     if state.masked_folder {

@@ -66,6 +66,15 @@ pub enum Step {
         /// The new mount.
         out: Slot,
     },
+    /// Makes a mount of something in a folder that nobody but the maker has written to.
+    CloneOwn {
+        /// The folder, mounted somewhere.
+        dir: Slot,
+        /// The name in it.
+        name: CString,
+        /// The new mount.
+        out: Slot,
+    },
     /// Makes a file system that has no device.
     FileSystem(FileSystem),
     /// Changes the flags of a mount that isn't mounted anywhere yet, and of all below it.
@@ -99,6 +108,15 @@ pub enum Step {
         on: Slot,
         /// For errors.
         path: CString,
+    },
+    /// Mounts on something in a folder that nobody but the maker has written to.
+    MountOwn {
+        /// The mount.
+        mount: Slot,
+        /// The folder, mounted.
+        dir: Slot,
+        /// The name in it.
+        name: CString,
     },
     /// Gives a mounted tmpfs the mode of the folder it stands on, if that was there before.
     CopyMode {
@@ -157,6 +175,13 @@ pub enum Step {
         name: CString,
         /// Its mode.
         mode: u32,
+    },
+    /// Makes an empty file that nobody may open, to be mounted on.
+    Point {
+        /// The folder it is made in.
+        dir: Slot,
+        /// Its name there.
+        name: CString,
     },
     /// Writes a file.
     File {
@@ -394,6 +419,9 @@ impl Step {
             Self::Device { name, .. }
             | Self::Link { name, .. }
             | Self::Folder { name, .. }
+            | Self::Point { name, .. }
+            | Self::CloneOwn { name, .. }
+            | Self::MountOwn { name, .. }
             | Self::File { name, .. } => name,
             Self::Exec(exec) => exec.args.strings.first()?,
             Self::DieWithMaker

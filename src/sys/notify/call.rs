@@ -1,6 +1,7 @@
 //! One call that waits for its answer.
 
 use super::Listener;
+use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 use std::ffi::{CString, c_void};
 use std::path::PathBuf;
@@ -66,27 +67,34 @@ impl<'a> Call<'a> {
     ///
     /// # Errors
     /// As the kernel: `EFAULT` where there is no memory, `ENAMETOOLONG` for one without an end; `ESRCH` if the call doesn't
-    /// wait any more.
+    /// wait any more; `EPERM` for a process of others than this one's user and group, unless this one may look everywhere.
     pub fn string(&self, address: u64) -> Result<CString, Errno> {
-        let mut text = Vec::new();
-        while text.len() < PATH_MAX {
-            let at = address.checked_add(text.len() as u64).ok_or(Errno::FAULT)?;
-            let to_end_of_page = PAGE - (at % PAGE as u64) as usize;
-            let piece = self.bytes(at, to_end_of_page.min(PATH_MAX - text.len()))?;
-            if let Some(end) = piece.iter().position(|b| *b == 0) {
-                text.extend(piece.into_iter().take(end));
-                return CString::new(text).map_err(|_| Errno::INVAL);
+        string(address, |at, length| self.bytes(at, length))
+    }
+
+    /// The same for a thread that [acts](crate::sys::Someone::act) as the user and group of the call's process; a little
+    /// slower.
+    ///
+    /// # Errors
+    /// As [`string`](Self::string), but `EACCES` for a process of others than those.
+    pub fn string_by_file(&self, address: u64) -> Result<CString, Errno> {
+        let memory = open(self.proc("mem"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        self.alive()?;
+        let memory = memory?;
+        string(address, |at, length| {
+            let mut bytes = vec![0; length];
+            match rustix::io::pread(&memory, &mut bytes, at) {
+                Ok(count) if count == length => Ok(bytes),
+                Ok(_) | Err(Errno::IO) => Err(Errno::FAULT),
+                Err(errno) => Err(errno),
             }
-            text.extend(piece);
-        }
-        Err(Errno::NAMETOOLONG)
+        })
     }
 
     /// What stands at an address.
     ///
     /// # Errors
-    /// `EFAULT` where there is no memory; `ESRCH` if the call doesn't wait any more; `EPERM` where memory of others can't be
-    /// read at all.
+    /// `EFAULT` where there is no memory; `ESRCH` if the call doesn't wait any more; `EPERM` as for [`string`](Self::string).
     pub fn bytes(&self, address: u64, length: usize) -> Result<Vec<u8>, Errno> {
         let mut bytes = vec![0; length];
         let local = libc::iovec { iov_base: bytes.as_mut_ptr().cast::<c_void>(), iov_len: length };
@@ -115,6 +123,22 @@ impl<'a> Call<'a> {
         // Numbers of threads are below 2^22.
         self.thread.cast_signed()
     }
+}
+
+/// Reads a string by pieces.
+fn string(address: u64, read: impl Fn(u64, usize) -> Result<Vec<u8>, Errno>) -> Result<CString, Errno> {
+    let mut text = Vec::new();
+    while text.len() < PATH_MAX {
+        let at = address.checked_add(text.len() as u64).ok_or(Errno::FAULT)?;
+        let to_end_of_page = PAGE - (at % PAGE as u64) as usize;
+        let piece = read(at, to_end_of_page.min(PATH_MAX - text.len()))?;
+        if let Some(end) = piece.iter().position(|b| *b == 0) {
+            text.extend(piece.into_iter().take(end));
+            return CString::new(text).map_err(|_| Errno::INVAL);
+        }
+        text.extend(piece);
+    }
+    Err(Errno::NAMETOOLONG)
 }
 
 /// Whether all was moved to or from another process.

@@ -1,0 +1,97 @@
+//! Who makes a call: as whom kiln looks into its process, and does what is asked for.
+
+use crate::sys::notify::Call;
+use crate::sys::{Acting, Someone};
+use rustix::io::Errno;
+use std::ffi::CString;
+
+/// Who a process is when it makes files.
+pub(super) struct Maker {
+    pub(super) umask: u32,
+    pub(super) who: Someone,
+}
+
+impl Maker {
+    /// Who makes this call; nobody if it doesn't wait any more.
+    pub(super) fn of(call: &Call<'_>) -> Option<Self> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", call.thread())).ok()?;
+        if call.is_alive() { parse(&status) } else { None }
+    }
+}
+
+/// As whom the thread that answers calls acts. The kernel lets one look into processes of one's own user and group alone; it
+/// is a role for as many calls as it fits.
+#[derive(Default)]
+pub(super) struct Role(Option<(Someone, Acting)>);
+
+impl Role {
+    /// The string at an address of a call's process, in whatever role it can be read.
+    ///
+    /// # Errors
+    /// As [`Call::string`].
+    pub(super) fn read(&mut self, call: &Call<'_>, address: u64) -> Result<CString, Errno> {
+        match call.string(address) {
+            Err(Errno::PERM) => {}
+            read => {
+                self.0 = None;
+                return read;
+            }
+        }
+        match call.string_by_file(address) {
+            Err(Errno::ACCESS) => {
+                self.take(&Maker::of(call).ok_or(Errno::SRCH)?.who)?;
+                call.string_by_file(address)
+            }
+            read => read,
+        }
+    }
+
+    /// Acts as somebody, or as kiln's own user and group where that is the same.
+    ///
+    /// # Errors
+    /// As [`Someone::act`].
+    pub(super) fn take(&mut self, who: &Someone) -> Result<(), Errno> {
+        if self.0.as_ref().is_some_and(|(same, _)| same == who) {
+            return Ok(());
+        }
+        self.0 = None;
+        let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        if (who.uid, who.gid) != own {
+            self.0 = Some((who.clone(), who.act()?));
+        }
+        Ok(())
+    }
+
+    /// The user that it acts as.
+    pub(super) fn uid(&self) -> u32 {
+        self.0.as_ref().map_or_else(|| rustix::process::geteuid().as_raw(), |(who, _)| who.uid)
+    }
+
+    /// Kiln itself.
+    pub(super) fn leave(&mut self) {
+        self.0 = None;
+    }
+}
+
+/// The mask and the ids for files in `/proc/PID/status`.
+fn parse(status: &str) -> Option<Maker> {
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    let last = |name: &str| field(name)?.split_whitespace().nth(3)?.parse().ok();
+    let groups = field("Groups:")?.split_whitespace().map(str::parse).collect::<Result<_, _>>().ok()?;
+    let who = Someone { uid: last("Uid:")?, gid: last("Gid:")?, groups };
+    Some(Maker { umask: u32::from_str_radix(field("Umask:")?, 8).ok()?, who })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_is_read() {
+        let status = "Name:\tsh\nUmask:\t0027\nUid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nGroups:\t9 10 \n";
+        let maker = parse(status).unwrap();
+        assert_eq!(maker.umask, 0o27);
+        assert_eq!(maker.who, Someone { uid: 4, gid: 8, groups: vec![9, 10] });
+        assert!(parse("Umask:\t0022\nUid:\t1\t2\n").is_none());
+    }
+}
