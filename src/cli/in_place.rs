@@ -80,15 +80,10 @@ pub fn place(store: &Store, forced: bool, credentials: &[PathBuf], env: &Env) ->
     let mut stay = mounted(&read("/proc/self/mountinfo")?);
     stay.extend(held.iter().cloned());
     let closed: BTreeSet<Vec<u8>> = stay.iter().filter(|n| !SHOWN.contains(&n.as_slice())).cloned().collect();
-<<<<<<< HEAD
     let folder = folder(store.root());
-    let ground = Ground::new(Path::new("/"), &folder, stay, held).map_err(|e| said(&e))?;
-=======
-    let folder = store.root().join("in-place");
     let wall = Wall::find();
     let Walled { withheld, together, warning, last } = Walled::behind(&wall, credentials, forced);
     let ground = Ground::new(Path::new("/"), &folder, stay, held).map_err(|e| said(&e))?.without(withheld);
->>>>>>> main
     let network = ["/etc/resolv.conf", "/etc/hosts"].map(|path| read(path).unwrap_or_default());
     let executor = InPlaceExecutor::new(network, folder, closed, wall).map_err(|e| said(&e))?;
     let threads = NonZeroUsize::new(env.cores).unwrap_or(NonZeroUsize::MIN);
