@@ -78,13 +78,15 @@ fn builds_the_same(world: &World, containers: &[&[&str]]) {
     let build = ["build", "-q", "--build-arg", "SOURCE_DATE_EPOCH=1", "--push", "-t"];
     let mount = format!("{}:/kiln/workspace:ro", world.path("context").display());
     let run = ["run", "--rm", "--network", "host", "--ulimit", "nofile=20000:20000", "--ulimit", "nproc=30000:30000"];
-    let run = [&run[..], &["-v", &mount, &as_docker(world)]].concat();
+    let profile = as_docker(world);
+    let run = [&run[..], &["-v", &mount, &profile]].concat();
     let name = |tag: &str| format!("{}/made:{tag}", registry.host);
     let there: Vec<_> = containers
         .iter()
         .enumerate()
         .map(|(number, flags)| {
-            let there = [&build[..], &[&name(&number.to_string()), "."]].concat();
+            let tag = name(&number.to_string());
+            let there = [&build[..], &[&tag, "."]].concat();
             podman(world, &[&run[..], flags, &["docker.io/library/kiln:test"], &there].concat()).output().unwrap()
         })
         .collect();
