@@ -62,14 +62,19 @@ fn work(request: &Request, env: Env) -> Result<Done, Failure> {
     let env = in_place::guard(request, env);
     let rootless = rootless::prepare(request, &env);
     let env = Env { rootless, ..env };
-    let Some(_turn) = turn::take(request, &env)? else { return commands::run(request, &env) };
+    let Some(_turn) = turn::take(request, &env)? else { return run(request, env) };
     // Meanwhile this folder may have come back to its own place, and what is named by it too.
     let cwd = std::env::current_dir().map_err(|e| session::cannot("find the working directory", &e))?;
     let env = Env { cwd, ..env };
     match parse(std::env::args_os(), &env)? {
         Wanted::Text(text) => Ok(Done::from(text)),
-        Wanted::Request(request) => commands::run(&request, &env),
+        Wanted::Request(request) => run(&request, env),
     }
+}
+
+fn run(request: &Request, env: Env) -> Result<Done, Failure> {
+    let network = isolation::network(request, &env)?;
+    commands::run(request, &Env { network, ..env })
 }
 
 /// Writes what was asked for. A reader who has gone away (`kiln images | head -1`) is no failure.
