@@ -1,10 +1,13 @@
 //! Files and folders that have a rule of Landlock's before a process starts, to be renamed to where it [wants](super::names)
 //! new ones.
 //!
-//! What isn't needed is there for the next process, of this kiln or another one: they run one at a time.
+//! What isn't needed is there for the next process, of this kiln or another one: they run one at a time. A rule is for a file
+//! wherever that is, so a process that looks for the stock can write to what is in it. What anybody changed is thrown away before
+//! the next one: else it would find in a new folder of its own what another stage, or another build, has put there.
 
-use crate::sys::{Result, Said};
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use crate::sys::{Result, Said, tree};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, Statx, StatxFlags, openat, statx};
+use rustix::io::Errno;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io::ErrorKind;
@@ -31,7 +34,8 @@ impl Stock {
         Ok(Self { folders: shelf("folders"), files: shelf("files") })
     }
 
-    /// Takes in what is there, and makes what is missing. Nobody else may use the folder until the process has ended.
+    /// Takes in what is there and as it was made, and makes what is missing. Nobody else may use the folder until the process has
+    /// ended, and none may be running.
     pub(super) fn fill(&mut self) -> Result<()> {
         self.folders.fill(FOLDERS, |path| std::fs::create_dir(path))?;
         self.files.fill(FILES, |path| std::fs::File::create_new(path).map(drop))
@@ -39,7 +43,7 @@ impl Stock {
 
     /// Everything in it.
     pub(super) fn all(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.folders.things.iter().chain(&self.files.things).map(|(_, fd)| fd.as_fd())
+        self.folders.things.iter().chain(&self.files.things).map(|thing| thing.fd.as_fd())
     }
 
     /// Takes an empty folder out.
@@ -57,23 +61,42 @@ impl Stock {
 #[derive(Debug)]
 struct Shelf {
     folder: PathBuf,
-    things: Vec<(OsString, OwnedFd)>,
+    things: Vec<Thing>,
+    /// When it was filled last: what changed before then is known.
+    filled: Time,
     /// What the names of those begin with that are made here, and how many were.
     series: u64,
     made: u64,
 }
 
+/// Something that is as it was made.
+#[derive(Debug)]
+struct Thing {
+    name: OsString,
+    fd: OwnedFd,
+    /// When its inode changed last, which nobody can set.
+    changed: Time,
+}
+
+/// Seconds and nanoseconds, by the clock that files are dated with.
+type Time = (i64, i64);
+
 impl Shelf {
     fn new(folder: PathBuf, series: u64) -> Self {
-        Self { folder, things: Vec::new(), series, made: 0 }
+        Self { folder, things: Vec::new(), filled: (0, 0), series, made: 0 }
     }
 
     fn fill(&mut self, wanted: usize, make: impl Fn(&Path) -> std::io::Result<()>) -> Result<()> {
         let mut there = self.there()?;
+        let filled = self.filled;
         // Another kiln may have used them.
-        self.things.retain(|(name, _)| there.remove(name));
+        self.things.retain(|thing| thing.is_as_it_was(filled) && there.remove(&thing.name));
         for name in there {
-            self.add(name)?;
+            let path = self.folder.join(&name);
+            match Thing::open(&path, name)? {
+                Some(thing) => self.things.push(thing),
+                None => tree::remove(CWD, &path)?,
+            }
         }
         while self.things.len() < wanted {
             self.made += 1;
@@ -81,8 +104,10 @@ impl Shelf {
             let name = OsString::from(format!("{:016x}-{}", self.series, self.made));
             let path = self.folder.join(&name);
             make(&path).said("create", &path)?;
-            self.add(name)?;
+            self.things.extend(Thing::open(&path, name)?);
         }
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+        self.filled = (now.tv_sec, now.tv_nsec);
         Ok(())
     }
 
@@ -99,17 +124,61 @@ impl Shelf {
         entries.map(|entry| Ok(entry.said("read", folder)?.file_name())).collect()
     }
 
-    fn add(&mut self, name: OsString) -> Result<()> {
-        let path = self.folder.join(&name);
+    fn take(&mut self) -> Option<(PathBuf, OwnedFd)> {
+        self.things.pop().map(|thing| (self.folder.join(thing.name), thing.fd))
+    }
+}
+
+impl Thing {
+    /// What has a name, if it is empty and nobody's but kiln's.
+    fn open(path: &Path, name: OsString) -> Result<Option<Self>> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = openat(CWD, &path, flags, Mode::empty()).said("open", &path)?;
-        self.things.push((name, fd));
-        Ok(())
+        let fd = openat(CWD, path, flags, Mode::empty()).said("open", path)?;
+        let stat = look(fd.as_fd()).said("statx", path)?;
+        let thing = Self { name, fd, changed: changed(&stat) };
+        Ok(if thing.is_pristine(&stat) { Some(thing) } else { None })
     }
 
-    fn take(&mut self) -> Option<(PathBuf, OwnedFd)> {
-        self.things.pop().map(|(name, fd)| (self.folder.join(name), fd))
+    /// Whether nothing was done to it. What changed within the tick of the clock in which the stock was filled may have done so
+    /// before or after.
+    fn is_as_it_was(&self, filled: Time) -> bool {
+        look(self.fd.as_fd())
+            .is_ok_and(|stat| changed(&stat) == self.changed && (self.changed < filled || self.is_pristine(&stat)))
     }
+
+    fn is_pristine(&self, stat: &Statx) -> bool {
+        use std::os::fd::AsRawFd as _;
+        let is_dir = u32::from(stat.stx_mode) & libc::S_IFMT == libc::S_IFDIR;
+        let path = format!("/proc/self/fd/{}", self.fd.as_raw_fd());
+        let is_empty = match is_dir {
+            true => std::fs::read_dir(&path).is_ok_and(|mut entries| entries.next().is_none()),
+            false => stat.stx_size == 0 && stat.stx_nlink == 1,
+        };
+        let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let is_own = (stat.stx_uid, stat.stx_gid) == own && stat.stx_mode & 0o7022 == 0;
+        is_empty && is_own && has_no_attributes(&path)
+    }
+}
+
+/// Whether a file has no extended attributes but what a security module or an overlay gave it.
+fn has_no_attributes(path: &str) -> bool {
+    let mut names = [0; 4096];
+    match rustix::fs::listxattr(path, &mut names) {
+        Err(errno) => errno == Errno::OPNOTSUPP,
+        Ok(length) => names
+            .get(..length)
+            .unwrap_or_default()
+            .split(|b| *b == 0)
+            .all(|name| name.is_empty() || name == b"security.selinux" || name.starts_with(b"trusted.overlay.")),
+    }
+}
+
+fn look(fd: BorrowedFd<'_>) -> rustix::io::Result<Statx> {
+    statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)
+}
+
+fn changed(stat: &Statx) -> Time {
+    (stat.stx_ctime.tv_sec, i64::from(stat.stx_ctime.tv_nsec))
 }
 
 #[cfg(test)]
@@ -128,6 +197,35 @@ mod tests {
         std::fs::rename(path, dir.path().join("taken")).unwrap();
         stock.fill().unwrap();
         assert_eq!(stock.all().count(), FOLDERS + FILES);
+    }
+
+    #[test]
+    fn what_was_changed_is_thrown_away() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let mut stock = Stock::new(dir.path()).unwrap();
+        stock.fill().unwrap();
+        let list = |shelf: &str| {
+            let entries = std::fs::read_dir(dir.path().join(shelf)).unwrap();
+            let mut paths: Vec<_> = entries.map(|e| e.unwrap().path()).collect();
+            paths.sort();
+            paths
+        };
+        let (folders, files) = (list("folders"), list("files"));
+        std::fs::create_dir_all(folders[0].join("deep/er")).unwrap();
+        std::fs::set_permissions(&folders[1], std::fs::Permissions::from_mode(0o777)).unwrap();
+        std::fs::write(&files[0], "planted").unwrap();
+        let _ = rustix::fs::setxattr(&files[1], "user.kiln", b"x", rustix::fs::XattrFlags::empty());
+        std::fs::set_permissions(&files[2], std::fs::Permissions::from_mode(0o4755)).unwrap();
+        // By the kiln that made them, and by one that finds them.
+        for mut stock in [stock, Stock::new(dir.path()).unwrap()] {
+            stock.fill().unwrap();
+            assert_eq!(stock.all().count(), FOLDERS + FILES);
+            let (new_folders, new_files) = (list("folders"), list("files"));
+            assert!(!folders[..2].iter().any(|f| new_folders.contains(f)), "{new_folders:?}");
+            assert!(!new_files.contains(&files[0]) && !new_files.contains(&files[2]), "{new_files:?}");
+            assert!(new_folders.contains(&folders[2]) && new_files.contains(&files[3]));
+        }
     }
 
     #[test]
