@@ -1,5 +1,6 @@
-//! The level `rootless`: kiln itself becomes root of a user namespace, before it has threads, and then does what it does as
-//! root: the files of an image's users belong to numbers that are the user's own, so all work on them needs the namespace.
+//! The level `rootless`, of ordinary users and of a container's root: kiln itself becomes root of a user namespace, before it
+//! has threads, and then does what it does as root: the files of an image's users belong to numbers that are the user's own,
+//! so all work on them needs the namespace.
 
 use super::env::Env;
 use super::refusal::{Refusal, Settings};
