@@ -9,6 +9,7 @@
 //! | [`file`] | confined opening, nodes, owners, times, copying, locks |
 //! | [`xattr`] | extended attributes, never following a link |
 //! | [`landlock`] | what a process gives up for good |
+//! | [`netns`] | a network namespace, and who connects it |
 //! | [`userns`] | a user namespace that an ordinary user is root in |
 //! | [`recorded`] | what files are meant to be, where they can't be made so |
 //! | [`notify`] | calls of other processes, answered here |
@@ -24,6 +25,7 @@ pub mod child;
 mod error;
 pub mod file;
 pub mod landlock;
+pub mod netns;
 pub mod notify;
 mod processors;
 pub mod recorded;
