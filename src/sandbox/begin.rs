@@ -6,6 +6,7 @@ use super::spec::clean;
 use super::{Error, Spec, Stdio, User, command, devices, recorded};
 use crate::sys::child::step::{Identity, Stdio as Streams, Stream, TargetKind};
 use crate::sys::child::{Slot, Step};
+use crate::sys::landlock::{self, Ruleset};
 use rustix::process::Resource;
 use rustix::thread::CapabilitySet;
 use std::path::Path;
@@ -89,6 +90,10 @@ impl Builder<'_> {
     fn rights(&mut self, spec: &Spec, permitted: CapabilitySet, filter: &[libc::sock_filter]) {
         let wanted = if spec.insecure { permitted } else { CAPABILITIES };
         if !spec.insecure {
+            // On the host's network are its abstract sockets, of which many ask for nothing but the user's number.
+            if let Some(apart) = landlock::abi().and_then(Ruleset::apart).unwrap_or_default() {
+                self.push(Step::Restrict(apart.into_fd()));
+            }
             self.push(Step::Seccomp(filter.to_vec()));
         }
         let User { uid, gid, groups } = &spec.user;

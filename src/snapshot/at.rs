@@ -196,31 +196,9 @@ pub(super) fn set_xattr(file: BorrowedFd<'_>, name: &[u8], value: &[u8]) -> Resu
     }
 }
 
-/// Removes whatever `name` in the directory is, with everything in it.
+/// Removes whatever `name` in the directory is, with everything in it, however deep.
 pub(super) fn remove(dir: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
-    // A stack of its own: how deep a tree is, others decide.
-    let mut stack: Vec<(OwnedFd, Vec<u8>, Vec<Vec<u8>>)> = Vec::new();
-    let mut next = Some(name.to_vec());
-    loop {
-        if let Some(name) = next.take() {
-            let at = stack.last().map_or(dir, |(fd, ..)| fd.as_fd());
-            match fs::unlinkat(at, name.as_slice(), AtFlags::empty()) {
-                Ok(()) | Err(Errno::NOENT) => {}
-                Err(Errno::ISDIR | Errno::PERM) => {
-                    let fd = open_dir(at, &name)?;
-                    let names = names(fd.as_fd())?;
-                    stack.push((fd, name, names));
-                }
-                Err(e) => return Err(e),
-            }
-        }
-        let Some((_, _, names)) = stack.last_mut() else { return Ok(()) };
-        next = names.pop();
-        if next.is_none() {
-            let Some((_, name, _)) = stack.pop() else { return Ok(()) };
-            fs::unlinkat(stack.last().map_or(dir, |(fd, ..)| fd.as_fd()), name, AtFlags::REMOVEDIR)?;
-        }
-    }
+    sys::tree::remove(dir, Path::new(OsStr::from_bytes(name))).map_err(|e| e.errno)
 }
 
 /// The target of the symbolic link `name` of a directory.

@@ -89,6 +89,7 @@ mod tests {
             return;
         }
         let dir = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
         std::fs::write(dir.path().join("secret"), "").unwrap();
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
         std::fs::set_permissions(dir.path().join("secret"), mode).unwrap();

@@ -1,6 +1,6 @@
 //! A flag that stops work, in a form that can be polled together with other descriptors.
 
-use rustix::event::{EventfdFlags, eventfd};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -36,6 +36,14 @@ impl Cancel {
     pub fn is_cancelled(&self) -> bool {
         self.shared.set.load(Ordering::SeqCst)
     }
+
+    /// Waits until the flag is set, but no longer than this many milliseconds; whether it is.
+    pub fn is_set_within(&self, millis: u32) -> bool {
+        let wait = Timespec { tv_sec: 0, tv_nsec: i64::from(millis.min(999)) * 1_000_000 };
+        // A signal only makes it shorter.
+        let _ = poll(&mut [PollFd::new(self, PollFlags::IN)], Some(&wait));
+        self.is_cancelled()
+    }
 }
 
 impl AsFd for Cancel {
@@ -48,7 +56,6 @@ impl AsFd for Cancel {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
     fn readable(cancel: &Cancel) -> bool {
         let mut fds = [PollFd::new(cancel, PollFlags::IN)];
@@ -60,8 +67,9 @@ mod tests {
         let a = Cancel::new().unwrap();
         let b = a.clone();
         assert!(!b.is_cancelled() && !readable(&b));
+        assert!(!a.is_set_within(1));
         a.cancel();
         a.cancel();
-        assert!(b.is_cancelled() && readable(&b) && readable(&b));
+        assert!(b.is_set_within(0) && b.is_cancelled() && readable(&b) && readable(&b));
     }
 }

@@ -40,6 +40,9 @@ pub fn abi() -> Result<u32> {
     u32::try_from(version).map_err(|_| failed("landlock_create_ruleset"))
 }
 
+/// The version that knows of processes outside.
+const APART: u32 = 6;
+
 /// `struct landlock_ruleset_attr`.
 #[repr(C)]
 struct RulesetAttributes {
@@ -66,10 +69,19 @@ impl Ruleset {
     /// One that allows nothing with files yet; nor signals to, and abstract sockets of, processes outside, where the kernel
     /// knows of that (version 6).
     pub fn new(abi: u32) -> Result<Self> {
+        Self::of(Rights::all(abi), abi)
+    }
+
+    /// One that takes nothing with files away, only signals to, and abstract sockets of, processes outside; nothing where the
+    /// kernel doesn't know of that.
+    pub fn apart(abi: u32) -> Result<Option<Self>> {
+        if abi < APART { Ok(None) } else { Self::of(Rights(0), abi).map(Some) }
+    }
+
+    fn of(all: Rights, abi: u32) -> Result<Self> {
         const ABSTRACT_SOCKETS: u64 = 1;
         const SIGNALS: u64 = 2;
-        let all = Rights::all(abi);
-        let scoped = if abi >= 6 { ABSTRACT_SOCKETS | SIGNALS } else { 0 };
+        let scoped = if abi >= APART { ABSTRACT_SOCKETS | SIGNALS } else { 0 };
         let attributes = RulesetAttributes { files: all.0, network: 0, scoped };
         // Older kernels know only the first fields.
         let size = match abi {
@@ -109,7 +121,7 @@ impl Ruleset {
     }
 }
 
-/// Restricts this process; allocates nothing. It must have given up gaining rights (`no_new_privs`).
+/// Restricts this process; allocates nothing. It must have given up gaining rights (`no_new_privs`), or have CAP_SYS_ADMIN.
 pub(super) fn restrict(ruleset: &OwnedFd) -> std::result::Result<(), Errno> {
     // SAFETY: takes plain numbers.
     let result = unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset.as_raw_fd(), 0) };

@@ -7,6 +7,8 @@
 //! | [`cancel`](Cancel) | a flag that can be polled |
 //! | [`signals`](Signals) | signals to hand on, which can be polled |
 //! | [`file`] | confined opening, nodes, owners, times, copying, locks |
+//! | [`tree`] | removing folders, however deep |
+//! | [`ipc`] | shared memory, semaphores and queues that have no name in a folder |
 //! | [`xattr`] | extended attributes, never following a link |
 //! | [`landlock`] | what a process gives up for good |
 //! | [`netns`] | a network namespace, and who connects it |
@@ -24,6 +26,7 @@ mod cancel;
 pub mod child;
 mod error;
 pub mod file;
+pub mod ipc;
 pub mod landlock;
 pub mod netns;
 pub mod notify;
@@ -31,6 +34,7 @@ mod processors;
 pub mod recorded;
 mod root;
 mod signals;
+pub mod tree;
 pub mod userns;
 pub mod xattr;
 

@@ -46,6 +46,27 @@ impl Role {
         }
     }
 
+    /// Bytes at an address, likewise.
+    ///
+    /// # Errors
+    /// As [`Call::bytes`].
+    pub(super) fn bytes(&mut self, call: &Call<'_>, address: u64, length: usize) -> Result<Vec<u8>, Errno> {
+        match call.bytes(address, length) {
+            Err(Errno::PERM) => {
+                self.take(&Maker::of(call).ok_or(Errno::SRCH)?.who)?;
+                call.bytes_by_file(address, length)
+            }
+            read => read,
+        }
+    }
+
+    /// Does something as kiln itself.
+    pub(super) fn apart<T>(&mut self, act: impl FnOnce() -> Result<T, Errno>) -> Result<T, Errno> {
+        let who = self.0.take().map(|(who, _)| who);
+        let done = act();
+        who.map_or(Ok(()), |who| self.take(&who)).and(done)
+    }
+
     /// Acts as somebody, or as kiln's own user and group where that is the same.
     ///
     /// # Errors

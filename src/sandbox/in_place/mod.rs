@@ -10,6 +10,8 @@
 //! | programs in `/dev` (heredocs) | their interpreters are told to the shell: `script` |
 //! | the end of all processes | they are found by their filter, and killed: `leftovers` |
 //! | kiln's own files and mounts of the container out of reach | Landlock: `walls` |
+//! | the names in `/` | listed by kiln: `listing` |
+//! | modes, owners and attributes of files, which Landlock leaves alone | by kiln, where they aren't closed: `attributes` |
 //! | new names in `/`, which no rule of Landlock's speaks of | made beforehand, and put there by kiln: `names` |
 //! | `--network=none` | a filter that gives no socket but Unix ones |
 //! | capabilities, seccomp profile | the same, as far as the container has them |
@@ -21,7 +23,9 @@
 //! Landlock and filters need `no_new_privs` without CAP_SYS_ADMIN: a program with the setuid bit or capabilities gains nothing
 //! by them. Only a RUN of a user who isn't root can tell.
 
+mod attributes;
 mod leftovers;
+mod listing;
 mod litter;
 mod maker;
 mod names;
@@ -43,7 +47,9 @@ use crate::sys::child::{Ended, Namespaces, Program, Slot, Step};
 use crate::sys::landlock::Ruleset;
 use crate::sys::notify::Listener;
 use crate::sys::{Cancel, RootMount, Said};
+use attributes::Attributes;
 use libc::sock_filter;
+use listing::Listing;
 use litter::Clean;
 use maker::Role;
 use names::Names;
@@ -118,14 +124,19 @@ impl InPlaceExecutor {
             filter: seccomp::filter(capabilities),
             alone: seccomp::without_network(capabilities),
             walls: Walls::new(closed, wall),
-            notifier: seccomp::notifier(&wish::CALLS),
+            notifier: seccomp::notifier_of(&wish::CALLS, &attributes::calls().collect::<Vec<_>>()),
             runs: AtomicU64::new(0),
         })
     }
 
     /// Puts everything into its place that the spec shows.
-    fn swaps(&self, spec: &Spec) -> Result<Swaps, Error> {
-        let mut swaps = Swaps::new(Path::new("/"), &self.folder.join("swaps"))?;
+    fn swaps(&self, spec: &Spec, first: bool) -> Result<Swaps<'_>, Error> {
+        let folder = self.folder.join("swaps");
+        // A stage stands, so no other kiln has processes: what a killed one's has left is ended before it meets this one's.
+        if first && swaps::is_in_use(&folder) {
+            leftovers::kill_orphans()?;
+        }
+        let mut swaps = Swaps::new(Path::new("/"), &folder, self.walls.closed())?;
         for (path, content) in [
             ("/etc/resolv.conf", network_files::resolv_conf(&self.resolv_conf, spec.network)),
             ("/etc/hosts", hosts(spec, &self.hosts)),
@@ -233,16 +244,31 @@ impl InPlaceExecutor {
         };
         let listener = Listener::new(listener)?;
         let mut names = Names::new(Path::new("/"), self.walls.closed(), &mut stock)?;
-        let never = Cancel::new()?;
+        let (attributes, listing) = (Attributes::new(self.walls.closed()), Listing::new(Path::new("/"))?);
+        let (never, gone) = (Cancel::new()?, Cancel::new()?);
         std::thread::scope(|scope| {
             let serving = scope.spawn(|| {
                 let mut role = Role::default();
-                listener.serve(&never, &mut |call| names.answer(call, &mut role))
+                let served = listener.serve(&never, &mut |call| {
+                    let role = &mut role;
+                    let special = attributes.answer(call, role).or_else(|| listing.answer(call, role));
+                    special.unwrap_or_else(|| names.answer(call, role))
+                });
+                gone.cancel();
+                served
             });
             let ended = pipes.follow(&mut child, output, control);
-            // With the last process the listener has nobody left to answer.
-            let cleared = leftovers::kill();
-            if cleared.is_err() {
+            // With the last process the listener has nobody left to answer; one that makes another all the time and ends may be
+            // overlooked.
+            let mut cleared = leftovers::kill();
+            for _ in 0..leftovers::ROUNDS {
+                if cleared.is_err() || gone.is_set_within(leftovers::BREATH) {
+                    break;
+                }
+                cleared = leftovers::kill();
+            }
+            if !gone.is_cancelled() {
+                cleared = cleared.and(leftovers::too_quick());
                 never.cancel();
             }
             let served = serving.join().unwrap_or(Ok(()));
@@ -270,8 +296,8 @@ impl Executor for InPlaceExecutor {
             true => Some(Group::new(&self.hierarchies, &spec.limits, number)?),
             false => None,
         };
-        let clean = Clean::look(&litter::SHARED);
-        let swaps = self.swaps(spec)?;
+        let clean = Clean::look(&litter::SHARED)?;
+        let swaps = self.swaps(spec, number == 0)?;
         let ended = self.start(spec, group.as_ref(), output, cancel);
         // Where it failed halfway, nobody has looked yet.
         let cleared = if ended.is_err() { leftovers::kill() } else { Ok(()) };

@@ -5,7 +5,7 @@
 //! wherever that is, so a process that looks for the stock can write to what is in it. What anybody changed is thrown away before
 //! the next one: else it would find in a new folder of its own what another stage, or another build, has put there.
 
-use crate::sys::{Result, Said};
+use crate::sys::{Result, Said, tree};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, Statx, StatxFlags, openat, statx};
 use rustix::io::Errno;
 use std::collections::BTreeSet;
@@ -95,7 +95,7 @@ impl Shelf {
             let path = self.folder.join(&name);
             match Thing::open(&path, name)? {
                 Some(thing) => self.things.push(thing),
-                None => remove(&path)?,
+                None => tree::remove(CWD, &path)?,
             }
         }
         while self.things.len() < wanted {
@@ -179,13 +179,6 @@ fn look(fd: BorrowedFd<'_>) -> rustix::io::Result<Statx> {
 
 fn changed(stat: &Statx) -> Time {
     (stat.stx_ctime.tv_sec, i64::from(stat.stx_ctime.tv_nsec))
-}
-
-/// Removes what a process may have filled.
-fn remove(path: &Path) -> Result<()> {
-    let is_dir = path.symlink_metadata().said("lstat", path)?.is_dir();
-    let removed = if is_dir { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
-    removed.said("remove", path)
 }
 
 #[cfg(test)]

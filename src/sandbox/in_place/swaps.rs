@@ -3,22 +3,25 @@
 //!
 //! No process runs while this is done, so that nothing changes between two of its calls.
 
-use crate::sys::{Error, Result, Said, file};
-use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps, Uid};
+use crate::sys::{Error, Result, Said, file, tree};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::io::Write as _;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// Everything that is in another place for one process; dropped, it goes back.
 #[derive(Debug)]
-pub(super) struct Swaps {
+pub(super) struct Swaps<'a> {
     root: OwnedFd,
     /// An empty folder on the same file system, for what is set aside; empty again in the end.
     folder: PathBuf,
+    /// The names in the root that nothing is put below.
+    closed: &'a BTreeSet<Vec<u8>>,
     /// What was done, in order.
     done: Vec<Step>,
     count: usize,
@@ -32,8 +35,8 @@ enum Step {
     Swapped {
         dir: OwnedFd,
         name: OsString,
-        /// Where it goes back to; nowhere if it is to be removed.
-        back: Option<PathBuf>,
+        /// Where it goes back to, and whether that is a folder; nowhere if it is to be removed.
+        back: Option<(PathBuf, bool)>,
         /// Where what stood there is.
         aside: Option<PathBuf>,
     },
@@ -43,16 +46,19 @@ enum Step {
     Made { dir: OwnedFd, name: OsString },
 }
 
-impl Swaps {
+impl<'a> Swaps<'a> {
     /// None yet. `folder` is made unless it is there, as it stays; it must be on the file system of `root`, and out of reach
-    /// for processes.
-    pub(super) fn new(root: &Path, folder: &Path) -> Result<Self> {
+    /// for processes. Links of an image may lead to the names `closed`, too, as they are in the same root: that is refused.
+    pub(super) fn new(root: &Path, folder: &Path, closed: &'a BTreeSet<Vec<u8>>) -> Result<Self> {
         match std::fs::DirBuilder::new().mode(0o700).create(folder) {
             // What is in it, a killed process left.
             Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => clear(folder)?,
             made => made.said("mkdir", folder)?,
         }
-        Ok(Self { root: file::open_dir(root)?, folder: folder.into(), done: Vec::new(), count: 0, over: false })
+        let mark = folder.join(MARK);
+        std::fs::File::create_new(&mark).said("create", &mark)?;
+        let root = file::open_dir(root)?;
+        Ok(Self { root, folder: folder.into(), closed, done: Vec::new(), count: 0, over: false })
     }
 
     /// Shows a file with this content.
@@ -96,7 +102,8 @@ impl Swaps {
         let inside = path.strip_prefix("/").unwrap_or(path);
         let found = file::open_in_root(&root, inside, OFlags::PATH, Mode::empty())?;
         let from = name_of(&found)?;
-        self.swap(at, &from, Some(from.clone()))
+        let is_dir = is_folder(&rustix::fs::fstat(&found).said("fstat", &from)?);
+        self.swap(at, &from, Some((from.clone(), is_dir)))
     }
 
     /// Sees to it that a folder is there, as [`Step::WorkIn`](crate::sys::child::Step::WorkIn) does it; it stays.
@@ -106,6 +113,7 @@ impl Swaps {
             so_far.push(name);
             dir = match file::open_in_root(&self.root, &so_far, DIR, Mode::empty()) {
                 Err(e) if e.errno == Errno::NOENT => {
+                    self.refuse_closed(&dir, name, at)?;
                     rustix::fs::mkdirat(&dir, name, Mode::from_raw_mode(0o755)).said("mkdir", at)?;
                     let made = file::open_in_root(&self.root, &so_far, OFlags::DIRECTORY, Mode::empty())?;
                     give(&made, owner, 0o755, at)?;
@@ -137,7 +145,7 @@ impl Swaps {
     }
 
     /// Lets what is at `from` stand at `at`.
-    fn swap(&mut self, at: &Path, from: &Path, back: Option<PathBuf>) -> Result<()> {
+    fn swap(&mut self, at: &Path, from: &Path, back: Option<(PathBuf, bool)>) -> Result<()> {
         let (dir, name) = self.place(at)?;
         let before = times(&dir)?;
         let aside = self.fresh();
@@ -170,11 +178,23 @@ impl Swaps {
                 opened => opened?,
             };
         }
+        self.refuse_closed(&dir, &name, at)?;
         Ok((dir, name))
+    }
+
+    /// Fails for a name that is closed, or in a folder of one.
+    fn refuse_closed(&self, dir: &OwnedFd, name: &OsStr, at: &Path) -> Result<()> {
+        let path = name_of(dir)?.join(name);
+        let first = path.strip_prefix(name_of(&self.root)?).ok().and_then(|inside| inside.iter().next());
+        match first {
+            Some(first) if !self.closed.contains(first.as_bytes()) => Ok(()),
+            _ => Err(Error::new("rename", at, Errno::ACCESS)),
+        }
     }
 
     /// Makes a folder that is removed again if it stays empty.
     fn make(&mut self, dir: &OwnedFd, name: &OsStr, path: &Path) -> Result<OwnedFd> {
+        self.refuse_closed(dir, name, path)?;
         let before = times(dir)?;
         rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(0o755)).said("mkdir", path)?;
         self.done.push(Step::Made { dir: reopened(dir)?, name: name.to_owned() });
@@ -212,7 +232,12 @@ impl Swaps {
             }
             Step::Swapped { dir, name, back, aside } => {
                 let before = times(&dir)?;
-                let to = back.unwrap_or_else(|| self.fresh());
+                // Something of another kind that the process put there isn't what it got: it goes, and nothing comes back.
+                let is_same = |is_dir| {
+                    let now = rustix::fs::statat(&dir, &name, AtFlags::SYMLINK_NOFOLLOW);
+                    now.is_ok_and(|now| is_folder(&now) == is_dir && !is_link(&now))
+                };
+                let to = back.filter(|(_, is_dir)| is_same(*is_dir)).map_or_else(|| self.fresh(), |(to, _)| to);
                 let gone = match rustix::fs::renameat(&dir, &name, CWD, &to) {
                     // The process took it away.
                     Err(Errno::NOENT) => Ok(()),
@@ -228,7 +253,7 @@ impl Swaps {
     }
 }
 
-impl Drop for Swaps {
+impl Drop for Swaps<'_> {
     fn drop(&mut self) {
         if !self.over {
             // What fails here is thrown away with the stage.
@@ -237,17 +262,33 @@ impl Drop for Swaps {
     }
 }
 
+fn is_folder(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::Directory
+}
+
+fn is_link(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::Symlink
+}
+
 const DIR: OFlags = OFlags::DIRECTORY;
 
-/// Removes whatever is in a folder.
+/// What is in the folder as long as a process runs.
+const MARK: &str = "running";
+
+/// Whether a process runs whose folder this is, or did when its kiln was killed.
+pub(super) fn is_in_use(folder: &Path) -> bool {
+    folder.join(MARK).exists()
+}
+
+/// Removes whatever is in a folder, the mark last.
 fn clear(folder: &Path) -> Result<()> {
     for entry in std::fs::read_dir(folder).said("read", folder)? {
-        let entry = entry.said("read", folder)?;
-        let (path, is_dir) = (entry.path(), entry.file_type().is_ok_and(|kind| kind.is_dir()));
-        let removed = if is_dir { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
-        removed.said("remove", &path)?;
+        let name = entry.said("read", folder)?.file_name();
+        if name != MARK {
+            tree::remove(CWD, &folder.join(name))?;
+        }
     }
-    Ok(())
+    tree::remove(CWD, &folder.join(MARK))
 }
 
 fn reopened(dir: &OwnedFd) -> Result<OwnedFd> {
@@ -285,12 +326,12 @@ mod tests {
     use super::*;
     use std::fs;
 
-    struct Place(tempfile::TempDir);
+    struct Place(tempfile::TempDir, BTreeSet<Vec<u8>>);
 
     impl Place {
         fn new() -> Self {
-            let place = Self(tempfile::tempdir().unwrap());
-            for dir in ["root/etc", "kiln", "cache/sub"] {
+            let place = Self(tempfile::tempdir().unwrap(), [b"kiln".to_vec()].into());
+            for dir in ["root/etc", "root/kiln/store", "kiln", "cache/sub"] {
                 fs::create_dir_all(place.at(dir)).unwrap();
             }
             fs::write(place.at("root/etc/hosts"), "own").unwrap();
@@ -303,8 +344,8 @@ mod tests {
             self.0.path().join(path)
         }
 
-        fn swaps(&self) -> Swaps {
-            Swaps::new(&self.at("root"), &self.at("kiln/s")).unwrap()
+        fn swaps(&self) -> Swaps<'_> {
+            Swaps::new(&self.at("root"), &self.at("kiln/s"), &self.1).unwrap()
         }
 
         fn owner(&self) -> (u32, u32) {
@@ -357,5 +398,41 @@ mod tests {
         swaps.folder(Path::new("/srv/app"), place.owner()).unwrap();
         swaps.end().unwrap();
         assert!(place.at("root/srv/app").is_dir());
+    }
+
+    #[test]
+    fn links_of_an_image_lead_to_nothing_that_is_closed() {
+        let place = Place::new();
+        for (link, target) in [("root/x", "/kiln"), ("root/y", "kiln/store"), ("root/etc/z", "../kiln/new")] {
+            std::os::unix::fs::symlink(target, place.at(link)).unwrap();
+        }
+        let mut swaps = place.swaps();
+        for at in ["/kiln", "/kiln/new", "/x", "/x/git", "/x/deep/er", "/y", "/y/blobs", "/etc/z/a"] {
+            let errors = [
+                swaps.file(Path::new(at), b"evil", 0o755, place.owner()),
+                swaps.empty(Path::new(at)),
+                swaps.tree(Path::new(at), &place.at("cache"), Path::new("")),
+            ];
+            assert!(errors.iter().all(Result::is_err), "{at}: {errors:?}");
+        }
+        for at in ["/x/work", "/kiln/work", "/y/a/b"] {
+            assert!(swaps.folder(Path::new(at), place.owner()).is_err(), "{at}");
+        }
+        swaps.end().unwrap();
+        assert_eq!(fs::read_dir(place.at("root/kiln")).unwrap().count(), 1);
+        assert_eq!(fs::read_dir(place.at("root/kiln/store")).unwrap().count(), 0);
+        assert!(place.at("cache/sub/f").exists());
+    }
+
+    #[test]
+    fn nothing_of_another_kind_comes_back() {
+        let place = Place::new();
+        let mut swaps = place.swaps();
+        swaps.tree(Path::new("/c"), &place.at("cache"), Path::new("")).unwrap();
+        fs::rename(place.at("root/c"), place.at("root/moved")).unwrap();
+        std::os::unix::fs::symlink("/kiln/home", place.at("root/c")).unwrap();
+        swaps.end().unwrap();
+        assert!(place.at("cache").symlink_metadata().is_err() && place.at("root/c").symlink_metadata().is_err());
+        assert!(place.at("root/moved/sub/f").exists() && !is_in_use(&place.at("kiln/s")));
     }
 }

@@ -6,12 +6,12 @@ use crate::sys::notify::Call;
 use rustix::io::Errno;
 use std::ffi::CString;
 
-/// The calls that change names, and the flag with which some do.
+/// The calls that change names, and the flag with which some do; and those that list, for [`listing`](super::listing).
 pub(super) const CALLS: [(&str, When); 18] = [
     ("mkdir", When::Always),
     ("mkdirat", When::Always),
-    ("open", When::With(1, libc::O_CREAT as u32)),
-    ("openat", When::With(2, libc::O_CREAT as u32)),
+    ("open", When::With(1, (libc::O_CREAT | libc::O_DIRECTORY) as u32)),
+    ("openat", When::With(2, (libc::O_CREAT | libc::O_DIRECTORY) as u32)),
     ("openat2", When::Always),
     ("creat", When::Always),
     ("mknod", When::Always),

@@ -65,6 +65,14 @@ pub fn number(name: &str) -> Option<libc::c_long> {
     line.split(' ').nth(own.column + 1)?.parse().ok()
 }
 
+/// The numbers of a call on the architectures that kiln's programs may have: the kernel's name of each (`AUDIT_ARCH_*`), the
+/// number, and whether it is the one of 32 bits.
+pub fn numbers(name: &str) -> impl Iterator<Item = (u32, libc::c_long, bool)> {
+    let line = NUMBERS.lines().find(|line| line.split(' ').next() == Some(name)).unwrap_or_default();
+    let columns = OWN.into_iter().zip([false, true]);
+    columns.filter_map(move |(of, narrow)| Some((of.audit, line.split(' ').nth(of.column + 1)?.parse().ok()?, narrow)))
+}
+
 /// When a filter's listener is told of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum When {
@@ -81,13 +89,23 @@ pub enum When {
 /// refusals go first. Programs of the machine's 32-bit architecture are let through: their listener would have to know
 /// another set of numbers and structures.
 pub fn notifier(calls: &[(&'static str, When)]) -> Vec<sock_filter> {
-    let decisions = calls.iter().map(|(name, when)| match *when {
-        When::Always => (*name, Decision::Notify),
-        When::With(argument, bits) => (*name, Decision::NotifyWith { argument, bits }),
-        When::Is(argument, value) => (*name, Decision::NotifyIf { argument, value }),
-    });
-    let own = if cfg!(target_arch = "aarch64") { AARCH64 } else { X86_64 };
-    bpf::filter(&[(own.audit, numbered(&decisions.collect(), own))], bpf::ALLOWED)
+    notifier_of(calls, &[])
+}
+
+/// The same, where the listener is told of the calls `both` also if a program of the 32-bit architecture makes them.
+pub fn notifier_of(calls: &[(&'static str, When)], both: &[(&'static str, When)]) -> Vec<sock_filter> {
+    let [own, other] = OWN;
+    let all = told(calls.iter().chain(both));
+    bpf::filter(&[(own.audit, numbered(&all, own)), (other.audit, numbered(&told(both.iter()), other))], bpf::ALLOWED)
+}
+
+fn told<'a>(calls: impl Iterator<Item = &'a (&'static str, When)>) -> HashMap<&'static str, Decision> {
+    let decision = |when| match when {
+        When::Always => Decision::Notify,
+        When::With(argument, bits) => Decision::NotifyWith { argument, bits },
+        When::Is(argument, value) => Decision::NotifyIf { argument, value },
+    };
+    calls.map(|(name, when)| (*name, decision(*when))).collect()
 }
 
 /// What is decided, by name.
@@ -196,6 +214,12 @@ mod tests {
         assert_eq!(answer("fchownat", 0), libc::SECCOMP_RET_USER_NOTIF);
         assert_eq!(answer("read", 0), ALLOW);
         assert_eq!(bpf::answer(&filter, I386.audit, 182, 0), ALLOW, "chown of a 32-bit program");
+        let filter = notifier_of(&[("mkdir", When::Always)], &[("chown", When::Always)]);
+        let told = libc::SECCOMP_RET_USER_NOTIF;
+        for (name, expected) in [("mkdir", [told, ALLOW]), ("chown", [told, told]), ("read", [ALLOW, ALLOW])] {
+            let answers: Vec<u32> = numbers(name).map(|(of, nr, _)| bpf::answer(&filter, of, nr as u32, 0)).collect();
+            assert!(answers.is_empty() || answers == expected || cfg!(target_arch = "aarch64"), "{name} {answers:?}");
+        }
     }
 
     #[test]

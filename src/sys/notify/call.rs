@@ -4,6 +4,7 @@ use super::Listener;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 use std::ffi::{CString, c_void};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 /// The longest path that the kernel takes, with its final zero.
@@ -18,18 +19,25 @@ pub struct Call<'a> {
     pub(super) id: u64,
     thread: u32,
     number: libc::c_long,
+    architecture: u32,
     arguments: [u64; 6],
 }
 
 impl<'a> Call<'a> {
     pub(super) fn new(listener: &'a Listener, notification: &libc::seccomp_notif) -> Self {
         let libc::seccomp_notif { id, pid, data, .. } = *notification;
-        Self { listener, id, thread: pid, number: libc::c_long::from(data.nr), arguments: data.args }
+        let (number, architecture) = (libc::c_long::from(data.nr), data.arch);
+        Self { listener, id, thread: pid, number, architecture, arguments: data.args }
     }
 
     /// The call's number (`libc::SYS_*`), of the architecture that kiln was made for if the filter tells others nothing.
     pub fn number(&self) -> libc::c_long {
         self.number
+    }
+
+    /// The architecture that the number is of (`AUDIT_ARCH_*`).
+    pub fn architecture(&self) -> u32 {
+        self.architecture
     }
 
     /// One of its six arguments; 0 beyond.
@@ -78,17 +86,22 @@ impl<'a> Call<'a> {
     /// # Errors
     /// As [`string`](Self::string), but `EACCES` for a process of others than those.
     pub fn string_by_file(&self, address: u64) -> Result<CString, Errno> {
+        let memory = self.memory()?;
+        string(address, |at, length| read(&memory, at, length))
+    }
+
+    /// [`bytes`](Self::bytes) for such a thread.
+    ///
+    /// # Errors
+    /// As [`string_by_file`](Self::string_by_file).
+    pub fn bytes_by_file(&self, address: u64, length: usize) -> Result<Vec<u8>, Errno> {
+        read(&self.memory()?, address, length)
+    }
+
+    fn memory(&self) -> Result<OwnedFd, Errno> {
         let memory = open(self.proc("mem"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
         self.alive()?;
-        let memory = memory?;
-        string(address, |at, length| {
-            let mut bytes = vec![0; length];
-            match rustix::io::pread(&memory, &mut bytes, at) {
-                Ok(count) if count == length => Ok(bytes),
-                Ok(_) | Err(Errno::IO) => Err(Errno::FAULT),
-                Err(errno) => Err(errno),
-            }
-        })
+        memory
     }
 
     /// What stands at an address.
@@ -122,6 +135,16 @@ impl<'a> Call<'a> {
     pub(super) fn pid(&self) -> libc::pid_t {
         // Numbers of threads are below 2^22.
         self.thread.cast_signed()
+    }
+}
+
+/// Reads from the memory of a process, which must be there.
+fn read(memory: &OwnedFd, at: u64, length: usize) -> Result<Vec<u8>, Errno> {
+    let mut bytes = vec![0; length];
+    match rustix::io::pread(memory, &mut bytes, at) {
+        Ok(count) if count == length => Ok(bytes),
+        Ok(_) | Err(Errno::IO) => Err(Errno::FAULT),
+        Err(errno) => Err(errno),
     }
 }
 
