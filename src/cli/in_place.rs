@@ -117,7 +117,7 @@ impl Walled {
         let last = move || {
             // Nobody is left to be told what fails; the files are for those alone who come after the processes.
             if in_place::end_all().is_ok() {
-                let _ = away.put_back();
+                let _ = away.put_back_for_good();
             }
         };
         Self { withheld, together: Together::OneStep, warning: Some(warning), last: Some(Arc::new(last)) }

@@ -10,7 +10,7 @@ use crate::source::stopped;
 use crate::store::Store;
 use crate::sys::{Cancel, Signals};
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -56,7 +56,7 @@ pub struct Session {
     /// Gets the signals instead of this command, once there is one.
     handed: Arc<OnceLock<Signals>>,
     /// What is done before this process ends in the middle of everything.
-    last: Arc<OnceLock<Last>>,
+    last: Arc<Mutex<Option<Last>>>,
     runtime: Runtime,
     drawing: Drawing,
 }
@@ -108,7 +108,8 @@ impl Session {
     /// # Errors
     /// Where no descriptor is left.
     pub fn before_exit(&self, last: Last) -> Result<(), Problem> {
-        if self.last.set(last).is_err() {
+        // A build that is done twice has another one each time.
+        if locked(&self.last).replace(last).is_some() {
             return Ok(());
         }
         for kind in [SignalKind::hangup(), SignalKind::quit()] {
@@ -158,8 +159,12 @@ impl Session {
     }
 }
 
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Waits for signals. Children die with this process, so nothing is left even when it ends at once.
-async fn watch(cancel: Cancel, handed: Arc<OnceLock<Signals>>, last: Arc<OnceLock<Last>>) {
+async fn watch(cancel: Cancel, handed: Arc<OnceLock<Signals>>, last: Arc<Mutex<Option<Last>>>) {
     let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
     else {
         return;
@@ -176,7 +181,7 @@ async fn watch(cancel: Cancel, handed: Arc<OnceLock<Signals>>, last: Arc<OnceLoc
                 handed_on += 1;
             }
             _ if cancel.is_cancelled() => {
-                if let Some(last) = last.get() {
+                if let Some(last) = locked(&last).take() {
                     last();
                 }
                 std::process::exit(i32::from(Kind::Cancelled.exit_code()));

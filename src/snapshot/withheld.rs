@@ -26,7 +26,14 @@ struct Inner {
     files: Vec<PathBuf>,
     /// Whether those that can't be taken away may stay.
     forced: bool,
-    absent: Mutex<Vec<Absent>>,
+    now: Mutex<Now>,
+}
+
+#[derive(Debug, Default)]
+struct Now {
+    absent: Vec<Absent>,
+    /// Whether nothing is to go away any more.
+    over: bool,
 }
 
 /// A file that is here and nowhere else.
@@ -56,7 +63,7 @@ impl Withheld {
     /// These files, where there are any. With `forced`, one that can't be taken away stays; else no stage can stand.
     pub fn new(files: impl IntoIterator<Item = PathBuf>, forced: bool) -> Self {
         let files: BTreeSet<PathBuf> = files.into_iter().collect();
-        Self(Arc::new(Inner { files: files.into_iter().collect(), forced, absent: Mutex::default() }))
+        Self(Arc::new(Inner { files: files.into_iter().collect(), forced, now: Mutex::default() }))
     }
 
     /// Takes them away.
@@ -65,7 +72,11 @@ impl Withheld {
     /// [`Error::Exposed`] for one that stays; all are back then.
     pub(super) fn take(&self) -> Result<Away, Error> {
         let away = Away(self.clone());
-        let mut absent = self.lock();
+        // Whoever drops what is away needs the lock, which goes first.
+        let mut now = self.lock();
+        if now.over {
+            return Err(Error::host("unlink", Path::new("/"), Errno::CANCELED));
+        }
         for file in &self.0.files {
             // Links are followed: what they lead to has the content.
             let path = match file.canonicalize() {
@@ -73,39 +84,37 @@ impl Withheld {
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
                 Err(e) => return Err(exposed(file, e.to_string())),
             };
-            // It may be named twice, or by several links.
-            if absent.iter().any(|a| a.path == path) {
-                continue;
-            }
             match take_one(&path) {
-                Ok(Some(one)) => absent.push(one),
-                Ok(None) => {}
+                Ok(one) => now.absent.extend(one),
                 Err(_) if self.0.forced => {}
-                Err(why) => {
-                    // Whoever drops what is away needs the lock.
-                    drop(absent);
-                    return Err(exposed(file, why));
-                }
+                Err(why) => return Err(exposed(file, why)),
             }
         }
-        drop(absent);
+        drop(now);
         Ok(away)
     }
 
-    /// Puts back what is away, wherever its folders are now. For a process that is about to end in the middle of everything, after
-    /// all others have ended; otherwise it is done when a stage is taken away.
+    /// Puts back for good what is away, wherever its folders are now. For a process that is about to end in the middle of
+    /// everything, after all others have ended; otherwise it is done when a stage is taken away.
     ///
     /// # Errors
     /// The first file that couldn't be written.
-    pub fn put_back(&self) -> Result<(), Error> {
-        let absent: Vec<Absent> = self.lock().drain(..).collect();
-        let put = absent.into_iter().map(|one| put_one(&one).map_err(|e| Error::host("write", &one.path, e)));
-        // All of them, whatever becomes of one.
-        put.fold(Ok(()), Result::and)
+    pub fn put_back_for_good(&self) -> Result<(), Error> {
+        let mut now = self.lock();
+        now.over = true;
+        now.put_back()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Absent>> {
-        self.0.absent.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Now> {
+        self.0.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Now {
+    /// Puts everything back, whatever becomes of one file. Under the lock, so that nobody ends this process meanwhile.
+    fn put_back(&mut self) -> Result<(), Error> {
+        let put = self.absent.drain(..).map(|one| put_one(&one).map_err(|e| Error::host("write", &one.path, e)));
+        put.fold(Ok(()), Result::and)
     }
 }
 
@@ -113,16 +122,16 @@ impl Away {
     /// Puts the files back.
     ///
     /// # Errors
-    /// As [`Withheld::put_back`].
+    /// The first that couldn't be written.
     pub(super) fn end(self) -> Result<(), Error> {
-        self.0.put_back()
+        self.0.lock().put_back()
     }
 }
 
 impl Drop for Away {
     fn drop(&mut self) {
         // Who wants to know whether it failed has ended it.
-        let _ = self.0.put_back();
+        let _ = self.0.lock().put_back();
     }
 }
 
@@ -249,8 +258,9 @@ mod tests {
         let withheld = Withheld::new([file.clone()], false);
         let away = withheld.take().unwrap();
         fs::create_dir_all(file.join("deep")).unwrap();
-        withheld.put_back().unwrap();
+        withheld.put_back_for_good().unwrap();
         assert_eq!(fs::read(&file).unwrap(), b"x");
+        assert!(withheld.take().is_err(), "nothing goes away after that");
         drop(away);
         assert_eq!(fs::read(&file).unwrap(), b"x");
     }

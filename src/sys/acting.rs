@@ -91,10 +91,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
         std::fs::write(dir.path().join("secret"), "").unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(dir.path().join("secret"), mode).unwrap();
         let groups = rustix::process::getgroups().unwrap();
         let someone = Someone { uid: 1234, gid: 4321, groups: vec![77] };
         let acting = someone.act().unwrap();
-        assert!(std::fs::read(dir.path().join("secret")).is_err(), "the folder is root's alone");
+        assert!(std::fs::read(dir.path().join("secret")).is_err(), "it is root's alone");
         assert_eq!(rustix::process::getgroups().unwrap(), [Gid::from_raw(77)]);
         drop(acting);
         assert!(std::fs::read(dir.path().join("secret")).is_ok());
