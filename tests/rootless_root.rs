@@ -167,7 +167,7 @@ fn programs_without_their_rights_are_explained() {
     command.args(["--reuid", &uid, "--regid", &gid, "--clear-groups", "--no-new-privs"]);
     let info = text(&place.finish(command.arg(place.path("kiln")).arg("info"), "home"));
     assert!(info.contains("with a single number") && info.contains("no_new_privs keeps it"), "{info}");
-    let nowhere = text(&place.as_user_with(&[("PATH", "/nonexistent")], &["info"]));
+    let nowhere = text(&place.as_user_with(&[("PATH", "/nonexistent")], ["info"]));
     assert!(nowhere.contains("newuidmap isn't in $PATH") && nowhere.contains("package uidmap"), "{nowhere}");
 }
 

@@ -117,7 +117,7 @@ fn unpack(input: impl Read, temp: &TempSnapshot, name: &str, cancel: &Cancel) ->
     let bad = |source| Error::Tar { name: name.to_owned(), source };
     let unread = |source| bad(layer::Error::Read { offset: 0, source });
     let mut tar = TarReader::archive(Decoder::new(input).map_err(unread)?);
-    let mut writer = NewLayer::prepare(temp.folder(), &Layers::default(), temp.form())?.writer(Timestamp::default())?;
+    let mut writer = NewLayer::prepare(temp.folder(), Layers::default(), temp.form())?.writer(Timestamp::default())?;
     while let Some(mut entry) = tar.next_entry().map_err(bad)? {
         if cancel.is_cancelled() {
             return Err(Error::Cancelled);

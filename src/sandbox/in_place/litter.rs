@@ -172,7 +172,7 @@ mod tests {
         fs::remove_file(at("gone")).unwrap();
         fs::remove_file(at("replaced")).unwrap();
         fs::write(at("replaced"), "what the next one reads").unwrap();
-        fs::set_permissions(at("closed"), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(at("closed"), fs::Permissions::from_mode(0o0)).unwrap();
         fs::remove_file(at("link")).unwrap();
         symlink("/elsewhere", at("link")).unwrap();
         let mode = dir.path().metadata().unwrap().permissions();
