@@ -54,7 +54,7 @@ impl Chain {
     /// A finished layer at its place.
     fn moved(&self, layer: &NewLayer, name: &str) -> PathBuf {
         let to = self.folder.path().join(format!("{name}{}", self.layers.len()));
-        fs::remove_dir_all(layer.work()).unwrap();
+        let _ = fs::remove_dir_all(layer.work());
         fs::rename(layer.files().parent().unwrap(), &to).unwrap();
         to
     }
@@ -62,7 +62,7 @@ impl Chain {
     /// A layer made by a shell script in the mounted root.
     fn run(mut self, script: &str) -> Self {
         let active = self.prepare();
-        let kiln::sys::RootMount::Overlay { mut lowers, upper, work } = active.root_mount() else { panic!() };
+        let kiln::sys::RootMount::Overlay { mut lowers, upper, work } = active.root_mount().unwrap() else { panic!() };
         let (root, empty) = (self.folder.path().join("root"), self.folder.path().join("empty"));
         for dir in [&root, &empty] {
             fs::create_dir_all(dir).unwrap();
@@ -281,7 +281,7 @@ fn the_root_itself_may_change() {
     let chain = base().run("chmod 711 .");
     assert_eq!(chain.diff(), "d / 711\n");
     let next = chain.prepare();
-    let upper = next.root_mount().written().clone();
+    let upper = next.root_mount().unwrap().written().clone();
     assert_eq!(fs::metadata(upper).unwrap().mode() & 0o7777, 0o711);
 }
 

@@ -1,10 +1,12 @@
 //! What the command line needs to know about its surroundings, read once and passed on.
 
 use super::rootless::Rootless;
+use crate::sandbox::PrivateNetwork;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// The process's surroundings. Nothing else in `cli` reads them, so a test can make any.
 #[derive(Debug, Clone, Default)]
@@ -19,6 +21,8 @@ pub struct Env {
     pub uid: u32,
     /// Whether the process is in a user namespace of its own.
     pub rootless: Rootless,
+    /// The network of processes that don't ask for another, unless it is the host's.
+    pub network: Option<Arc<PrivateNetwork>>,
     /// How many cores the process may use.
     pub cores: usize,
     /// The terminal behind standard error, where it is one.
@@ -45,6 +49,7 @@ impl Env {
             program: std::env::current_exe()?,
             uid: rustix::process::geteuid().as_raw(),
             rootless: Rootless::Untried,
+            network: None,
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             terminal: Terminal::behind_stderr(),
             output: Terminal::behind(io::stdout()),

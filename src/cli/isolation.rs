@@ -2,13 +2,13 @@
 
 use super::env::Env;
 use super::in_place;
-use super::request::{Isolation, ProcessRequest};
+use super::request::{Command, Isolation, Method, ProcessRequest, Request};
 use super::rootless::{self, Rootless};
 use super::session::Session;
 use crate::report::{Event, Kind, Problem};
 use crate::sandbox::oci::Runtime;
 use crate::sandbox::probe::{Way, new_proc, probe};
-use crate::sandbox::{self, ChrootExecutor, Executor, Level, OciExecutor, RootExecutor};
+use crate::sandbox::{self, ChrootExecutor, Executor, Level, OciExecutor, PrivateNetwork, RootExecutor};
 use crate::snapshot::{Copy, Overlay, Snapshotter};
 use crate::store::Store;
 use std::ffi::OsStr;
@@ -89,6 +89,22 @@ struct Site<'a> {
     /// Files of credentials, which processes mustn't read.
     credentials: &'a [PathBuf],
     env: &'a Env,
+}
+
+/// Connects the private network that a request asks for. Its helper dies with the thread that makes it, so that this is to be the
+/// first one.
+///
+/// # Errors
+/// Where it can't be had, before anything else is done.
+pub fn network(request: &Request, env: &Env) -> Result<Option<Arc<PrivateNetwork>>, Problem> {
+    let process = match &request.command {
+        Command::Build(build) if build.call.method == Method::Build => &build.process,
+        Command::Run(run) => &run.process,
+        _ => return Ok(None),
+    };
+    let Some(helper) = process.helper else { return Ok(None) };
+    let path = env.vars.get(OsStr::new("PATH")).cloned().unwrap_or_default();
+    Ok(Some(Arc::new(PrivateNetwork::start(helper, &path, &resolv_conf())?)))
 }
 
 /// Finds the place for processes: the level that is asked for, or the best that works. Who `wants` no process gets one untried.
@@ -192,7 +208,7 @@ fn root(site: &Site<'_>) -> Result<Place, Refused> {
         _ => {}
     }
     site.works(Way { pivot: true, overlay: true })?;
-    site.place(RootExecutor::new(resolv_conf()), Arc::new(site.overlay()))
+    site.place(RootExecutor::new(resolv_conf()).map(|e| e.on(site.network())), Arc::new(site.overlay()))
 }
 
 fn rootless(site: &Site<'_>) -> Result<Place, Refused> {
@@ -205,15 +221,18 @@ fn rootless(site: &Site<'_>) -> Result<Place, Refused> {
         Rootless::Single(_) => site.works(Way { pivot: true, overlay: true })?,
     }
     let snapshots = site.snapshots(true)?;
-    site.place(RootExecutor::new(resolv_conf()), snapshots)
+    site.place(RootExecutor::new(resolv_conf()).map(|e| e.on(site.network())), snapshots)
 }
 
 fn chroot(site: &Site<'_>) -> Result<Place, Refused> {
     let snapshots = site.snapshots(false)?;
-    site.place(ChrootExecutor::new(resolv_conf()), snapshots)
+    site.place(ChrootExecutor::new(resolv_conf()).map(|e| e.on(site.network())), snapshots)
 }
 
 fn in_place(site: &Site<'_>) -> Result<Place, Refused> {
+    if site.env.network.is_some() {
+        return Err(Refused::Here("its processes are on the container's network, or on none".into()));
+    }
     in_place::place(site.store, site.process.force_in_place, site.credentials, site.env).map_err(Refused::Here)
 }
 
@@ -222,12 +241,17 @@ fn oci(site: &Site<'_>) -> Result<Place, Refused> {
     let wanted = site.process.oci_runtime.as_deref().or_else(|| site.env.set_var("KILN_OCI_RUNTIME"));
     let runtime = Runtime::find(wanted, &path).map_err(Refused::Here)?;
     let snapshots = site.snapshots(true)?;
-    site.place(OciExecutor::new(resolv_conf(), runtime, site.env.program.clone()), snapshots)
+    let executor = OciExecutor::new(resolv_conf(), runtime, site.env.program.clone());
+    site.place(executor.map(|e| e.on(site.network())), snapshots)
 }
 
 impl Site<'_> {
     fn works(&self, way: Way) -> Result<(), Refused> {
         probe(self.store.root(), way).map_err(Refused::Here)
+    }
+
+    fn network(&self) -> Option<Arc<PrivateNetwork>> {
+        self.env.network.clone()
     }
 
     fn overlay(&self) -> Overlay {

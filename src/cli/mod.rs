@@ -47,7 +47,9 @@ pub fn main() -> ExitCode {
                 Wanted::Request(request) => {
                     let env = in_place::guard(&request, env);
                     let rootless = rootless::prepare(&request, &env);
-                    commands::run(&request, &Env { rootless, ..env })
+                    let env = Env { rootless, ..env };
+                    let network = isolation::network(&request, &env)?;
+                    commands::run(&request, &Env { network, ..env })
                 }
             }
         });

@@ -51,6 +51,14 @@ pub enum Error {
         /// Why.
         why: String,
     },
+    /// A private network couldn't be had.
+    #[error("there is no network by {helper}: {said}")]
+    Network {
+        /// The program that was to connect it.
+        helper: &'static str,
+        /// Why not.
+        said: String,
+    },
     /// The OCI runtime couldn't be started, or didn't start the process.
     #[error("{runtime} can't run the process: {said}")]
     Runtime {
@@ -128,7 +136,9 @@ impl Error {
                 Errno::PERM if source.call == "mount" => Kind::Build,
                 _ => Kind::Environment,
             },
-            Self::Limit { .. } | Self::Runtime { .. } | Self::Call(_) | Self::Denied { .. } => Kind::Environment,
+            Self::Limit { .. } | Self::Network { .. } | Self::Runtime { .. } | Self::Call(_) | Self::Denied { .. } => {
+                Kind::Environment
+            }
         }
     }
 }

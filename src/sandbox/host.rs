@@ -7,7 +7,7 @@ use super::output::Pipes;
 use super::overlay::{Calls, Way};
 use super::program::{self, CAPABILITIES, Door, Place, Prepared};
 use super::recorded::{Recorder, Told};
-use super::{Error, Exit, Network, Spec, Stdio, Stream, oci, seccomp, terminal};
+use super::{Error, Exit, Network, PrivateNetwork, Spec, Stdio, Stream, oci, seccomp, terminal};
 use crate::sys::child::step::Stream as Source;
 use crate::sys::child::{Child, Ended, Failure, Namespaces, Slot};
 use crate::sys::notify::Listener;
@@ -18,6 +18,7 @@ use rustix::mount::FsOpenFlags;
 use rustix::pipe::PipeFlags;
 use rustix::thread::CapabilitySet;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What an executor has of its place.
@@ -31,6 +32,8 @@ pub(super) struct Host {
     /// Where there is a single number for all users: what of them is recorded instead.
     recorded: Option<Told>,
     groups: AtomicU64,
+    /// What processes are on that don't ask for a network.
+    network: Option<Arc<PrivateNetwork>>,
 }
 
 impl Host {
@@ -50,7 +53,13 @@ impl Host {
             filter: seccomp::filter(CAPABILITIES & permitted),
             recorded: userns::is_single()?.then(Told::new),
             groups: AtomicU64::new(0),
+            network: None,
         })
+    }
+
+    /// Puts processes that don't ask for a network on this one.
+    pub(super) fn on(self, network: Option<Arc<PrivateNetwork>>) -> Self {
+        Self { network, ..self }
     }
 
     fn group(&self, spec: &Spec) -> Result<Option<Group>, Error> {
@@ -98,10 +107,12 @@ impl Host {
         }
         let group = self.group(spec)?;
         let (streams, pipes) = streams(spec.stdio)?;
+        let private = self.network.as_ref().filter(|_| spec.network == Network::Default);
         let place = Place {
             way: self.way,
             door,
-            resolv_conf: &self.resolv_conf,
+            resolv_conf: private.map_or(self.resolv_conf.as_str(), |private| private.resolv_conf()),
+            network: private.map(|private| private.namespace()).transpose()?,
             cgroups: cgroup::shown(&self.hierarchies, group.as_ref()),
             permitted: self.permitted,
             filter: &self.filter,

@@ -21,6 +21,7 @@
 //! | `devices` | `/dev` |
 //! | `kernel` | `/proc`, `/sys`, control groups, and what of them is hidden |
 //! | [`network_files`] | hosts and resolv.conf |
+//! | [`private_network`] | a network by pasta or slirp4netns |
 //! | [`seccomp`] | Docker's profile to a filter |
 //! | [`cgroup`] | limits, and whether memory ran out |
 //! | `output` | what the process writes |
@@ -42,6 +43,7 @@ pub mod network_files;
 pub mod oci;
 mod output;
 mod overlay;
+pub mod private_network;
 pub mod probe;
 mod program;
 mod recorded;
@@ -54,6 +56,7 @@ pub use chroot::ChrootExecutor;
 pub use error::{Error, Part};
 pub use in_place::InPlaceExecutor;
 pub use oci::{OciExecutor, forbid_devices};
+pub use private_network::{Helper, PrivateNetwork};
 pub use probe::Level;
 pub use root::RootExecutor;
 pub use spec::{Limits, Mount, MountKind, Network, Spec, Stdio, User};

@@ -19,7 +19,7 @@ pub fn hosts(hostname: &str, extra: &[(String, String)]) -> Vec<u8> {
 /// On the host's network it is the host's own, unless that names no server. Otherwise servers on a loopback address are
 /// left out, as they would not be there, and Google's public ones take their place when none is left.
 pub fn resolv_conf(host: &str, network: Network) -> Vec<u8> {
-    if network == Network::Host && host.lines().any(|l| server(l).is_some()) {
+    if network != Network::None && servers(host).next().is_some() {
         return host.as_bytes().to_vec();
     }
     let kept: Vec<&str> = host.lines().filter(|l| server(l).is_none_or(|a| !a.is_loopback())).collect();
@@ -31,6 +31,11 @@ pub fn resolv_conf(host: &str, network: Network) -> Vec<u8> {
         text.push_str("nameserver 8.8.8.8\nnameserver 8.8.4.4\n");
     }
     text.into_bytes()
+}
+
+/// The servers that a `resolv.conf` names.
+pub(super) fn servers(text: &str) -> impl Iterator<Item = IpAddr> {
+    text.lines().filter_map(server)
 }
 
 /// The server that a line names.

@@ -27,7 +27,7 @@ mod said;
 
 use super::host::Host;
 use super::program::{Builder, CAPABILITIES, Door, Prepared, c_string};
-use super::{Error, Executor, Exit, Spec, Stdio, Stream, command, devices, kernel, seccomp};
+use super::{Error, Executor, Exit, PrivateNetwork, Spec, Stdio, Stream, command, devices, kernel, seccomp};
 use crate::sys::child::step::{Exec, Pointers, Stdio as Streams, Stream as Source};
 use crate::sys::child::{Slot, Step};
 use crate::sys::{self, Cancel, userns};
@@ -38,6 +38,7 @@ use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio as Pipe};
+use std::sync::Arc;
 
 /// A runtime's program.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,6 +136,11 @@ impl OciExecutor {
     /// If `/proc` isn't mounted.
     pub fn new(resolv_conf: String, runtime: Runtime, own: PathBuf) -> Result<Self, Error> {
         Ok(Self { host: Host::new(resolv_conf)?, runtime, own })
+    }
+
+    /// Puts processes that don't ask for a network on this one.
+    pub fn on(self, network: Option<Arc<PrivateNetwork>>) -> Self {
+        Self { host: self.host.on(network), ..self }
     }
 }
 

@@ -34,6 +34,8 @@ pub(super) struct Place<'a> {
     pub(super) filter: &'a [libc::sock_filter],
     /// The filter that tells of what a single number can't have, where there is but one.
     pub(super) recorded: Option<&'a [libc::sock_filter]>,
+    /// The private network, for a process that is to be on it.
+    pub(super) network: Option<OwnedFd>,
     /// `cgroup.procs` of the group to join, if there is one; of several under version 1.
     pub(super) join: Vec<(OwnedFd, CString)>,
 }
@@ -85,10 +87,10 @@ pub(super) const CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
 /// # Errors
 /// What the kernel would not take: a path with a zero byte, an unknown limit, no command.
 pub(super) fn prepare(spec: &Spec, place: Place<'_>, streams: [Stream; 3]) -> Result<Prepared, Error> {
-    let Place { way, door, resolv_conf, cgroups, permitted, filter, recorded, join } = place;
+    let Place { way, door, resolv_conf, cgroups, permitted, filter, recorded, network: private, join } = place;
     let mut builder = Builder::new(spec, way, door, permitted)?;
     builder.single = recorded.is_some();
-    builder.namespaces(spec, join)?;
+    builder.namespaces(spec, join, private)?;
     let root = builder.root(&spec.root)?;
     let devices = devices::prepare(&mut builder, spec)?;
     let files = builder.files(network(spec, resolv_conf).into_iter())?;
@@ -233,8 +235,16 @@ impl<'a> Builder<'a> {
         self.program.push(step);
     }
 
-    fn namespaces(&mut self, spec: &Spec, cgroups: Vec<(OwnedFd, CString)>) -> Result<(), Error> {
+    fn namespaces(
+        &mut self,
+        spec: &Spec,
+        cgroups: Vec<(OwnedFd, CString)>,
+        network: Option<OwnedFd>,
+    ) -> Result<(), Error> {
         self.push(Step::DieWithMaker);
+        if let Some(namespace) = network {
+            self.push(Step::JoinNetwork(namespace));
+        }
         for (procs, path) in cgroups {
             self.push(Step::JoinCgroup { procs, path });
         }

@@ -15,6 +15,7 @@ fn steps(spec: &Spec) -> Vec<String> {
         permitted: CapabilitySet::all(),
         filter: &filter,
         recorded: None,
+        network: None,
         join: Vec::new(),
     };
     let streams = [Stream::Inherit(0), Stream::Inherit(1), Stream::Inherit(2)];
@@ -84,8 +85,17 @@ fn what_cannot_be_is_refused() {
         let streams = [Stream::Inherit(0), Stream::Inherit(1), Stream::Inherit(2)];
         let (way, permitted) = (WAY, CapabilitySet::empty());
         let door = Door::Pivot;
-        let place =
-            Place { way, door, resolv_conf: "", cgroups: vec![], permitted, filter: &[], recorded: None, join: vec![] };
+        let place = Place {
+            way,
+            door,
+            resolv_conf: "",
+            cgroups: vec![],
+            permitted,
+            filter: &[],
+            recorded: None,
+            network: None,
+            join: vec![],
+        };
         prepare(&spec, place, streams).is_err()
     };
     assert!(!refused(&|_| ()));

@@ -9,8 +9,9 @@
 
 use super::host::Host;
 use super::program::Door;
-use super::{Error, Executor, Exit, Spec, Stream};
+use super::{Error, Executor, Exit, PrivateNetwork, Spec, Stream};
 use crate::sys::Cancel;
+use std::sync::Arc;
 
 /// Runs processes with the rights of root. One serves a whole build; threads share it.
 #[derive(Debug)]
@@ -25,6 +26,11 @@ impl RootExecutor {
     /// If `/proc` isn't mounted.
     pub fn new(resolv_conf: String) -> Result<Self, Error> {
         Ok(Self { host: Host::new(resolv_conf)? })
+    }
+
+    /// Puts processes that don't ask for a network on this one.
+    pub fn on(self, network: Option<Arc<PrivateNetwork>>) -> Self {
+        Self { host: self.host.on(network) }
     }
 }
 

@@ -85,6 +85,8 @@ pub struct User {
 /// The network of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Network {
+    /// The executor's private one, where it has one; the host's otherwise.
+    Default,
     /// The host's. It is the default of a builder that makes no networks: the process can reach what the host can,
     /// servers on the host's loopback device too.
     #[default]

@@ -2,7 +2,7 @@
 
 use super::Error;
 use super::at::{self, Meta};
-use super::listing::{Listing, Reader, Seen};
+use super::listing::{Listing, Reader, Stamp};
 use crate::layer::{EntryPath, Timestamp};
 use rustix::time::{ClockId, clock_gettime};
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -22,7 +22,7 @@ pub(super) struct Index {
 pub(super) struct Change {
     pub(super) path: EntryPath,
     /// What stood there before.
-    pub(super) was: Option<Seen>,
+    pub(super) was: Option<Stamp>,
     /// What stands there now; nothing where something stood before.
     pub(super) now: Option<Meta>,
 }
@@ -242,14 +242,14 @@ impl<'a> Walk<'a> {
         let mut is_same = was.is_some();
         let mut old = was.into_iter().flat_map(Listing::iter).peekable();
         let gone =
-            |name: &[u8], was: &Seen| Ok::<_, Error>(Change { path: dir.join(name)?, was: Some(*was), now: None });
+            |name: &[u8], was: &Stamp| Ok::<_, Error>(Change { path: dir.join(name)?, was: Some(*was), now: None });
         for (name, meta) in reader.iter() {
             while let Some((name, was)) = old.next_if(|(old, _)| *old < name) {
                 is_same = false;
                 changes.push(gone(name, was)?);
             }
             let was = old.next_if(|(old, _)| *old == name).map(|(_, was)| *was);
-            let now = Seen::of(meta);
+            let now = Stamp::of(meta);
             let is_other = was != Some(now);
             is_same &= !is_other;
             if !is_other && !now.is_dir() {

@@ -34,10 +34,8 @@ impl NewLayer {
     /// If a folder can't be made or the layers can't be read.
     pub fn prepare(folder: &Path, parents: impl Into<Layers>, form: Form) -> Result<Self, Error> {
         let parents = parents.into();
-        let (files, work) = (folder.join(FILES), folder.join(WORK));
-        for dir in [&files, &work] {
-            fs::create_dir_all(dir).map_err(|e| Error::host("mkdir", dir, e))?;
-        }
+        let files = folder.join(FILES);
+        fs::create_dir_all(&files).map_err(|e| Error::host("mkdir", &files, e))?;
         // The upper directory is the root that a process sees: it must look like the one below.
         let (mode, uid, gid) = match parents.view().stat(&EntryPath::root())? {
             Some(meta) => (meta.mode, meta.uid, meta.gid),
@@ -80,14 +78,19 @@ impl NewLayer {
         files(&self.folder)
     }
 
-    /// An empty folder on the same file system, for overlayfs itself.
+    /// A folder on the same file system, for overlayfs itself; it is only there for an [overlay](Self::root_mount).
     pub fn work(&self) -> PathBuf {
         self.folder.join(WORK)
     }
 
     /// An overlay that writes to it.
-    pub fn root_mount(&self) -> RootMount {
-        RootMount::Overlay { lowers: self.parents.laid(), upper: self.files(), work: self.work() }
+    ///
+    /// # Errors
+    /// If overlayfs's own folder can't be made.
+    pub fn root_mount(&self) -> Result<RootMount, Error> {
+        let work = self.work();
+        fs::create_dir_all(&work).map_err(|e| Error::host("mkdir", &work, e))?;
+        Ok(RootMount::Overlay { lowers: self.parents.laid(), upper: self.files(), work })
     }
 
     /// The layers below.

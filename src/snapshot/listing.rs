@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// What is remembered of a file: enough to see that something was done to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Seen {
+pub(super) struct Stamp {
     inode: u64,
     size: u64,
     uid: u32,
@@ -25,7 +25,7 @@ pub(super) struct Seen {
     bits: u32,
 }
 
-impl Seen {
+impl Stamp {
     const IS_DIR: u32 = 1 << 31;
     /// It has more names than one.
     const IS_SHARED: u32 = 1 << 30;
@@ -71,18 +71,18 @@ impl Seen {
 pub(super) struct Listing {
     names: Box<[u8]>,
     /// Where each name ends, and what has it.
-    files: Box<[(u32, Seen)]>,
+    files: Box<[(u32, Stamp)]>,
     /// Whether the directory itself has attributes that layers keep.
     pub(super) has_xattrs: bool,
 }
 
 impl Listing {
     /// The files by name.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&[u8], &Seen)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&[u8], &Stamp)> {
         let starts = std::iter::once(0).chain(self.files.iter().map(|(end, _)| *end as usize));
         starts
             .zip(&self.files)
-            .map(|(start, (end, seen))| (self.names.get(start..*end as usize).unwrap_or_default(), seen))
+            .map(|(start, (end, stamp))| (self.names.get(start..*end as usize).unwrap_or_default(), stamp))
     }
 
     /// How many files there are.
@@ -92,12 +92,12 @@ impl Listing {
 
     /// The names of the directories in it.
     pub(super) fn dirs(&self) -> impl Iterator<Item = &[u8]> {
-        self.iter().filter(|(_, seen)| seen.is_dir()).map(|(name, _)| name)
+        self.iter().filter(|(_, stamp)| stamp.is_dir()).map(|(name, _)| name)
     }
 
     /// When the youngest change to a file was; directories don't count, as what changes in them changes them.
     pub(super) fn newest(&self) -> Option<Timestamp> {
-        self.files.iter().filter(|(_, seen)| !seen.is_dir()).map(|(_, seen)| seen.ctime()).max()
+        self.files.iter().filter(|(_, stamp)| !stamp.is_dir()).map(|(_, stamp)| stamp.ctime()).max()
     }
 }
 
@@ -174,7 +174,7 @@ impl Reader {
         for (name, meta) in self.iter() {
             names.extend_from_slice(name);
             // Names of 4 GiB in one directory are none that a file system has.
-            files.push((u32::try_from(names.len()).unwrap_or(u32::MAX), Seen::of(meta)));
+            files.push((u32::try_from(names.len()).unwrap_or(u32::MAX), Stamp::of(meta)));
         }
         Listing { names: names.into(), files: files.into(), has_xattrs }
     }

@@ -71,13 +71,17 @@ impl Snapshotter for Overlay {
     fn prepare(&self, folder: &Path, parents: &Layers) -> Result<Box<dyn Active>, Error> {
         let layer = NewLayer::prepare(folder, parents, form()?)?;
         let ground = self.ground.as_ref().filter(|_| !parents.is_empty()).map(Ground::files).transpose()?;
-        Ok(Box::new(Mounted { layer, ground }))
+        let mut root = layer.root_mount()?;
+        if let RootMount::Overlay { lowers, .. } = &mut root {
+            lowers.extend(ground);
+        }
+        Ok(Box::new(Mounted { layer, root }))
     }
 
     fn show(&self, layers: &Layers, scratch: Scratch<'_>, writable: bool) -> Result<Shown, Error> {
         // An overlay of no layers needs a folder, too.
         if writable || layers.is_empty() {
-            return Ok(Shown::Root(NewLayer::prepare(&scratch()?, layers, form()?)?.root_mount()));
+            return Ok(Shown::Root(NewLayer::prepare(&scratch()?, layers, form()?)?.root_mount()?));
         }
         Ok(Shown::Layers(layers.all_files()))
     }
@@ -86,18 +90,12 @@ impl Snapshotter for Overlay {
 /// An overlay, whose upper directory is the layer.
 struct Mounted {
     layer: NewLayer,
-    ground: Option<PathBuf>,
+    root: RootMount,
 }
 
 impl Active for Mounted {
     fn root_mount(&self) -> RootMount {
-        match self.layer.root_mount() {
-            RootMount::Overlay { mut lowers, upper, work } => {
-                lowers.extend(self.ground.clone());
-                RootMount::Overlay { lowers, upper, work }
-            }
-            root @ RootMount::Dir(_) => root,
-        }
+        self.root.clone()
     }
 
     fn finish(self: Box<Self>) -> Result<(), Error> {

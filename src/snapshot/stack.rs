@@ -73,8 +73,8 @@ impl StackTree {
         }
         for path in unknown.into_iter().rev() {
             seen = match (path.is_root(), seen) {
-                (true, _) => self.look(&path, &mut (0..self.layers.len()).rev())?,
-                (false, Some(Seen::Dir(parent))) => self.look(&path, &mut parent.all().map(|part| part.layer))?,
+                (true, _) => self.look(&path, (0..self.layers.len()).rev().collect())?,
+                (false, Some(Seen::Dir(parent))) => self.look(&path, parent.all().map(|part| part.layer).collect())?,
                 // There is nothing in what is no directory.
                 (false, _) => return Ok(None),
             };
@@ -84,13 +84,19 @@ impl StackTree {
     }
 
     /// What stands at `path`, by the layers that have the directory above it, top first.
-    fn look(&self, path: &EntryPath, above: &mut dyn Iterator<Item = usize>) -> Result<Option<Seen>, Error> {
+    fn look(&self, path: &EntryPath, above: Vec<usize>) -> Result<Option<Seen>, Error> {
         let mut parts = Vec::new();
         let mut rest = None;
-        for layer in above {
+        let lowest = above.last().copied().unwrap_or(0);
+        let mut above = above.into_iter().peekable();
+        for layer in (lowest..self.layers.len()).rev() {
+            // As seen from a layer that hasn't the directory itself, it is no other.
             if let Some(known) = self.layer(layer, path)?.link.known(path) {
                 rest = known;
                 break;
+            }
+            if above.next_if_eq(&layer).is_none() {
+                continue;
             }
             match self.stat_in(layer, path)? {
                 None => {}

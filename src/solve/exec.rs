@@ -123,7 +123,8 @@ impl Held {
 /// A network in the sandbox's terms.
 pub fn network(network: Network) -> sandbox::Network {
     match network {
-        Network::Default | Network::Host => sandbox::Network::Host,
+        Network::Default => sandbox::Network::Default,
+        Network::Host => sandbox::Network::Host,
         Network::None => sandbox::Network::None,
     }
 }

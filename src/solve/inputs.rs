@@ -83,8 +83,10 @@ impl Worker {
         for read in results {
             sources.push(self.source(read).await?);
         }
-        let worker = self.clone();
-        let sources = blocking(move || worker.select(id, sources)).await?;
+        if !sources.is_empty() {
+            let worker = self.clone();
+            sources = blocking(move || worker.select(id, sources)).await?;
+        }
         Ok(Inputs { base, sources })
     }
 

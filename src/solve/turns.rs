@@ -33,7 +33,8 @@ impl Turns {
     /// Waits for a turn, which lasts until what comes back is dropped.
     pub async fn next(&self) -> Option<SemaphorePermit<'_>> {
         tokio::select! {
-            // A permit that is free comes before the moment is over.
+            // Who gets a permit at once needn't know what the processors do.
+            biased;
             permit = self.permits.acquire() => permit.ok(),
             () = idle(), if self.more_when_idle => None,
         }

@@ -115,7 +115,7 @@ impl Worker {
         {
             let chain = lookup::hit(op, &inputs.base, record, keys.all().collect(), origin);
             self.clone().after(id, &chain, true);
-            let _ = noted.await;
+            ended(noted).await;
             return Ok((Output::Root(chain), true));
         }
         self.may_run(id)?;
@@ -124,7 +124,7 @@ impl Worker {
         let worker = self.clone();
         let made = blocking(move || worker.make(id, &base, &inputs, keys)).await?;
         drop((permit, lock));
-        let _ = noted.await;
+        ended(noted).await;
         self.clone().after(id, &made, true);
         Ok((Output::Root(made), false))
     }
@@ -138,11 +138,12 @@ impl Worker {
     }
 
     /// Lists, beside the work, what a step takes of stages, so that the next build can be told what is new.
-    fn note(self: Arc<Self>, id: VertexId, inputs: &Inputs) -> JoinHandle<()> {
+    fn note(self: Arc<Self>, id: VertexId, inputs: &Inputs) -> Option<JoinHandle<()>> {
         let of_stages = |number: &usize| !self.selections.contains_key(&(id, *number));
         let sources = inputs.sources.iter().enumerate().filter(|(number, _)| of_stages(number));
         let selections: Vec<_> = sources.filter_map(|(number, s)| Some((number, s.selection.clone()?))).collect();
-        tokio::task::spawn_blocking(move || self.diary.list(&self.env.store, id, &selections))
+        (!selections.is_empty())
+            .then(|| tokio::task::spawn_blocking(move || self.diary.list(&self.env.store, id, &selections)))
     }
 
     /// The record of a step whose inputs are there: the store's, or else a cache's where they are what is new, since the
@@ -166,8 +167,19 @@ impl Worker {
 
     /// Waits until nobody else makes the same thing.
     async fn lock(&self, key: Key) -> Result<KeyLock> {
+        // Hardly ever does anybody, and a thread takes longer to be woken than this.
+        if let Some(lock) = self.env.store.try_lock(&key).map_err(problem::from)? {
+            return Ok(lock);
+        }
         let env = self.env.clone();
         blocking(move || env.store.lock(&key, &env.cancel, &mut || ()).map_err(problem::from)).await
+    }
+}
+
+/// Waits for something done beside the work, if there was anything; what it was for is told where it fails.
+async fn ended(beside: Option<JoinHandle<()>>) {
+    if let Some(beside) = beside {
+        let _ = beside.await;
     }
 }
 

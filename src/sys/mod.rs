@@ -11,6 +11,7 @@
 //! | [`ipc`] | shared memory, semaphores and queues that have no name in a folder |
 //! | [`xattr`] | extended attributes, never following a link |
 //! | [`landlock`] | what a process gives up for good |
+//! | [`netns`] | a network namespace, and who connects it |
 //! | [`userns`] | a user namespace that an ordinary user is root in |
 //! | [`recorded`] | what files are meant to be, where they can't be made so |
 //! | [`notify`] | calls of other processes, answered here |
@@ -27,6 +28,7 @@ mod error;
 pub mod file;
 pub mod ipc;
 pub mod landlock;
+pub mod netns;
 pub mod notify;
 mod processors;
 pub mod recorded;

@@ -5,7 +5,7 @@ use clap::Args;
 /// What a process may see and use.
 #[derive(Debug, Args)]
 pub struct Process {
-    /// The network of processes: default, none or host.
+    /// The network of processes: default, none or host; pasta or slirp4netns for a private one that this program connects.
     #[arg(long, value_name = "MODE")]
     pub network: Option<String>,
     /// A line for /etc/hosts.

@@ -4,12 +4,15 @@ use super::{each, values, word, wrong};
 use crate::cli::args;
 use crate::plan::op::{Limits, Network};
 use crate::report::Problem;
+use crate::sandbox::Helper;
 
 /// What a process may see and use.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct ProcessRequest {
     /// Its network.
     pub network: Network,
+    /// Who connects a private network, for processes that don't ask for another; none where they are on the host's.
+    pub helper: Option<Helper>,
     /// `/etc/hosts` entries: name, address.
     pub extra_hosts: Vec<(String, String)>,
     /// Its limits.
@@ -41,13 +44,25 @@ pub enum Isolation {
 }
 
 pub(super) fn process(p: &args::Process) -> Result<ProcessRequest, Problem> {
-    let networks = [("default", Network::Default), ("none", Network::None), ("host", Network::Host)];
-    let network = p.network.as_deref().map_or(Ok(Network::Default), |n| word("--network", n, &networks))?;
+    let networks = [
+        ("default", (Network::Default, None)),
+        ("none", (Network::None, None)),
+        ("host", (Network::Host, None)),
+        ("pasta", (Network::Default, Some(Helper::Pasta))),
+        ("slirp4netns", (Network::Default, Some(Helper::Slirp4netns))),
+    ];
+    let default = (Network::Default, None);
+    let (network, helper) = p.network.as_deref().map_or(Ok(default), |n| word("--network", n, &networks))?;
+    let isolation = isolation(&p.isolation)?;
+    if let (Some(helper), Isolation::InPlace) = (helper, isolation) {
+        return Err(wrong("--network", helper.name(), "processes in place are on the container's network, or on none"));
+    }
     Ok(ProcessRequest {
         network,
+        helper,
         extra_hosts: each("--add-host", &p.add_host, values::host)?,
         limits: limits(p)?,
-        isolation: isolation(&p.isolation)?,
+        isolation,
         force_in_place: p.force_in_place,
         oci_runtime: p.oci_runtime.clone().filter(|name| !name.is_empty()),
     })

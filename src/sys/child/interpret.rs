@@ -7,7 +7,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::process::Signal;
-use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 
 /// What the child works with; all of it memory of its maker.
 pub(super) struct State {
@@ -70,6 +70,10 @@ fn one(step: &Step, state: &mut State) -> Done {
         }
         Step::Hostname(name) => rustix::system::sethostname(name.to_bytes()).fault("sethostname"),
         Step::LoopbackUp => identity::loopback_up(),
+        Step::JoinNetwork(namespace) => {
+            let kind = Some(rustix::thread::LinkNameSpaceType::Network);
+            rustix::thread::move_into_link_name_space(namespace.as_fd(), kind).fault("setns")
+        }
         Step::AtRoot => rustix::process::chdir(c"/").fault("chdir"),
         Step::WorkIn { path, uid, gid } => target::work_in(path, *uid, *gid),
         Step::Target(wanted) => target::find_or_make(wanted, state),

@@ -37,6 +37,8 @@ pub enum Step {
     Hostname(CString),
     /// Brings up the loopback device.
     LoopbackUp,
+    /// Joins a network namespace.
+    JoinNetwork(OwnedFd),
     /// Cuts all mounts off from the host's.
     PrivateMounts,
     /// Makes an overlay.
@@ -430,6 +432,7 @@ impl Step {
             | Self::NewKeyring
             | Self::Umask(_)
             | Self::LoopbackUp
+            | Self::JoinNetwork(_)
             | Self::AtRoot
             | Self::PrivateMounts
             | Self::SetFlags { .. }
