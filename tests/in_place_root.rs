@@ -7,6 +7,7 @@
 mod container;
 
 use container::{AS_DOCKER, BASE, Place, text};
+use rustix::thread::CapabilitySet;
 use std::fs;
 
 #[test]
@@ -23,6 +24,11 @@ fn the_container_is_left_as_it_was_found() {
         look > /kiln/after; b diff /kiln/before /kiln/after || exit 4
         kiln build -f good -t x . || exit 5
         look > /kiln/after; b diff /kiln/before /kiln/after || exit 6
+        for code in 'kill -9 $$' 'kill -SEGV $$' '(sleep 1000 &); kill -TERM $$'; do
+            { b cat good; echo \"RUN $code\"; } > /kiln/killed
+            kiln build -f /kiln/killed . ; test $? = 1 || exit 8
+            look > /kiln/after; b diff /kiln/before /kiln/after || exit 9
+        done
         test -z \"$(b ls /kiln/store/tmp)\" || exit 7";
     let output = place.container(&[AS_DOCKER], script);
     assert!(output.status.success(), "{:?}: {}", output.status, text(&output));
@@ -34,19 +40,52 @@ fn what_a_killed_build_left_is_put_right() {
     let Some(place) = Place::new("killed") else { return };
     place.file("context/slow", &format!("{BASE}RUN mkdir /made && echo started > /made/x && sleep 1000\n"));
     place.file("context/good", &format!("{BASE}RUN touch /good\n"));
-    let script = "list() { b ls / /etc; }
+    // The context is among what is set aside, as well as the folder that kiln is started in.
+    let script = "list() { b stat -c '%n %a %u %g %F' / /*; b ls -lA /etc /src; }
+        b cp -r /workspace/context /src
         list > /kiln/before
-        cd /workspace/context
-        for signal in KILL TERM; do
+        cd /src
+        for signal in TERM INT KILL; do
             /kiln/kiln build -f slow . & pid=$!
             until test -e /made/x; do b usleep 10000; done
             b kill -$signal $pid; wait $pid
-            kiln build -f good . || exit 1
-            list > /kiln/after; b diff /kiln/before /kiln/after || exit 2
+            test $signal = KILL || { list > /kiln/after; b diff /kiln/before /kiln/after || exit 1; }
+            kiln build -f good . || exit 2
+            list > /kiln/after; b diff /kiln/before /kiln/after || exit 3
         done
         ! b ps | b grep -q 'sleep 1000' || b ps";
     let output = place.container(&[AS_DOCKER, "--init=false"], script);
     assert!(output.status.success(), "{:?}: {}", output.status, text(&output));
+}
+
+#[test]
+fn builds_of_one_container_wait_for_each_other() {
+    let Some(place) = Place::new("turns") else { return };
+    place.file(
+        "context/slow",
+        &format!(
+            "{BASE}RUN mkdir /made && touch /made/x && until test -e /made/go; do usleep 10000; done; rm /made/go\n"
+        ),
+    );
+    place.file("context/good", &format!("{BASE}RUN touch /good\nCOPY good /copied\n"));
+    let script = "list() { b stat -c '%n %a %u %g %F' / /*; b ls -lA /etc /src; }
+        b cp -r /workspace/context /src
+        list > /kiln/before
+        cd /src
+        kiln build -q --build-arg SOURCE_DATE_EPOCH=1 -t slow -f slow . > /kiln/first & first=$!
+        until test -e /made/x; do b usleep 10000; done
+        kiln build -q --build-arg SOURCE_DATE_EPOCH=1 -t good -f good . > /kiln/second 2> /kiln/said & second=$!
+        until b grep -q 'waiting for another build in this container' /kiln/said; do b usleep 10000; done
+        b touch /made/go
+        wait $first || exit 1
+        wait $second || { b cat /kiln/said; exit 2; }
+        list > /kiln/after; b diff /kiln/before /kiln/after >&2 || exit 3
+        b cat /kiln/second";
+    let output = place.container(&[AS_DOCKER], script);
+    assert!(output.status.success(), "{:?}: {}", output.status, text(&output));
+    let root = place.as_root(&["build", "-q", "--build-arg", "SOURCE_DATE_EPOCH=1", "-f", "context/good", "context"]);
+    let digests = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(digests.lines().last(), Some(String::from_utf8_lossy(&root.stdout).trim()), "{}", text(&output));
 }
 
 #[test]
@@ -76,9 +115,9 @@ fn a_process_reaches_nothing_but_its_stage() {
     assert!(!text(&output).contains("can read this container's files"), "{}", text(&output));
 }
 
-/// podman's own seccomp profile, as of a kernel that has no Landlock; with its flag.
+/// Docker's seccomp profile, as of a kernel that has no Landlock; with its flag.
 fn without_landlock(place: &Place) -> String {
-    let profile = fs::read_to_string("/usr/share/containers/seccomp.json").unwrap();
+    let profile = kiln::sandbox::seccomp::oci::profile(CapabilitySet::SYS_CHROOT).to_string();
     assert!(profile.contains("\"landlock_create_ruleset\""));
     let file = place.path("seccomp.json");
     fs::write(&file, profile.replace("\"landlock_", "\"no_")).unwrap();

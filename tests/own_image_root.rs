@@ -60,9 +60,16 @@ fn output(command: &mut Command) -> String {
     String::from_utf8_lossy(&done.stdout).trim().to_owned()
 }
 
-/// Builds the world's context in a container of the image, with further flags of podman, and by root here, and compares.
+/// Docker's seccomp profile as a flag: Debian's podman has one that allows user namespaces.
+fn as_docker(world: &World) -> String {
+    let profile = kiln::sandbox::seccomp::oci::profile(rustix::thread::CapabilitySet::SYS_CHROOT);
+    world.file("docker.json", profile.to_string());
+    format!("--security-opt=seccomp={}", world.path("docker.json").display())
+}
+
+/// Builds the world's context in containers of the image, each with further flags of podman's, and by root here, and compares.
 #[track_caller]
-fn builds_the_same(world: &World, flags: &[&str]) {
+fn builds_the_same(world: &World, containers: &[&[&str]]) {
     let Some(registry) = DockerRegistry::start(&Options::default()) else { return };
     fs::set_permissions(world.path("."), fs::Permissions::from_mode(0o755)).unwrap();
     world.kiln(["save", "kiln:test", "-o", "kiln.tar"]).ok();
@@ -71,21 +78,42 @@ fn builds_the_same(world: &World, flags: &[&str]) {
     let build = ["build", "-q", "--build-arg", "SOURCE_DATE_EPOCH=1", "--push", "-t"];
     let mount = format!("{}:/kiln/workspace:ro", world.path("context").display());
     let run = ["run", "--rm", "--network", "host", "--ulimit", "nofile=20000:20000", "--ulimit", "nproc=30000:30000"];
-    let name = |tag| format!("{}/made:{tag}", registry.host);
-    let image = ["-v", &mount, "docker.io/library/kiln:test"];
-    let there = podman(world, &[&run[..], flags, &image, &build, &[&name("there"), "."]].concat()).output().unwrap();
+    let profile = as_docker(world);
+    let run = [&run[..], &["-v", &mount, &profile]].concat();
+    let name = |tag: &str| format!("{}/made:{tag}", registry.host);
+    let there: Vec<_> = containers
+        .iter()
+        .enumerate()
+        .map(|(number, flags)| {
+            let tag = name(&number.to_string());
+            let there = [&build[..], &[&tag, "."]].concat();
+            podman(world, &[&run[..], flags, &["docker.io/library/kiln:test"], &there].concat()).output().unwrap()
+        })
+        .collect();
     output(&mut podman(world, &["rmi", "--all", "--force"]));
-    assert!(there.status.success(), "{}", String::from_utf8_lossy(&there.stderr));
     let here = world.kiln([&build[..], &[&name("here"), "context"]].concat()).ok();
-    assert_eq!(String::from_utf8_lossy(&there.stdout), here.stdout, "the same image");
-    world.kiln(["pull", &name("there")]).ok();
+    for (number, (there, flags)) in there.iter().zip(containers).enumerate() {
+        assert!(there.status.success(), "{flags:?}: {}", String::from_utf8_lossy(&there.stderr));
+        assert_eq!(String::from_utf8_lossy(&there.stdout), here.stdout, "{flags:?}");
+        world.kiln(["pull", &name(&number.to_string())]).ok();
+    }
 }
 
 #[test]
-fn in_a_container_without_any_capability_it_copies_and_pushes() {
+fn in_containers_without_any_capability_it_copies_and_pushes() {
     let Some(world) = with_images(&["/usr/bin/podman", "/usr/sbin/runc"]) else { return };
-    world.dockerfile("FROM scratch\nCOPY --chown=7:8 --chmod=4750 a /a\nLABEL made=there\n").file("context/a", "text");
-    builds_the_same(&world, &["--cap-drop", "ALL", "--user", "1234:1234", "--security-opt", "no-new-privileges"]);
+    world.file("context/a", "text").file("context/sub/b", "b").dockerfile(
+        "FROM scratch AS made\nCOPY --chown=7:8 --chmod=4750 a /d/a\nCOPY --chown=7:8 --chmod=u=rwx,go= sub /d/sub\nWORKDIR /d/w\n\
+         FROM scratch\nCOPY --from=made /d /e\nCOPY --from=made --chown=1 /d/a /e/sub/\nCOPY <<f /g\ntext\nf\nLABEL made=there\n",
+    );
+    // As Kubernetes gives an empty folder.
+    fs::create_dir(world.path("volume")).unwrap();
+    fs::set_permissions(world.path("volume"), fs::Permissions::from_mode(0o777)).unwrap();
+    let volume = format!("{}:/kiln/store", world.path("volume").display());
+    let user = ["--cap-drop", "ALL", "--user", "1234:1234", "--security-opt", "no-new-privileges"];
+    // Its "restricted" profile, and a root filesystem that nobody can write to.
+    let restricted = [&user[..], &["--read-only", "--read-only-tmpfs=false", "-v", &volume]].concat();
+    builds_the_same(&world, &[&["--cap-drop", "ALL"], &user, &restricted]);
 }
 
 #[test]
@@ -97,8 +125,5 @@ fn in_an_ordinary_container_it_runs_steps_and_pushes() {
          FROM base\nRUN echo 2 >>/data/x/f && rm -r /data/x && echo 3 >/top && mkdir relative && touch relative/f && ! cat /kiln/workspace/sh >/dev/null\n\
          COPY --from=base /data /other\nWORKDIR /work\nRUN pwd >here && mkdir ../beside\n",
     );
-    // Debian's podman has a profile that allows user namespaces.
-    let profile = kiln::sandbox::seccomp::oci::profile(rustix::thread::CapabilitySet::SYS_CHROOT);
-    world.file("docker.json", profile.to_string());
-    builds_the_same(&world, &["--security-opt", &format!("seccomp={}", world.path("docker.json").display())]);
+    builds_the_same(&world, &[&[]]);
 }

@@ -32,8 +32,7 @@ pub fn guard(request: &Request, env: Env) -> Env {
         Command::Run(run) => &run.process,
         _ => return env,
     };
-    let here = may_be_taken(process.force_in_place, &env) && !mounts();
-    if !here && process.isolation != Isolation::InPlace {
+    if !is_here(process.force_in_place, &env) && process.isolation != Isolation::InPlace {
         return env;
     }
     let own = top(&env.program);
@@ -45,6 +44,16 @@ pub fn guard(request: &Request, env: Env) -> Env {
     let mut env = env;
     env.vars.insert("PATH".into(), path);
     env
+}
+
+/// Whether this is a container whose `/` may be taken, and that has no better level than this.
+pub fn is_here(forced: bool, env: &Env) -> bool {
+    may_be_taken(forced, env) && !mounts()
+}
+
+/// The folder of kiln's own for what belongs to `/`.
+pub fn folder(store: &Path) -> PathBuf {
+    store.join("in-place")
 }
 
 /// Whether a folder of `/` is one of kiln's own image's.
@@ -71,7 +80,7 @@ pub fn place(store: &Store, forced: bool, credentials: &[PathBuf], env: &Env) ->
     let mut stay = mounted(&read("/proc/self/mountinfo")?);
     stay.extend(held.iter().cloned());
     let closed: BTreeSet<Vec<u8>> = stay.iter().filter(|n| !SHOWN.contains(&n.as_slice())).cloned().collect();
-    let folder = store.root().join("in-place");
+    let folder = folder(store.root());
     let wall = Wall::find();
     let Walled { withheld, together, warning, last } = Walled::behind(&wall, credentials, forced);
     let ground = Ground::new(Path::new("/"), &folder, stay, held).map_err(|e| said(&e))?.without(withheld);

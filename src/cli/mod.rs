@@ -15,6 +15,7 @@ mod refusal;
 pub mod request;
 mod rootless;
 mod session;
+mod turn;
 
 pub use env::{Env, Terminal};
 pub use rootless::Rootless;
@@ -44,13 +45,7 @@ pub fn main() -> ExitCode {
         Env::current().map_err(|e| Failure::from(session::cannot("find the working directory", &e))).and_then(|env| {
             match parse(std::env::args_os(), &env)? {
                 Wanted::Text(text) => Ok(Done::from(text)),
-                Wanted::Request(request) => {
-                    let env = in_place::guard(&request, env);
-                    let rootless = rootless::prepare(&request, &env);
-                    let env = Env { rootless, ..env };
-                    let network = isolation::network(&request, &env)?;
-                    commands::run(&request, &Env { network, ..env })
-                }
+                Wanted::Request(request) => work(&request, env),
             }
         });
     match done {
@@ -60,6 +55,26 @@ pub fn main() -> ExitCode {
             ExitCode::from(code)
         }
     }
+}
+
+/// Does what is asked for, in turn with others in this container.
+fn work(request: &Request, env: Env) -> Result<Done, Failure> {
+    let env = in_place::guard(request, env);
+    let rootless = rootless::prepare(request, &env);
+    let env = Env { rootless, ..env };
+    let Some(_turn) = turn::take(request, &env)? else { return run(request, env) };
+    // Meanwhile this folder may have come back to its own place, and what is named by it too.
+    let cwd = std::env::current_dir().map_err(|e| session::cannot("find the working directory", &e))?;
+    let env = Env { cwd, ..env };
+    match parse(std::env::args_os(), &env)? {
+        Wanted::Text(text) => Ok(Done::from(text)),
+        Wanted::Request(request) => run(&request, env),
+    }
+}
+
+fn run(request: &Request, env: Env) -> Result<Done, Failure> {
+    let network = isolation::network(request, &env)?;
+    commands::run(request, &Env { network, ..env })
 }
 
 /// Writes what was asked for. A reader who has gone away (`kiln images | head -1`) is no failure.

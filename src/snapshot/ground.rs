@@ -23,6 +23,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+/// What is where, in kiln's own folder.
+const JOURNAL: &str = "in-place.json";
+
 /// The root directory of this container, which stages take turns to stand in.
 #[derive(Debug)]
 pub struct Ground {
@@ -90,6 +93,17 @@ impl Ground {
         Ok(ground)
     }
 
+    /// Puts right what a killed process left, if it left anything. Nothing else is made or changed.
+    ///
+    /// # Errors
+    /// If something can't be renamed or read.
+    pub fn put_right(root: &Path, folder: &Path) -> Result<(), Error> {
+        if !folder.join(JOURNAL).exists() {
+            return Ok(());
+        }
+        Self::new(root, folder, BTreeSet::new(), BTreeSet::new()).map(drop)
+    }
+
     /// The same, with files that are away while a stage stands there.
     #[must_use]
     pub fn without(self, withheld: Withheld) -> Self {
@@ -120,7 +134,7 @@ impl Ground {
     }
 
     fn journal(&self) -> PathBuf {
-        self.folder.join("in-place.json")
+        self.folder.join(JOURNAL)
     }
 
     fn lock(&self) -> Result<OwnedFd, Error> {
