@@ -109,6 +109,13 @@ fn the_same_images_with_a_single_number() {
     place.same(&flags, "/workspace/store");
 }
 
+/// That forbids `sethostname` without CAP_SYS_ADMIN outside, and nothing else that matters: the name is the container's.
+#[test]
+fn the_same_images_under_podmans_own_profile() {
+    let Some(place) = Place::new("podman") else { return };
+    place.same(&[AS_DOCKER], "/workspace/store");
+}
+
 #[test]
 fn it_is_taken_before_in_place_and_that_is_told() {
     let Some(place) = Place::new("taken") else { return };

@@ -33,7 +33,7 @@ pub enum Step {
     NewKeyring,
     /// Sets the mask of permissions.
     Umask(u32),
-    /// Sets the name of the machine.
+    /// Sets the name of the machine. Where a filter forbids this call alone (podman's, for containers), it keeps the one it has.
     Hostname(CString),
     /// Brings up the loopback device.
     LoopbackUp,
