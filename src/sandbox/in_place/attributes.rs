@@ -3,7 +3,8 @@
 //! Landlock says nothing of changes of these: a process that may read nothing of kiln's could still give away a file of the
 //! store, or make one of the container's programs set-id. So who has root's rights over files has these calls answered: kiln
 //! finds the file, refuses what is closed, and does the rest itself, in the role of who asks, since what is named may be
-//! another file by the time that the kernel looks. Whoever has no such rights changes nothing but his own files, which kiln has none of: those calls go on.
+//! another file by the time that the kernel looks. Whoever has no such rights changes nothing but his own files, which kiln has none
+//! of: those calls go on.
 
 use super::maker::Role;
 use crate::sandbox::seccomp::{self, When};
@@ -74,9 +75,13 @@ const CALLS: [(&str, Asked); 19] = {
     ]
 };
 
-/// The names of the calls, for a filter.
+/// The calls, for a filter. What needs a descriptor of a file that was opened (`fchmod`, and `futimens`, which has no path) isn't
+/// among them: Landlock lets nothing be opened that is closed. So `cp` and `tar` wait for an answer of few of their calls.
 pub(super) fn calls() -> impl Iterator<Item = (&'static str, When)> {
-    CALLS.iter().map(|(name, _)| (*name, When::Always))
+    CALLS.iter().map(|(name, asked)| match asked {
+        Asked::Times(Named::From(_), _) => (*name, When::Points(1)),
+        _ => (*name, When::Always),
+    })
 }
 
 /// With any of these, a process changes files that aren't its own.
@@ -191,10 +196,6 @@ fn find(call: &Call<'_>, role: &mut Role, named: Named) -> Result<OwnedFd, Errno
         return Err(Errno::INVAL);
     }
     let itself = flags & libc::AT_EMPTY_PATH != 0;
-    if call.argument(at) == 0 {
-        // `futimens`, too, has no path.
-        return call.descriptor(from);
-    }
     let path = role.read(call, call.argument(at))?;
     if path.is_empty() && itself {
         return call.descriptor(from);

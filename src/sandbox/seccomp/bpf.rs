@@ -34,6 +34,11 @@ pub(super) enum Decision {
         /// The value.
         value: u32,
     },
+    /// The listener is told unless all bits of this argument, a pointer, are 0; then it is made.
+    NotifyUnlessNull {
+        /// Which argument, from 0 on.
+        argument: u8,
+    },
 }
 
 /// The offset of the call's number in `struct seccomp_data`.
@@ -137,6 +142,14 @@ fn leaf(decision: Decision) -> Vec<sock_filter> {
         Decision::Notify => vec![give(libc::SECCOMP_RET_USER_NOTIF)],
         Decision::NotifyWith { argument, bits } => notify(argument, libc::BPF_JSET, bits),
         Decision::NotifyIf { argument, value } => notify(argument, libc::BPF_JEQ, value),
+        Decision::NotifyUnlessNull { argument } => vec![
+            load(ARGUMENT + 8 * u32::from(argument)),
+            jump(libc::BPF_JEQ, 0, 0, 2),
+            load(ARGUMENT + 8 * u32::from(argument) + 4),
+            jump(libc::BPF_JEQ, 0, 1, 0),
+            give(libc::SECCOMP_RET_USER_NOTIF),
+            give(libc::SECCOMP_RET_ALLOW),
+        ],
         Decision::Within(allowed) => {
             let mut ranges = vec![(0, Decision::Errno(libc::EPERM))];
             for (first, last) in allowed {
@@ -181,6 +194,7 @@ fn give(value: u32) -> sock_filter {
 /// What a filter answers, worked out as the kernel would; for tests.
 #[cfg(test)]
 pub(super) fn answer(filter: &[sock_filter], architecture: u32, number: u32, argument: u64) -> u32 {
+    const UPPER: u32 = ARGUMENT + 4;
     let (mut at, mut loaded) = (0, 0);
     loop {
         let i = filter[at];
@@ -191,6 +205,7 @@ pub(super) fn answer(filter: &[sock_filter], architecture: u32, number: u32, arg
                     NUMBER => number,
                     ARCHITECTURE => architecture,
                     ARGUMENT => argument as u32,
+                    UPPER => (argument >> 32) as u32,
                     other => panic!("load of {other}"),
                 }
             }
@@ -226,6 +241,7 @@ mod tests {
             (6, Decision::NotifyWith { argument: 0, bits: 0b11 }),
             (7, Decision::Notify),
             (8, Decision::NotifyIf { argument: 0, value: 10 }),
+            (10, Decision::NotifyUnlessNull { argument: 0 }),
         ]);
         let filter = filter(&[(9, decisions)], REFUSED);
         for (number, argument, expected) in [
@@ -245,6 +261,9 @@ mod tests {
             (7, 0, libc::SECCOMP_RET_USER_NOTIF),
             (8, 10, libc::SECCOMP_RET_USER_NOTIF),
             (8, 11, ALLOW),
+            (10, 0, ALLOW),
+            (10, 1, libc::SECCOMP_RET_USER_NOTIF),
+            (10, 1 << 32, libc::SECCOMP_RET_USER_NOTIF),
             (9, 0, ENOSYS),
         ] {
             assert_eq!(answer(&filter, 9, number, argument), expected, "{number} {argument}");

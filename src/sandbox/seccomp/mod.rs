@@ -82,6 +82,8 @@ pub enum When {
     With(u8, u32),
     /// If the lower half of this argument is this value.
     Is(u8, u32),
+    /// If this argument is a pointer to something.
+    Points(u8),
 }
 
 /// A filter that tells its listener of these calls, by name, and lets everything else through; names that the architecture
@@ -104,6 +106,7 @@ fn told<'a>(calls: impl Iterator<Item = &'a (&'static str, When)>) -> HashMap<&'
         When::Always => Decision::Notify,
         When::With(argument, bits) => Decision::NotifyWith { argument, bits },
         When::Is(argument, value) => Decision::NotifyIf { argument, value },
+        When::Points(argument) => Decision::NotifyUnlessNull { argument },
     };
     calls.map(|(name, when)| (*name, decision(*when))).collect()
 }

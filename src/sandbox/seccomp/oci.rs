@@ -28,7 +28,11 @@ fn special(name: &str, decision: &Decision) -> Vec<Value> {
     let with = |arg: Value| json!({ "names": [name], "action": ALLOW, "args": [arg] });
     match decision {
         // A runtime's filter has no listener.
-        Decision::Allow | Decision::Notify | Decision::NotifyWith { .. } | Decision::NotifyIf { .. } => Vec::new(),
+        Decision::Allow
+        | Decision::Notify
+        | Decision::NotifyWith { .. }
+        | Decision::NotifyIf { .. }
+        | Decision::NotifyUnlessNull { .. } => Vec::new(),
         Decision::Errno(errno) => vec![json!({ "names": [name], "action": "SCMP_ACT_ERRNO", "errnoRet": errno })],
         Decision::Within(ranges) => {
             let values = ranges.iter().flat_map(|(first, last)| *first..=*last);
