@@ -253,6 +253,21 @@ fn a_process_sees_what_a_container_sees() {
 }
 
 #[test]
+fn the_machine_has_the_name_that_was_asked_for() {
+    let Some((world, bases)) = hello() else { return };
+    world.dockerfile("FROM busybox\nRUN hostname > /name && grep -qw $(hostname) /etc/hosts\n");
+    let mirror = bases.mirror();
+    for (flags, name) in [
+        (&[][..], "buildkitsandbox"),
+        (&["--build-arg", "BUILDKIT_SANDBOX_HOSTNAME=mine"], "mine"),
+        (&["--build-arg", "BUILDKIT_SANDBOX_HOSTNAME="], "buildkitsandbox"),
+    ] {
+        world.kiln([&["build", &mirror, "-t", "n", "context"], flags].concat()).ok();
+        assert_eq!(world.kiln(["run", "n", "cat", "/name"]).ok().stdout, format!("{name}\n"));
+    }
+}
+
+#[test]
 fn layers_carry_what_a_step_changed_and_nothing_else() {
     let Some((world, bases)) = hello() else { return };
     world.dockerfile(

@@ -193,6 +193,8 @@ pub struct ExecOp {
     pub insecure: bool,
     /// The platform it runs on.
     pub platform: Platform,
+    /// The machine's name (`BUILDKIT_SANDBOX_HOSTNAME`); `None` is the builder's choice.
+    pub hostname: Option<String>,
     /// `/etc/hosts` entries: name, address.
     pub extra_hosts: Vec<(String, String)>,
     /// Its limits.

@@ -12,6 +12,8 @@ use crate::report::Diagnostic;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 
+/// The `--build-arg` that names the machine that processes see.
+const HOSTNAME: &str = "BUILDKIT_SANDBOX_HOSTNAME";
 /// Where the heredocs of RUN lie.
 const PIPES: &str = "/dev/pipes";
 
@@ -45,6 +47,7 @@ pub(super) fn run(
         network,
         insecure,
         platform: state.platform.clone(),
+        hostname: args.values.get(HOSTNAME).filter(|name| !name.is_empty()).cloned(),
         extra_hosts: args.extra_hosts.clone(),
         limits: args.limits.clone(),
     };

@@ -107,8 +107,6 @@ pub struct Options {
     pub required: Vec<Required>,
     /// Whether the images carry the records of their steps.
     pub inline: bool,
-    /// The host's name in the sandbox, as BuildKit has it.
-    pub hostname: String,
 }
 
 impl Options {

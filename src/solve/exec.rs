@@ -38,7 +38,9 @@ pub fn run(env: &Env, step: Step, op: &ExecOp, parents: &Layers, trees: &[(usize
     spec.env.extend(agent_variable(op));
     spec.cwd = op.cwd.clone().into();
     spec.user = sandbox::User { uid: user.uid, gid: user.gid, groups: user.groups };
-    spec.hostname = env.options.hostname.clone();
+    if let Some(name) = &op.hostname {
+        spec.hostname.clone_from(name);
+    }
     spec.network = network(op.network);
     spec.extra_hosts = op.extra_hosts.clone();
     spec.limits = limits(&op.limits);

@@ -137,6 +137,7 @@ fn exec_key(k: &mut Keyer, op: &ExecOp, base: Option<Key>, reads: &mut Reads<'_>
         network,
         insecure,
         platform,
+        hostname,
         extra_hosts,
         limits,
     } = op;
@@ -162,6 +163,7 @@ fn exec_key(k: &mut Keyer, op: &ExecOp, base: Option<Key>, reads: &mut Reads<'_>
     let security = if *insecure { "insecure" } else { "sandbox" };
     k.part(Sort::Security, "", Some(security), |k| k.flag(*insecure));
     platform_key(k, platform);
+    k.part(Sort::Hostname, "", hostname.as_deref(), |k| k.option(hostname.as_ref(), |k, name| k.text(name)));
     k.list(extra_hosts, |k, (name, address)| {
         k.part(Sort::Host, name, Some(address), |k| {
             k.text(name);

@@ -25,6 +25,7 @@ fn exec() -> ExecOp {
         network: Network::Default,
         insecure: false,
         platform: amd64(),
+        hostname: None,
         extra_hosts: vec![],
         limits: Limits::default(),
     }
@@ -132,6 +133,8 @@ fn different() -> Vec<Op> {
         exec_with(|e| e.network = Network::Host),
         exec_with(|e| e.insecure = true),
         exec_with(|e| e.platform = Platform::new("linux", "arm64", "")),
+        exec_with(|e| e.hostname = Some("h".into())),
+        exec_with(|e| e.hostname = Some("i".into())),
         exec_with(|e| e.extra_hosts = vec![("h".into(), "10.0.0.1".into())]),
         exec_with(|e| e.limits.shm_size = Some(1)),
         exec_with(|e| e.limits.ulimits = vec![("nofile".into(), 1, 2)]),

@@ -36,6 +36,8 @@ pub enum Sort {
     Network,
     /// `--security`.
     Security,
+    /// The machine's name.
+    Hostname,
     /// The platform.
     Platform,
     /// An entry of /etc/hosts.

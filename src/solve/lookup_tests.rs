@@ -31,6 +31,7 @@ pub(super) fn exec(base: Option<VertexId>, command: &str, mounts: Vec<Mount>) ->
         network: Network::Default,
         insecure: false,
         platform: platform(),
+        hostname: None,
         extra_hosts: vec![],
         limits: Limits::default(),
     }))

@@ -13,7 +13,7 @@ use crate::plan::op::Op;
 use crate::plan::{BuildArgs, BuildPlan, context_name};
 use crate::registry::shown;
 use crate::report::{Diagnostic, Event, Kind, Problem};
-use crate::sandbox::{self, cgroup::Kills};
+use crate::sandbox::cgroup::Kills;
 use crate::solve::cache::{Caches, export};
 use crate::solve::journal::About;
 use crate::solve::mounts::CacheMounts;
@@ -264,7 +264,6 @@ fn options(request: &BuildRequest, plan: &BuildPlan, wanted: &Outputs, env: &Env
         required: request.require_cache.clone(),
         inline: request.cache_to.iter().any(|c| c.at.is_none()),
         now: Timestamp { secs: seconds(now), nanos: now.subsec_nanos() },
-        hostname: sandbox::spec::HOSTNAME.to_owned(),
     }
 }
 

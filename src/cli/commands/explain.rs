@@ -341,6 +341,7 @@ fn words(part: Sort, name: &str) -> String {
         Sort::Mount => format!("its mount {name}"),
         Sort::Network => "its network".to_owned(),
         Sort::Security => "its security".to_owned(),
+        Sort::Hostname => "its machine's name".to_owned(),
         Sort::Platform => "its platform".to_owned(),
         Sort::Host => format!("its host entry {name}"),
         Sort::Limits => "its limits (--shm-size, --ulimit)".to_owned(),

@@ -69,8 +69,21 @@ fn http(op: &HttpOp) -> Map<String, Value> {
 }
 
 fn exec(op: &ExecOp) -> Map<String, Value> {
-    let ExecOp { base, args, env, env_unkeyed, cwd, user, mounts, network, insecure, platform, extra_hosts, limits } =
-        op;
+    let ExecOp {
+        base,
+        args,
+        env,
+        env_unkeyed,
+        cwd,
+        user,
+        mounts,
+        network,
+        insecure,
+        platform,
+        hostname,
+        extra_hosts,
+        limits,
+    } = op;
     let mut map = Map::new();
     put(&mut map, "exec", json!(args));
     put(&mut map, "base", json!(base));
@@ -83,6 +96,7 @@ fn exec(op: &ExecOp) -> Map<String, Value> {
     put(&mut map, "network", network_name(*network));
     put(&mut map, "insecure", json!(insecure));
     put(&mut map, "platform", json!(platform.to_string()));
+    put(&mut map, "hostname", json!(hostname));
     put(&mut map, "hosts", json!(extra_hosts.iter().map(|(k, v)| format!("{k}:{v}")).collect::<Vec<_>>()));
     if *limits != Limits::default() {
         put(&mut map, "limits", self::limits(limits));
