@@ -241,7 +241,7 @@ mod tests {
             (6, Decision::NotifyWith { argument: 0, bits: 0b11 }),
             (7, Decision::Notify),
             (8, Decision::NotifyIf { argument: 0, value: 10 }),
-            (10, Decision::NotifyUnlessNull { argument: 0 }),
+            (1, Decision::NotifyUnlessNull { argument: 0 }),
         ]);
         let filter = filter(&[(9, decisions)], REFUSED);
         for (number, argument, expected) in [
@@ -261,9 +261,9 @@ mod tests {
             (7, 0, libc::SECCOMP_RET_USER_NOTIF),
             (8, 10, libc::SECCOMP_RET_USER_NOTIF),
             (8, 11, ALLOW),
-            (10, 0, ALLOW),
-            (10, 1, libc::SECCOMP_RET_USER_NOTIF),
-            (10, 1 << 32, libc::SECCOMP_RET_USER_NOTIF),
+            (1, 0, ALLOW),
+            (1, 1, libc::SECCOMP_RET_USER_NOTIF),
+            (1, 1 << 32, libc::SECCOMP_RET_USER_NOTIF),
             (9, 0, ENOSYS),
         ] {
             assert_eq!(answer(&filter, 9, number, argument), expected, "{number} {argument}");
