@@ -1,8 +1,8 @@
 //! The clock that files are dated with.
 
+use crate::sys::file;
 use rustix::fs::{Mode, OFlags, fchmod, fstat, open};
 use rustix::io::Errno;
-use rustix::time::{ClockId, Timespec, clock_gettime};
 use std::path::Path;
 
 /// More tries than are needed to be done between two ticks.
@@ -22,9 +22,9 @@ pub(super) fn is_fine(folder: &Path) -> bool {
     };
     let mut is_fine = false;
     for _ in 0..TRIES {
-        let before = ticks();
+        let before = file::clock();
         let (Ok(first), Ok(second)) = (change(Mode::WUSR), change(Mode::RUSR)) else { break };
-        if ticks() == before {
+        if file::clock() == before {
             is_fine = first != second;
             break;
         }
@@ -32,11 +32,6 @@ pub(super) fn is_fine(folder: &Path) -> bool {
     // Left behind, it goes with the folder.
     let _ = std::fs::remove_file(&path);
     is_fine
-}
-
-fn ticks() -> (i64, i64) {
-    let Timespec { tv_sec, tv_nsec } = clock_gettime(ClockId::RealtimeCoarse);
-    (tv_sec, tv_nsec)
 }
 
 #[cfg(test)]

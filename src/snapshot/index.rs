@@ -4,7 +4,7 @@ use super::Error;
 use super::at::{self, Meta};
 use super::listing::{Listing, Reader, Stamp};
 use crate::layer::{EntryPath, Timestamp};
-use rustix::time::{ClockId, clock_gettime};
+use crate::sys::file::clock;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -96,8 +96,8 @@ impl Index {
         let Some(newest) = self.dirs.values().filter_map(Listing::newest).max() else { return };
         // Longer than any tick; a clock that was set back is nothing to wait for.
         for _ in 0..20 {
-            let now = clock_gettime(ClockId::RealtimeCoarse);
-            let now = Timestamp { secs: now.tv_sec, nanos: u32::try_from(now.tv_nsec).unwrap_or(0) };
+            let (secs, nanos) = clock();
+            let now = Timestamp { secs, nanos: u32::try_from(nanos).unwrap_or(0) };
             if now > newest {
                 return;
             }

@@ -8,8 +8,10 @@ use rustix::fs::{
     AtFlags, CWD, Dev, FileType, FlockOperation, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid,
 };
 use rustix::io::Errno;
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::ffi::OsString;
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::{Path, PathBuf};
 
 /// Opens a folder to be used as the anchor of the functions below. A path of the host: links are followed.
 pub fn open_dir(path: &Path) -> Result<OwnedFd> {
@@ -27,6 +29,24 @@ pub fn open_in_root(root: impl AsFd, path: &Path, flags: OFlags, mode: Mode) -> 
 /// opened is what is named. For trees that are written to while unpacking.
 pub fn open_beneath(root: impl AsFd, path: &Path, flags: OFlags, mode: Mode) -> Result<OwnedFd> {
     open_resolved(root, path, flags, mode, ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)
+}
+
+/// A path to what a descriptor is open for, which calls that don't take an `O_PATH` descriptor do take.
+pub fn by_number(file: impl AsFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", file.as_fd().as_raw_fd()))
+}
+
+/// The path of an open file, as this process sees it.
+pub fn path_of(file: impl AsFd) -> Result<PathBuf> {
+    let link = by_number(file);
+    let path = rustix::fs::readlink(&link, Vec::new()).said("readlink", &link)?;
+    Ok(PathBuf::from(OsString::from_vec(path.into_bytes())))
+}
+
+/// The time by the clock that files are dated with, in seconds and nanoseconds: it goes by ticks.
+pub fn clock() -> (i64, i64) {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+    (now.tv_sec, now.tv_nsec)
 }
 
 fn open_resolved(root: impl AsFd, path: &Path, flags: OFlags, mode: Mode, resolve: ResolveFlags) -> Result<OwnedFd> {

@@ -6,13 +6,14 @@
 //! known by their inode's number and time of birth, in a file `owners` beside the layer's folder: a number alone may be
 //! another file's the moment after.
 
+use super::file::by_number;
 use super::{Error, Result, Said, xattr};
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, StatxFlags, Uid, chownat, openat, statx};
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fmt::Write as _;
-use std::os::fd::{AsFd, AsRawFd as _};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 /// What begins the names of attributes that are kiln's own, and in no layer.
@@ -210,11 +211,6 @@ pub fn give(path: &Path, uid: u32, gid: u32) -> Result<()> {
 
 fn place(files: &Path) -> PathBuf {
     files.with_file_name("owners")
-}
-
-/// A path to what a descriptor is open for, which calls that don't take an `O_PATH` descriptor do take.
-fn by_number(file: &impl AsFd) -> PathBuf {
-    PathBuf::from(format!("/proc/self/fd/{}", file.as_fd().as_raw_fd()))
 }
 
 /// What tells an open file from others, and its kind.

@@ -37,6 +37,12 @@ pub fn remove(path: &Path, name: &OsStr) -> Result<()> {
     absent(rustix::fs::lremovexattr(path, name)).said("lremovexattr", path).map(drop)
 }
 
+/// [`list`] of what a path leads to, as `/proc/self/fd/N` does: for `O_PATH` descriptors.
+pub fn list_followed(path: &Path) -> Result<Vec<Vec<u8>>> {
+    let names = absent(filled(|buffer| rustix::fs::listxattr(path, buffer))).said("listxattr", path)?;
+    Ok(split(&names.unwrap_or_default()))
+}
+
 /// [`get`] of what a path leads to, as `/proc/self/fd/N` does: for `O_PATH` descriptors.
 pub(super) fn get_followed(path: &Path, name: &OsStr) -> std::result::Result<Option<Vec<u8>>, Errno> {
     absent(filled(|buffer| rustix::fs::getxattr(path, name, buffer)))

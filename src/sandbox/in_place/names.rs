@@ -10,6 +10,7 @@
 
 use super::maker::{Maker, Role};
 use super::stock::Stock;
+use super::walls;
 use super::wish::{Asked, Named, Wish};
 use crate::sys::notify::{Answer, Call};
 use crate::sys::{Result as Called, Said};
@@ -42,8 +43,7 @@ impl<'a> Names<'a> {
     pub(super) fn new(root: &Path, closed: &'a BTreeSet<Vec<u8>>, stock: &'a mut Stock) -> Called<Self> {
         let root = crate::sys::file::open_dir(root)?;
         let stat = rustix::fs::fstat(&root).call("fstat")?;
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
-        let (start, given) = ((now.tv_sec, now.tv_nsec), HashSet::new());
+        let (start, given) = (crate::sys::file::clock(), HashSet::new());
         Ok(Self { root, identity: (stat.st_dev, stat.st_ino), closed, stock, start, given })
     }
 
@@ -230,11 +230,8 @@ impl<'a> Names<'a> {
 
     /// Fails for a folder that processes can't reach.
     fn reachable(&self, dir: &OwnedFd) -> Result<(), Errno> {
-        use std::os::fd::AsRawFd as _;
-        let path = rustix::fs::readlink(format!("/proc/self/fd/{}", dir.as_raw_fd()), Vec::new())?;
-        let first = path.to_bytes().split(|b| *b == b'/').find(|name| !name.is_empty());
-        match first {
-            Some(name) if !self.closed.contains(name) => Ok(()),
+        match walls::top(dir)? {
+            Some(name) if !self.closed.contains(&name) => Ok(()),
             _ => Err(Errno::ACCESS),
         }
     }

@@ -5,9 +5,8 @@
 //! wherever that is, so a process that looks for the stock can write to what is in it. What anybody changed is thrown away before
 //! the next one: else it would find in a new folder of its own what another stage, or another build, has put there.
 
-use crate::sys::{Result, Said, tree};
+use crate::sys::{Result, Said, file, tree, xattr};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, Statx, StatxFlags, openat, statx};
-use rustix::io::Errno;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io::ErrorKind;
@@ -106,8 +105,7 @@ impl Shelf {
             make(&path).said("create", &path)?;
             self.things.extend(Thing::open(&path, name)?);
         }
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
-        self.filled = (now.tv_sec, now.tv_nsec);
+        self.filled = file::clock();
         Ok(())
     }
 
@@ -147,9 +145,8 @@ impl Thing {
     }
 
     fn is_pristine(&self, stat: &Statx) -> bool {
-        use std::os::fd::AsRawFd as _;
         let is_dir = u32::from(stat.stx_mode) & libc::S_IFMT == libc::S_IFDIR;
-        let path = format!("/proc/self/fd/{}", self.fd.as_raw_fd());
+        let path = file::by_number(&self.fd);
         let is_empty = match is_dir {
             true => std::fs::read_dir(&path).is_ok_and(|mut entries| entries.next().is_none()),
             false => stat.stx_size == 0 && stat.stx_nlink == 1,
@@ -161,16 +158,9 @@ impl Thing {
 }
 
 /// Whether a file has no extended attributes but what a security module or an overlay gave it.
-fn has_no_attributes(path: &str) -> bool {
-    let mut names = [0; 4096];
-    match rustix::fs::listxattr(path, &mut names) {
-        Err(errno) => errno == Errno::OPNOTSUPP,
-        Ok(length) => names
-            .get(..length)
-            .unwrap_or_default()
-            .split(|b| *b == 0)
-            .all(|name| name.is_empty() || name == b"security.selinux" || name.starts_with(b"trusted.overlay.")),
-    }
+fn has_no_attributes(path: &Path) -> bool {
+    let is_theirs = |name: &Vec<u8>| name == b"security.selinux" || name.starts_with(b"trusted.overlay.");
+    xattr::list_followed(path).is_ok_and(|names| names.iter().all(is_theirs))
 }
 
 fn look(fd: BorrowedFd<'_>) -> rustix::io::Result<Statx> {

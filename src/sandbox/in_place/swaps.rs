@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::io::Write as _;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -101,7 +101,7 @@ impl<'a> Swaps<'a> {
         let root = file::open_dir(tree)?;
         let inside = path.strip_prefix("/").unwrap_or(path);
         let found = file::open_in_root(&root, inside, OFlags::PATH, Mode::empty())?;
-        let from = name_of(&found)?;
+        let from = file::path_of(&found)?;
         let is_dir = is_folder(&rustix::fs::fstat(&found).said("fstat", &from)?);
         self.swap(at, &from, Some((from.clone(), is_dir)))
     }
@@ -165,7 +165,7 @@ impl<'a> Swaps<'a> {
     /// means that; one that leads nowhere is what stands there itself.
     fn place(&mut self, at: &Path) -> Result<(OwnedFd, OsString)> {
         let real = match file::open_in_root(&self.root, at, OFlags::PATH, Mode::empty()) {
-            Ok(found) => name_of(&found)?.strip_prefix(name_of(&self.root)?).unwrap_or(at).to_owned(),
+            Ok(found) => file::path_of(&found)?.strip_prefix(file::path_of(&self.root)?).unwrap_or(at).to_owned(),
             Err(e) if e.errno == Errno::NOENT => at.to_owned(),
             Err(e) => return Err(e),
         };
@@ -184,8 +184,8 @@ impl<'a> Swaps<'a> {
 
     /// Fails for a name that is closed, or in a folder of one.
     fn refuse_closed(&self, dir: &OwnedFd, name: &OsStr, at: &Path) -> Result<()> {
-        let path = name_of(dir)?.join(name);
-        let first = path.strip_prefix(name_of(&self.root)?).ok().and_then(|inside| inside.iter().next());
+        let path = file::path_of(dir)?.join(name);
+        let first = path.strip_prefix(file::path_of(&self.root)?).ok().and_then(|inside| inside.iter().next());
         match first {
             Some(first) if !self.closed.contains(first.as_bytes()) => Ok(()),
             _ => Err(Error::new("rename", at, Errno::ACCESS)),
@@ -293,14 +293,6 @@ fn clear(folder: &Path) -> Result<()> {
 
 fn reopened(dir: &OwnedFd) -> Result<OwnedFd> {
     dir.try_clone().map_err(|e| Error::from_io("dup", Path::new(""), &e))
-}
-
-/// The path of an open file, as this process sees it.
-fn name_of(fd: impl AsFd) -> Result<PathBuf> {
-    use std::os::fd::AsRawFd as _;
-    let link = format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd());
-    let name = rustix::fs::readlink(&link, Vec::new()).said("readlink", &link)?;
-    Ok(PathBuf::from(OsString::from_vec(name.into_bytes())))
 }
 
 fn times(dir: &OwnedFd) -> Result<Timestamps> {

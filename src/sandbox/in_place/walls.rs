@@ -2,11 +2,12 @@
 
 use super::Error;
 use crate::sys::landlock::{self, Ruleset};
-use crate::sys::{Result, Said};
+use crate::sys::{Result, Said, file};
 use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
 use rustix::thread::CapabilitySet;
 use std::collections::BTreeSet;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
@@ -55,6 +56,13 @@ const SPARED: [CapabilitySet; 6] = [
     CapabilitySet::MKNOD,
     CapabilitySet::NET_BIND_SERVICE,
 ];
+
+/// The name in `/` that an open file has, or is below; nothing for `/` itself.
+pub(super) fn top(open: impl AsFd) -> std::result::Result<Option<Vec<u8>>, Errno> {
+    let path = file::path_of(open).map_err(|e| e.errno)?;
+    let mut names = path.as_os_str().as_bytes().split(|b| *b == b'/').filter(|name| !name.is_empty());
+    Ok(names.next().map(<[u8]>::to_vec))
+}
 
 /// What is closed to processes.
 #[derive(Debug)]

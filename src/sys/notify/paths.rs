@@ -6,6 +6,7 @@
 //! would mean this process's files, and the mounts of the host.
 
 use super::Call;
+use crate::sys::file::by_number;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, fstat, open, openat, openat2, readlink};
 use rustix::io::Errno;
 use std::ffi::{CStr, CString, OsStr};
@@ -117,9 +118,7 @@ fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
 /// # Errors
 /// As `open(2)`; `ELOOP` for a symbolic link.
 pub fn reopen(file: impl AsFd, flags: OFlags) -> Result<OwnedFd, Errno> {
-    use std::os::fd::AsRawFd as _;
-    let path = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
-    openat(CWD, path, flags | OFlags::CLOEXEC, Mode::empty())
+    openat(CWD, by_number(file), flags | OFlags::CLOEXEC, Mode::empty())
 }
 
 #[cfg(test)]
