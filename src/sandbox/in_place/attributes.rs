@@ -7,14 +7,16 @@
 //! of: those calls go on.
 
 use super::maker::Role;
+use super::walls;
 use crate::sandbox::seccomp::{self, When};
+use crate::sys::file::by_number;
 use crate::sys::notify::{Answer, Call};
 use rustix::fs::{AtFlags, CWD, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 use rustix::process::Pid;
 use rustix::thread::CapabilitySet;
 use std::collections::{BTreeSet, HashMap};
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 
 /// How a call names a file.
 #[derive(Debug, Clone, Copy)]
@@ -92,26 +94,32 @@ const RIGHTS: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::SETFCAP)
     .union(CapabilitySet::SYS_ADMIN);
 
-/// Answers those calls.
+/// The calls by architecture and number: what is asked, and whether the program has 32 bits.
 #[derive(Debug)]
-pub(super) struct Attributes<'a> {
-    /// By architecture and number: what is asked, and whether the program has 32 bits.
-    asked: HashMap<(u32, libc::c_long), (Asked, bool)>,
-    closed: &'a BTreeSet<Vec<u8>>,
-}
+pub(super) struct Table(HashMap<(u32, libc::c_long), (Asked, bool)>);
 
-impl<'a> Attributes<'a> {
-    /// `closed` are the names in `/` below which nothing is changed.
-    pub(super) fn new(closed: &'a BTreeSet<Vec<u8>>) -> Self {
+impl Table {
+    /// The same for every process.
+    pub(super) fn new() -> Self {
         let all = CALLS.iter().flat_map(|(name, asked)| {
             seccomp::numbers(name).map(move |(architecture, number, narrow)| ((architecture, number), (*asked, narrow)))
         });
-        Self { asked: all.collect(), closed }
+        Self(all.collect())
     }
+}
 
+/// Answers those calls.
+#[derive(Debug)]
+pub(super) struct Attributes<'a> {
+    pub(super) table: &'a Table,
+    /// The names in `/` below which nothing is changed.
+    pub(super) closed: &'a BTreeSet<Vec<u8>>,
+}
+
+impl Attributes<'_> {
     /// What becomes of a call; nothing for one that isn't of these.
     pub(super) fn answer(&self, call: &Call<'_>, role: &mut Role) -> Option<Answer> {
-        let (asked, narrow) = *self.asked.get(&(call.architecture(), call.number()))?;
+        let (asked, narrow) = *self.table.0.get(&(call.architecture(), call.number()))?;
         if matches!(asked, Asked::Newer) {
             return Some(Answer::Errno(Errno::NOSYS));
         }
@@ -138,7 +146,7 @@ impl<'a> Attributes<'a> {
         };
         let file = find(call, role, named)?;
         role.apart(|| self.refuse_closed(&file))?;
-        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let path = by_number(&file);
         // What comes behind the path.
         let next = if matches!(named, Named::Path(_)) { 1 } else { 2 };
         match asked {
@@ -170,9 +178,7 @@ impl<'a> Attributes<'a> {
     /// Fails for what processes can't reach, and for the files of processes, of which this one's look like theirs.
     fn refuse_closed(&self, file: &OwnedFd) -> Result<(), Errno> {
         const PROC: u64 = 0x9fa0;
-        let path = rustix::fs::readlink(format!("/proc/self/fd/{}", file.as_raw_fd()), Vec::new())?;
-        let first = path.to_bytes().split(|b| *b == b'/').find(|name| !name.is_empty());
-        if first.is_some_and(|name| self.closed.contains(name)) {
+        if walls::top(file)?.is_some_and(|name| self.closed.contains(&name)) {
             return Err(Errno::ACCESS);
         }
         match rustix::fs::fstatfs(file)?.f_type as u64 {
@@ -303,9 +309,8 @@ mod tests {
 
     #[test]
     fn calls_of_both_architectures_are_known() {
-        let closed = BTreeSet::new();
-        let attributes = Attributes::new(&closed);
+        let table = Table::new();
         assert!(CALLS.iter().all(|(name, _)| seccomp::numbers(name).next().is_some()));
-        assert!(attributes.asked.values().any(|(_, narrow)| *narrow));
+        assert!(table.0.values().any(|(_, narrow)| *narrow));
     }
 }

@@ -91,14 +91,15 @@ pub struct InPlaceExecutor {
     walls: Walls,
     /// The filter that tells of changes of names.
     notifier: Vec<sock_filter>,
+    attributes: attributes::Table,
     /// One process runs at a time.
     stock: Mutex<Stock>,
     runs: AtomicU64,
 }
 
 impl InPlaceExecutor {
-    /// Looks at the place. `resolv_conf` and `hosts` are the container's files of these names; `folder` is a folder of kiln's own on the file system of `/`;
-    /// `closed` are the names in `/` that processes mustn't reach, by this wall.
+    /// Looks at the place. `resolv_conf` and `hosts` are the container's files of these names; `folder` is a folder of kiln's own on
+    /// the file system of `/`; `closed` are the names in `/` that processes mustn't reach, by this wall.
     ///
     /// # Errors
     /// If `/proc` isn't mounted.
@@ -125,6 +126,7 @@ impl InPlaceExecutor {
             alone: seccomp::without_network(capabilities),
             walls: Walls::new(closed, wall),
             notifier: seccomp::notifier_of(&wish::CALLS, &attributes::calls().collect::<Vec<_>>()),
+            attributes: attributes::Table::new(),
             runs: AtomicU64::new(0),
         })
     }
@@ -244,7 +246,8 @@ impl InPlaceExecutor {
         };
         let listener = Listener::new(listener)?;
         let mut names = Names::new(Path::new("/"), self.walls.closed(), &mut stock)?;
-        let (attributes, listing) = (Attributes::new(self.walls.closed()), Listing::new(Path::new("/"))?);
+        let attributes = Attributes { table: &self.attributes, closed: self.walls.closed() };
+        let listing = Listing::new(Path::new("/"))?;
         let (never, gone) = (Cancel::new()?, Cancel::new()?);
         std::thread::scope(|scope| {
             let serving = scope.spawn(|| {
