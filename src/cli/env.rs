@@ -3,7 +3,7 @@
 use super::rootless::Rootless;
 use crate::sandbox::PrivateNetwork;
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -56,9 +56,14 @@ impl Env {
         })
     }
 
+    /// Where programs are looked for: `$PATH`, empty where it isn't set.
+    pub fn path(&self) -> OsString {
+        self.vars.get(OsStr::new("PATH")).cloned().unwrap_or_default()
+    }
+
     /// A variable's value; one that is no UTF-8 counts as unset.
     pub fn var(&self, name: &str) -> Option<&str> {
-        self.vars.get(std::ffi::OsStr::new(name)).and_then(|v| v.to_str())
+        self.vars.get(OsStr::new(name)).and_then(|v| v.to_str())
     }
 
     /// A variable's value, unless it is empty.

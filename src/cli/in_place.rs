@@ -2,7 +2,7 @@
 
 use super::env::Env;
 use super::isolation::{Last, Place, Together};
-use super::request::{Command, Isolation, Request};
+use super::request::{Isolation, Request};
 use crate::sandbox::InPlaceExecutor;
 use crate::sandbox::in_place::{self, Wall};
 use crate::snapshot::{Ground, InPlace, Withheld};
@@ -27,16 +27,12 @@ const SHOWN: [&[u8]; 3] = [b"dev", b"proc", b"sys"];
 /// for the container's own. What is looked up by `$PATH` later (git, credential helpers) is only found beside kiln, and names
 /// of hosts are resolved by what is built in.
 pub fn guard(request: &Request, env: Env) -> Env {
-    let process = match &request.command {
-        Command::Build(build) => &build.process,
-        Command::Run(run) => &run.process,
-        _ => return env,
-    };
+    let Some(process) = request.command.process() else { return env };
     if !is_here(process.force_in_place, &env) && process.isolation != Isolation::InPlace {
         return env;
     }
     let own = top(&env.program);
-    let path = env.vars.get(OsStr::new("PATH")).cloned().unwrap_or_default();
+    let path = env.path();
     let kept = std::env::split_paths(&path).filter(|folder| top(folder).is_some_and(|t| is_kilns(&t, own.as_deref())));
     let path = std::env::join_paths(kept).unwrap_or_default();
     crate::sys::set_variable("PATH", &path);

@@ -2,7 +2,7 @@
 
 use super::env::Env;
 use super::in_place;
-use super::request::{Command, Isolation, Method, ProcessRequest, Request};
+use super::request::{Isolation, ProcessRequest, Request};
 use super::rootless::{self, Rootless};
 use super::session::Session;
 use crate::report::{Event, Kind, Problem};
@@ -11,7 +11,6 @@ use crate::sandbox::probe::{Way, new_proc, probe};
 use crate::sandbox::{self, ChrootExecutor, Executor, Level, OciExecutor, PrivateNetwork, RootExecutor};
 use crate::snapshot::{Copy, Overlay, Snapshotter};
 use crate::store::Store;
-use std::ffi::OsStr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -52,17 +51,19 @@ struct Rung {
     isolation: Isolation,
     /// Whether it is taken without being asked for.
     auto: bool,
+    /// Whether it is to be had with the rights of kiln's own user, outside of a user namespace.
+    outside: bool,
     /// Tries it; says what was refused.
     open: fn(&Site<'_>) -> Result<Place, Refused>,
 }
 
 /// All levels, the best first.
 const LADDER: [Rung; 5] = [
-    Rung { name: "root", isolation: Isolation::Root, auto: true, open: root },
-    Rung { name: "rootless", isolation: Isolation::Rootless, auto: true, open: rootless },
-    Rung { name: "chroot", isolation: Isolation::Chroot, auto: true, open: chroot },
-    Rung { name: "in-place", isolation: Isolation::InPlace, auto: true, open: in_place },
-    Rung { name: "oci", isolation: Isolation::Oci, auto: false, open: oci },
+    Rung { name: "root", isolation: Isolation::Root, auto: true, outside: true, open: root },
+    Rung { name: "rootless", isolation: Isolation::Rootless, auto: true, outside: false, open: rootless },
+    Rung { name: "chroot", isolation: Isolation::Chroot, auto: true, outside: false, open: chroot },
+    Rung { name: "in-place", isolation: Isolation::InPlace, auto: true, outside: true, open: in_place },
+    Rung { name: "oci", isolation: Isolation::Oci, auto: false, outside: false, open: oci },
 ];
 
 /// Why a level can't be had.
@@ -97,14 +98,8 @@ struct Site<'a> {
 /// # Errors
 /// Where it can't be had, before anything else is done.
 pub fn network(request: &Request, env: &Env) -> Result<Option<Arc<PrivateNetwork>>, Problem> {
-    let process = match &request.command {
-        Command::Build(build) if build.call.method == Method::Build => &build.process,
-        Command::Run(run) => &run.process,
-        _ => return Ok(None),
-    };
-    let Some(helper) = process.helper else { return Ok(None) };
-    let path = env.vars.get(OsStr::new("PATH")).cloned().unwrap_or_default();
-    Ok(Some(Arc::new(PrivateNetwork::start(helper, &path, &resolv_conf())?)))
+    let Some(helper) = request.command.runs().and_then(|process| process.helper) else { return Ok(None) };
+    Ok(Some(Arc::new(PrivateNetwork::start(helper, &env.path(), &resolv_conf())?)))
 }
 
 /// Finds the place for processes: the level that is asked for, or the best that works. Who `wants` no process gets one untried.
@@ -168,13 +163,10 @@ fn climb(session: &Session, site: &Site<'_>) -> Result<Place, Problem> {
 /// Each level, tried in turn, whether or not a better one works. Who has no rights over mounts is in a user namespace after
 /// that, where there may be one.
 pub fn levels(store: &Store, env: &Env) -> Vec<Level> {
-    let outside = [&LADDER[0], &LADDER[3]].map(|rung| (rung.isolation, level(rung, store, env)));
+    let outside = LADDER.each_ref().map(|rung| rung.outside.then(|| level(rung, store, env)));
     let inside = Env { rootless: rootless::enter(env), ..env.clone() };
-    let of = |rung: &Rung| {
-        let known = outside.iter().find(|(isolation, _)| *isolation == rung.isolation);
-        known.map_or_else(|| level(rung, store, &inside), |(_, level)| level.clone())
-    };
-    LADDER.iter().map(of).collect()
+    let tried = LADDER.iter().zip(outside);
+    tried.map(|(rung, level_outside)| level_outside.unwrap_or_else(|| level(rung, store, &inside))).collect()
 }
 
 /// A level, tried.
@@ -237,9 +229,8 @@ fn in_place(site: &Site<'_>) -> Result<Place, Refused> {
 }
 
 fn oci(site: &Site<'_>) -> Result<Place, Refused> {
-    let path = site.env.vars.get(OsStr::new("PATH")).cloned().unwrap_or_default();
     let wanted = site.process.oci_runtime.as_deref().or_else(|| site.env.set_var("KILN_OCI_RUNTIME"));
-    let runtime = Runtime::find(wanted, &path).map_err(Refused::Here)?;
+    let runtime = Runtime::find(wanted, &site.env.path()).map_err(Refused::Here)?;
     let snapshots = site.snapshots(true)?;
     let executor = OciExecutor::new(resolv_conf(), runtime, site.env.program.clone());
     site.place(executor.map(|e| e.on(site.network())), snapshots)

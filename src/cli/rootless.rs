@@ -4,7 +4,7 @@
 
 use super::env::Env;
 use super::refusal::{Refusal, Settings};
-use super::request::{Command, Isolation, Method, Request};
+use super::request::{Command, Isolation, Request};
 use crate::sandbox::probe::{Way, probe};
 use crate::sys::userns::{self, Map, Refused};
 use rustix::thread::CapabilitySet;
@@ -28,13 +28,13 @@ pub enum Rootless {
 /// Enters a user namespace where a request of somebody without rights over mounts may need it: to run a process, or to remove
 /// what such processes left in the store.
 pub fn prepare(request: &Request, env: &Env) -> Rootless {
-    let isolation = match &request.command {
-        Command::Build(build) if build.call.method == Method::Build => build.process.isolation,
-        Command::Run(run) => run.process.isolation,
-        Command::Prune { .. } | Command::Rmi { .. } if env.uid != 0 => return enter(env),
-        _ => return Rootless::Untried,
+    let Some(process) = request.command.runs() else {
+        return match &request.command {
+            Command::Prune { .. } | Command::Rmi { .. } if env.uid != 0 => enter(env),
+            _ => Rootless::Untried,
+        };
     };
-    match isolation {
+    match process.isolation {
         Isolation::Root => Rootless::Untried,
         // Root has a level below, which is no good in a namespace: the better one must be sure.
         Isolation::InPlace if env.uid == 0 => Rootless::Untried,
@@ -132,8 +132,7 @@ fn user_name(passwd: &str, number: &str) -> Option<String> {
 
 /// The program that maps numbers; it has its power by being setuid or by capabilities of its file.
 fn mapper(program: &str, env: &Env) -> Result<PathBuf, String> {
-    let path = env.vars.get(std::ffi::OsStr::new("PATH")).cloned().unwrap_or_default();
-    let found = userns::find(program, &path)
+    let found = userns::find(program, &env.path())
         .ok_or_else(|| format!("{program} isn't in $PATH; Debian and Ubuntu have it in the package uidmap"))?;
     let setuid = std::fs::metadata(&found).is_ok_and(|m| m.permissions().mode() & 0o4000 != 0);
     let capable = || crate::sys::xattr::get(&found, "security.capability".as_ref()).is_ok_and(|c| c.is_some());

@@ -50,11 +50,8 @@ fn wait(program: &OwnedFd) -> Result<(), Errno> {
 
 /// Whether a command may take `/`, be it to find out whether it can.
 fn takes_the_root(request: &Request, env: &Env) -> bool {
-    let process = match &request.command {
-        Command::Build(build) => &build.process,
-        Command::Run(run) => &run.process,
-        Command::Info { .. } => return in_place::is_here(false, env),
-        _ => return false,
+    let Some(process) = request.command.process() else {
+        return matches!(request.command, Command::Info { .. }) && in_place::is_here(false, env);
     };
     match process.isolation {
         Isolation::InPlace => true,

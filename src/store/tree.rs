@@ -45,24 +45,12 @@ pub(super) fn disk_usage(path: &Path) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt as _;
 
     #[test]
     fn removes_deep_and_locked_folders_and_no_link_target() {
         let temp = tempfile::tempdir().unwrap();
-        let (doomed, kept) = (temp.path().join("doomed"), temp.path().join("kept"));
-        std::fs::create_dir(&doomed).unwrap();
+        let (doomed, kept) = (crate::sys::tree::doomed(temp.path()), temp.path().join("kept"));
         std::fs::write(&kept, "x").unwrap();
-        std::os::unix::fs::symlink(temp.path(), doomed.join("link")).unwrap();
-        std::fs::create_dir(doomed.join("closed")).unwrap();
-        std::fs::write(doomed.join("closed/file"), "x").unwrap();
-        std::fs::set_permissions(doomed.join("closed"), std::fs::Permissions::from_mode(0o0)).unwrap();
-        // Deeper than a path may be long, and than files may be open.
-        let mut at = openat(CWD, &doomed, OPEN, Mode::empty()).unwrap();
-        for _ in 0..3000 {
-            rustix::fs::mkdirat(&at, "dddd", Mode::RWXU).unwrap();
-            at = openat(&at, "dddd", OPEN, Mode::empty()).unwrap();
-        }
         assert!(disk_usage(&doomed) > 0);
         remove(&doomed).unwrap();
         assert!(!doomed.exists() && kept.exists());

@@ -117,27 +117,35 @@ impl Top {
     }
 }
 
+/// A folder `doomed` in `temp` to be removed: deeper than a path may be long, and than files may be open, with a folder that is
+/// closed, and a link out of it.
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "for tests")]
+pub(crate) fn doomed(temp: &Path) -> std::path::PathBuf {
+    use std::os::unix::fs::PermissionsExt as _;
+    let doomed = temp.join("doomed");
+    std::fs::create_dir(&doomed).unwrap();
+    std::os::unix::fs::symlink(temp, doomed.join("link")).unwrap();
+    std::fs::create_dir(doomed.join("closed")).unwrap();
+    std::fs::write(doomed.join("closed/file"), "x").unwrap();
+    std::fs::set_permissions(doomed.join("closed"), std::fs::Permissions::from_mode(0o0)).unwrap();
+    let mut at = openat(rustix::fs::CWD, &doomed, OPEN, Mode::empty()).unwrap();
+    for _ in 0..3000 {
+        rustix::fs::mkdirat(&at, "dddd", Mode::RWXU).unwrap();
+        at = openat(&at, "dddd", OPEN, Mode::empty()).unwrap();
+    }
+    doomed
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt as _;
 
     #[test]
     fn deep_and_locked_folders_go_and_no_link_target() {
         let temp = tempfile::tempdir().unwrap();
-        let (doomed, kept) = (temp.path().join("doomed"), temp.path().join("kept"));
-        std::fs::create_dir(&doomed).unwrap();
+        let (doomed, kept) = (doomed(temp.path()), temp.path().join("kept"));
         std::fs::write(&kept, "x").unwrap();
-        std::os::unix::fs::symlink(temp.path(), doomed.join("link")).unwrap();
-        std::fs::create_dir(doomed.join("closed")).unwrap();
-        std::fs::write(doomed.join("closed/file"), "x").unwrap();
-        std::fs::set_permissions(doomed.join("closed"), std::fs::Permissions::from_mode(0o0)).unwrap();
-        // Deeper than a path may be long, and than files may be open.
-        let mut at = openat(rustix::fs::CWD, &doomed, OPEN, Mode::empty()).unwrap();
-        for _ in 0..3000 {
-            rustix::fs::mkdirat(&at, "dddd", Mode::RWXU).unwrap();
-            at = openat(&at, "dddd", OPEN, Mode::empty()).unwrap();
-        }
         remove(rustix::fs::CWD, &doomed).unwrap();
         assert!(!doomed.exists() && kept.exists());
         remove(rustix::fs::CWD, &doomed).unwrap();

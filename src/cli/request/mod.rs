@@ -103,6 +103,25 @@ pub enum Command {
     ForbidDevices(PathBuf),
 }
 
+impl Command {
+    /// What is said of processes, by a command that knows of any.
+    pub fn process(&self) -> Option<&ProcessRequest> {
+        match self {
+            Self::Build(build) => Some(&build.process),
+            Self::Run(run) => Some(&run.process),
+            _ => None,
+        }
+    }
+
+    /// The same, unless the command only says something about a build (`--check`, `--call`).
+    pub fn runs(&self) -> Option<&ProcessRequest> {
+        match self {
+            Self::Build(build) if build.call.method != Method::Build => None,
+            other => other.process(),
+        }
+    }
+}
+
 /// `kiln check`, or a build's `--check`.
 #[derive(Debug, Clone)]
 pub struct CheckRequest {
