@@ -13,6 +13,7 @@
 //! | [`layer`] | a tree to a tar stream and back | streams |
 //! | [`snapshot`] | root filesystems: prepare, view, diff, commit | disk |
 //! | [`sandbox`] | one process in a root filesystem | processes |
+//! | [`in_place`] | the isolation level that runs a process in `/` itself | disk, processes |
 //! | [`registry`] | the distribution protocol | network |
 //! | [`source`] | names to pinned digests, contexts to hashed trees | network, disk |
 //! | [`solve`] | keys, cache, the scheduler that runs a plan | all of these |
@@ -24,6 +25,7 @@
 pub mod cli;
 pub mod dockerfile;
 pub mod export;
+pub mod in_place;
 pub mod layer;
 pub mod oci;
 pub mod plan;

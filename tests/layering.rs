@@ -18,11 +18,12 @@ const TABLE: &[(&str, &[&str])] = &[
     ("layer", &["oci", "report", "sys"]),
     ("snapshot", &["layer", "report", "store", "sys"]),
     ("sandbox", &["report", "sys"]),
+    ("in_place", &["layer", "report", "sandbox", "snapshot", "store", "sys"]),
     ("registry", &["oci", "report"]),
     ("source", &["dockerfile", "layer", "oci", "plan", "registry", "report", "snapshot", "store", "sys"]),
     ("solve", &["dockerfile", "layer", "oci", "plan", "registry", "report", "sandbox", "snapshot", "source", "store", "sys"]),
     ("export", &["layer", "oci", "registry", "report", "store", "sys"]),
-    ("cli", &["dockerfile", "export", "layer", "oci", "plan", "registry", "report", "sandbox", "snapshot", "solve", "source",
+    ("cli", &["dockerfile", "export", "in_place", "layer", "oci", "plan", "registry", "report", "sandbox", "snapshot", "solve", "source",
               "store", "sys"]),
 ];
 

@@ -5,7 +5,7 @@
 
 use kiln::layer::{Entry, EntryKind, EntryPath, EntrySink, TarReader, TarWriter, Timestamp};
 use kiln::sandbox::{Executor as _, RootExecutor, Spec};
-use kiln::snapshot::{Kind, NewLayer, Overlay, Roots, Snapshotter as _, StackTree, Tree, diff, view};
+use kiln::snapshot::{Kind, NewLayer, Overlay, RootCopyPool, Snapshotter as _, StackTree, Tree, diff, view};
 use kiln::store::{Form, Store};
 use kiln::sys::Cancel;
 use std::fs;
@@ -83,7 +83,7 @@ impl Chain {
     }
 
     /// The same in a folder with all files of the layers.
-    fn run_standing(mut self, roots: &Roots, script: &str) -> Self {
+    fn run_standing(mut self, roots: &RootCopyPool, script: &str) -> Self {
         let active = self.prepare();
         let mut standing = roots.take(&self.layers).unwrap();
         standing.ready();
@@ -502,7 +502,7 @@ fn a_standing_root_changes_like_an_overlay() {
     needs_root!();
     let (mut overlay, mut standing) = (Chain::new(), Chain::new());
     let folder = tempfile::tempdir().unwrap();
-    let roots = Roots::new(folder.path().into(), std::num::NonZeroUsize::MIN.saturating_add(1));
+    let roots = RootCopyPool::new(folder.path().into(), std::num::NonZeroUsize::MIN.saturating_add(1));
     for script in CHANGES {
         overlay = overlay.run(script);
         standing = standing.run_standing(&roots, script);
@@ -517,7 +517,7 @@ fn a_standing_root_changes_like_an_overlay() {
 fn a_standing_root_takes_layers_that_others_made() {
     needs_root!();
     let folder = tempfile::tempdir().unwrap();
-    let roots = Roots::new(folder.path().into(), std::num::NonZeroUsize::MIN);
+    let roots = RootCopyPool::new(folder.path().into(), std::num::NonZeroUsize::MIN);
     let mut chain = Chain::new();
     for (number, script) in CHANGES.into_iter().enumerate() {
         chain = chain.run(script);

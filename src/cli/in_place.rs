@@ -3,9 +3,8 @@
 use super::env::Env;
 use super::isolation::{Last, Place, Together};
 use super::request::{Isolation, Request};
-use crate::sandbox::InPlaceExecutor;
-use crate::sandbox::in_place::{self, Wall};
-use crate::snapshot::{Ground, InPlace, Withheld};
+use crate::in_place::{self, HiddenFiles, HostRoot, InPlaceExecutor, InPlaceSnapshotter, Protection};
+
 use crate::store::Store;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -77,32 +76,32 @@ pub fn place(store: &Store, forced: bool, credentials: &[PathBuf], env: &Env) ->
     stay.extend(held.iter().cloned());
     let closed: BTreeSet<Vec<u8>> = stay.iter().filter(|n| !SHOWN.contains(&n.as_slice())).cloned().collect();
     let folder = folder(store.root());
-    let wall = Wall::find();
+    let wall = Protection::find();
     let Walled { withheld, together, warning, last } = Walled::behind(&wall, credentials, forced);
-    let ground = Ground::new(Path::new("/"), &folder, stay, held).map_err(|e| said(&e))?.without(withheld);
+    let ground = HostRoot::new(Path::new("/"), &folder, stay, held).map_err(|e| said(&e))?.without(withheld);
     let network = ["/etc/resolv.conf", "/etc/hosts"].map(|path| read(path).unwrap_or_default());
     let executor = InPlaceExecutor::new(network, folder, closed, wall).map_err(|e| said(&e))?;
     let threads = NonZeroUsize::new(env.cores).unwrap_or(NonZeroUsize::MIN);
     let roots = store.new_snapshot().map_err(|e| e.to_string())?;
-    let snapshots = InPlace::new(ground, roots, threads).map_err(|e| said(&e))?;
+    let snapshots = InPlaceSnapshotter::new(ground, roots, threads).map_err(|e| said(&e))?;
     Ok(Place { snapshots: Arc::new(snapshots), executor: Arc::new(executor), together, warning, last })
 }
 
 /// What a wall makes necessary.
 struct Walled {
-    withheld: Withheld,
+    withheld: HiddenFiles,
     together: Together,
     warning: Option<String>,
     last: Option<Last>,
 }
 
 impl Walled {
-    fn behind(wall: &Wall, credentials: &[PathBuf], forced: bool) -> Self {
-        let Wall::Removal { why } = wall else {
-            let withheld = Withheld::default();
+    fn behind(wall: &Protection, credentials: &[PathBuf], forced: bool) -> Self {
+        let Protection::Removal { why } = wall else {
+            let withheld = HiddenFiles::default();
             return Self { withheld, together: Together::OneProcess, warning: None, last: None };
         };
-        let withheld = Withheld::new(credentials.iter().cloned(), forced);
+        let withheld = HiddenFiles::new(credentials.iter().cloned(), forced);
         let left = if forced { ", and credentials that can't be taken away" } else { "" };
         let warning = format!(
             "warning: there is no Landlock here ({why}): kiln keeps the credentials that it was given in memory alone while a RUN \

@@ -6,8 +6,8 @@ use super::in_place;
 use super::request::{Command, Isolation, Request};
 use super::rootless::Rootless;
 use super::session::cannot;
+use crate::in_place::HostRoot;
 use crate::report::Problem;
-use crate::snapshot::Ground;
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use rustix::io::Errno;
 use std::io::Write as _;
@@ -34,7 +34,7 @@ pub fn take(request: &Request, env: &Env) -> Result<Option<Turn>, Problem> {
         let _ = writeln!(std::io::stderr(), "waiting for another build in this container to end");
         wait(&program).map_err(|e| cannot("wait for another build in this container", &std::io::Error::from(e)))?;
     }
-    Ground::put_right(Path::new("/"), &in_place::folder(&request.store))
+    HostRoot::put_right(Path::new("/"), &in_place::folder(&request.store))
         .map_err(|e| cannot("put / right, which a build that was killed has left as it was", &e))?;
     Ok(Some(Turn(program)))
 }

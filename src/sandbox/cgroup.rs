@@ -30,7 +30,7 @@ impl Group {
     ///
     /// # Errors
     /// [`Error::Limit`] where no group can be made, or the kernel refuses a limit.
-    pub(super) fn new(place: &[Hierarchy], limits: &Limits, number: u64) -> Result<Self, Error> {
+    pub(crate) fn new(place: &[Hierarchy], limits: &Limits, number: u64) -> Result<Self, Error> {
         let name = format!("kiln-{}-{number}", std::process::id());
         let mut group = Self { folders: Vec::new(), kills: None };
         if limits.memory.is_some() {
@@ -77,7 +77,7 @@ impl Group {
     }
 
     /// The files that a process joins by, open, with their names.
-    pub(super) fn procs(&self) -> Result<Vec<(OwnedFd, CString)>, Error> {
+    pub(crate) fn procs(&self) -> Result<Vec<(OwnedFd, CString)>, Error> {
         self.folders
             .iter()
             .map(|folder| {
@@ -89,7 +89,7 @@ impl Group {
     }
 
     /// Whether the kernel killed a process of the group for want of memory.
-    pub(super) fn ran_out_of_memory(&self) -> bool {
+    pub(crate) fn ran_out_of_memory(&self) -> bool {
         let text = self.kills.as_ref().and_then(|f| std::fs::read_to_string(f).ok());
         kills(&text.unwrap_or_default()) > 0
     }
@@ -198,7 +198,7 @@ fn kills(text: &str) -> u64 {
 
 /// A mounted hierarchy and kiln's own group in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Hierarchy {
+pub(crate) struct Hierarchy {
     /// Where its root, or the part of it that can be seen, is mounted.
     mount: PathBuf,
     /// Kiln's own group, below that.
@@ -242,7 +242,7 @@ impl Hierarchy {
 }
 
 /// The hierarchies that are mounted, from `/proc/self/mountinfo` and `/proc/self/cgroup`.
-pub(super) fn hierarchies(mountinfo: &str, own: &str) -> Vec<Hierarchy> {
+pub(crate) fn hierarchies(mountinfo: &str, own: &str) -> Vec<Hierarchy> {
     mountinfo.lines().filter_map(|line| hierarchy(line, own)).collect()
 }
 

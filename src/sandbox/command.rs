@@ -13,7 +13,7 @@ pub(super) fn exec(spec: &Spec) -> Result<Exec, Error> {
 }
 
 /// The same with other arguments.
-pub(super) fn exec_of(args: &[String], spec: &Spec) -> Result<Exec, Error> {
+pub(crate) fn exec_of(args: &[String], spec: &Spec) -> Result<Exec, Error> {
     let Some(program) = args.first().filter(|p| !p.is_empty()) else {
         return Err(Error::Spec("there is no command to run".into()));
     };
@@ -39,7 +39,7 @@ fn candidates(program: &str, path: &str) -> Result<Vec<CString>, Error> {
 }
 
 /// A resource by the name that Docker's `--ulimit` has for it.
-pub(super) fn resource(name: &str) -> Result<Resource, Error> {
+pub(crate) fn resource(name: &str) -> Result<Resource, Error> {
     Ok(match name {
         "core" => Resource::Core,
         "cpu" => Resource::Cpu,

@@ -8,11 +8,11 @@ use rustix::process::Pid;
 
 /// Who may tell a process what.
 #[derive(Clone, Copy)]
-pub(super) struct Control<'a> {
-    pub(super) cancel: &'a Cancel,
-    pub(super) signals: Option<&'a Signals>,
+pub(crate) struct Control<'a> {
+    pub(crate) cancel: &'a Cancel,
+    pub(crate) signals: Option<&'a Signals>,
     /// Whether the process is one that runs another, which is the one that the signals are for.
-    pub(super) through: bool,
+    pub(crate) through: bool,
 }
 
 impl Control<'_> {

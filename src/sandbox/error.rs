@@ -115,7 +115,7 @@ impl Error {
     }
 
     /// The same, of a process at this level.
-    pub(super) fn at_level(self, level: &'static str) -> Self {
+    pub(crate) fn at_level(self, level: &'static str) -> Self {
         match self {
             Self::Call(source) if source.is_denied() => Self::Denied { level, source },
             other => other,

@@ -168,7 +168,7 @@ fn way() -> Result<Way, Error> {
 }
 
 /// The streams of the process, and the caller's ends of those that are captured.
-pub(super) fn streams(stdio: Stdio) -> Result<([Source; 3], Pipes), Error> {
+pub(crate) fn streams(stdio: Stdio) -> Result<([Source; 3], Pipes), Error> {
     if stdio != Stdio::Captured {
         return Ok(([Source::Inherit(0), Source::Inherit(1), Source::Inherit(2)], Pipes::new(Vec::new())));
     }
@@ -188,7 +188,7 @@ fn pipe() -> Result<(OwnedFd, OwnedFd), Error> {
 }
 
 /// A child's failure in terms of the spec.
-pub(super) fn explained(
+pub(crate) fn explained(
     failure: Failure,
     spec: &Spec,
     parts: &[(std::ops::Range<usize>, Part)],

@@ -10,7 +10,6 @@
 //! | [`Executor`] | who runs it; the contract of every isolation level |
 //! | [`root`] | the level `root`: namespaces made by root |
 //! | [`chroot`] | the level `chroot`: as `root`, without `pivot_root` |
-//! | [`in_place`] | the level `in-place`: in `/` itself, without namespaces |
 //! | [`oci`] | the level `oci`: by an installed runtime |
 //! | `host` | what a place gives to every process |
 //! | `program` | a spec to the steps of a child |
@@ -32,12 +31,11 @@
 mod begin;
 pub mod cgroup;
 pub mod chroot;
-mod command;
-mod control;
+pub(crate) mod command;
+pub(crate) mod control;
 mod devices;
 mod error;
-mod host;
-pub mod in_place;
+pub(crate) mod host;
 mod kernel;
 pub mod network_files;
 pub mod oci;
@@ -45,7 +43,7 @@ mod output;
 mod overlay;
 pub mod private_network;
 pub mod probe;
-mod program;
+pub(crate) mod program;
 mod recorded;
 pub mod root;
 pub mod seccomp;
@@ -54,7 +52,6 @@ pub mod terminal;
 
 pub use chroot::ChrootExecutor;
 pub use error::{Error, Part};
-pub use in_place::InPlaceExecutor;
 pub use oci::{OciExecutor, forbid_devices};
 pub use private_network::{Helper, PrivateNetwork};
 pub use probe::Level;

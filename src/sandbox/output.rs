@@ -16,7 +16,7 @@ const BUFFER: usize = 64 << 10;
 const LAST: usize = 1 << 20;
 
 /// The caller's ends of the pipes of a process.
-pub(super) struct Pipes {
+pub(crate) struct Pipes {
     open: Vec<(Stream, OwnedFd)>,
     buffer: Vec<u8>,
 }
@@ -28,7 +28,7 @@ impl Pipes {
     }
 
     /// Hands on what is written until the process has ended, by itself or by what `control` says.
-    pub(super) fn follow(
+    pub(crate) fn follow(
         mut self,
         child: &mut Child,
         output: &mut dyn FnMut(Stream, &[u8]),

@@ -180,7 +180,7 @@ pub enum Stdio {
 ///
 /// # Errors
 /// [`Error::Path`] for one that is relative, holds a zero byte, or is too long for the kernel.
-pub(super) fn clean(path: &Path, what: &'static str) -> Result<PathBuf, Error> {
+pub(crate) fn clean(path: &Path, what: &'static str) -> Result<PathBuf, Error> {
     let refuse = |why| Error::Path { what, path: path.to_owned(), why };
     if !path.is_absolute() {
         return Err(refuse("it isn't absolute"));

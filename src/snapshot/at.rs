@@ -100,7 +100,7 @@ fn timestamp(secs: i64, nanos: u64) -> Timestamp {
 }
 
 /// Opens a directory of this machine, the root of everything below.
-pub(super) fn open_root(path: &Path) -> Result<OwnedFd, Error> {
+pub(crate) fn open_root(path: &Path) -> Result<OwnedFd, Error> {
     fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .map_err(|e| Error::host("open", path, e))
 }
@@ -173,7 +173,7 @@ pub(super) fn open_file(dir: BorrowedFd<'_>, name: &[u8]) -> Result<File, Errno>
 const NAMES: usize = 32 << 10;
 
 /// The names in an open directory, sorted by their bytes.
-pub(super) fn names(dir: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>, Errno> {
+pub(crate) fn names(dir: BorrowedFd<'_>) -> Result<Vec<Vec<u8>>, Errno> {
     let mut names = Vec::new();
     fs::seek(dir, SeekFrom::Start(0))?;
     let mut buffer = Vec::with_capacity(NAMES);
@@ -197,7 +197,7 @@ pub(super) fn set_xattr(file: BorrowedFd<'_>, name: &[u8], value: &[u8]) -> Resu
 }
 
 /// Removes whatever `name` in the directory is, with everything in it, however deep.
-pub(super) fn remove(dir: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
+pub(crate) fn remove(dir: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
     sys::tree::remove(dir, Path::new(OsStr::from_bytes(name))).map_err(|e| e.errno)
 }
 

@@ -16,14 +16,14 @@
 //! |---|---|
 //! | [`NewLayer`] | a layer that is being made, [`view`] and [`diff`] of those that are there |
 //! | [`Layers`] | a chain of layers, and what is known of it |
-//! | [`Snapshotter`] | what a process gets of them: [`Overlay`], [`Copy`], [`InPlace`] on a [`Ground`] |
-//! | [`Standing`] | the files of all layers in one folder, where nothing can be mounted; [`Roots`] are those of a build |
+//! | [`Snapshotter`] | what a process gets of them: [`Overlay`], [`Copy`] |
+//! | [`RootCopy`] | the files of all layers in one directory, where nothing can be mounted; a [`RootCopyPool`] has those of a build |
 //! | `index` | what stands in a folder, to find what changed |
 //! | [`Tree`] | a file tree to read, confined: [`FolderTree`], [`StackTree`], [`EmptyTree`] |
 //! | [`FolderWriter`] | entries of a layer to a folder |
 //! | [`users`] | names and numbers of users, by an image's own files |
 
-mod at;
+pub(crate) mod at;
 mod clock;
 mod content;
 mod copy;
@@ -32,22 +32,19 @@ mod error;
 mod flatten;
 mod folder;
 mod given;
-mod ground;
-mod in_place;
 mod index;
 mod layer;
 mod layers;
 mod listing;
 mod notes;
 mod overlay;
+pub(crate) mod root_copy;
 mod stack;
-mod standing;
 mod tee;
 #[cfg(test)]
 pub(crate) mod testing;
 mod tree;
 pub mod users;
-mod withheld;
 mod write;
 
 use crate::sys::RootMount;
@@ -58,18 +55,15 @@ pub use copy::Copy;
 pub use error::{Error, hint_of};
 pub use flatten::flatten;
 pub use folder::{FolderTree, Ignore, Verdict, walked};
-pub use ground::Ground;
-pub use in_place::InPlace;
 pub use layer::{NewLayer, diff, files, view};
 pub use layers::Layers;
 pub use overlay::Overlay;
+pub use root_copy::{RootCopy, RootCopyPool};
 pub use stack::StackTree;
-pub use standing::{Roots, Standing};
 pub use tee::Tee;
 pub use tree::{
     EmptyTree, Fingerprint, Found, Tree, bare_entry, entry, fingerprint, fingerprint_again, follow, xattrs_of,
 };
-pub use withheld::Withheld;
 pub use write::FolderWriter;
 
 /// How a process gets layers as its root filesystem.

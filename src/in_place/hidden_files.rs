@@ -3,7 +3,7 @@
 //!
 //! What is lost with this process is lost: a kill that can't be caught takes them along.
 
-use super::Error;
+use crate::snapshot::Error;
 use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 use std::collections::BTreeSet;
@@ -19,7 +19,7 @@ const LARGEST: u64 = 16 << 20;
 
 /// Files, and what became of them. Clones are the same ones.
 #[derive(Debug, Clone, Default)]
-pub struct Withheld(Arc<Inner>);
+pub struct HiddenFiles(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -31,13 +31,13 @@ struct Inner {
 
 #[derive(Debug, Default)]
 struct Now {
-    absent: Vec<Absent>,
+    absent: Vec<HiddenFile>,
     /// Whether nothing is to go away any more.
     over: bool,
 }
 
 /// A file that is here and nowhere else.
-struct Absent {
+struct HiddenFile {
     path: PathBuf,
     /// Its folder, wherever that is moved to.
     dir: OwnedFd,
@@ -49,17 +49,17 @@ struct Absent {
 }
 
 /// Without the content.
-impl std::fmt::Debug for Absent {
+impl std::fmt::Debug for HiddenFile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Absent").field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("HiddenFile").field("path", &self.path).finish_non_exhaustive()
     }
 }
 
 /// The files are away; dropped, they are back.
 #[derive(Debug)]
-pub(super) struct Away(Withheld);
+pub(super) struct HiddenGuard(HiddenFiles);
 
-impl Withheld {
+impl HiddenFiles {
     /// These files, where there are any. With `forced`, one that can't be taken away stays; else no stage can stand.
     pub fn new(files: impl IntoIterator<Item = PathBuf>, forced: bool) -> Self {
         let files: BTreeSet<PathBuf> = files.into_iter().collect();
@@ -70,8 +70,8 @@ impl Withheld {
     ///
     /// # Errors
     /// [`Error::Exposed`] for one that stays; all are back then.
-    pub(super) fn take(&self) -> Result<Away, Error> {
-        let away = Away(self.clone());
+    pub(super) fn take(&self) -> Result<HiddenGuard, Error> {
+        let away = HiddenGuard(self.clone());
         // Whoever drops what is away needs the lock, which goes first.
         let mut now = self.lock();
         if now.over {
@@ -118,7 +118,7 @@ impl Now {
     }
 }
 
-impl Away {
+impl HiddenGuard {
     /// Puts the files back.
     ///
     /// # Errors
@@ -128,7 +128,7 @@ impl Away {
     }
 }
 
-impl Drop for Away {
+impl Drop for HiddenGuard {
     fn drop(&mut self) {
         // Who wants to know whether it failed has ended it.
         let _ = self.0.lock().put_back();
@@ -140,7 +140,7 @@ fn exposed(path: &Path, why: String) -> Error {
 }
 
 /// Takes a file away; nothing for what isn't one: a device or a pipe gives its bytes once.
-fn take_one(path: &Path) -> Result<Option<Absent>, String> {
+fn take_one(path: &Path) -> Result<Option<HiddenFile>, String> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(None) };
     let said = |e: Errno| std::io::Error::from(e).to_string();
     let dir = rustix::fs::openat(CWD, parent, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(said)?;
@@ -163,12 +163,12 @@ fn take_one(path: &Path) -> Result<Option<Absent>, String> {
         Errno::BUSY => "something is mounted on it".into(),
         e => said(e),
     })?;
-    Ok(Some(Absent { path: path.to_owned(), dir, name: name.to_owned(), content, stat, times }))
+    Ok(Some(HiddenFile { path: path.to_owned(), dir, name: name.to_owned(), content, stat, times }))
 }
 
 /// Writes a file beside and renames it, so that it is whole wherever it is.
-fn put_one(absent: &Absent) -> Result<(), Errno> {
-    let Absent { dir, name, content, stat, times, .. } = absent;
+fn put_one(absent: &HiddenFile) -> Result<(), Errno> {
+    let HiddenFile { dir, name, content, stat, times, .. } = absent;
     let (mut file, beside) = new_beside(dir, name)?;
     file.write_all(content).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
     rustix::fs::fchown(&file, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
@@ -219,7 +219,7 @@ mod tests {
         fs::set_permissions(at("data/token"), fs::Permissions::from_mode(0o640)).unwrap();
         symlink("data/token", at("link")).unwrap();
         let before = (fs::metadata(at("data/token")).unwrap(), fs::metadata(at("data")).unwrap());
-        let withheld = Withheld::new([at("link"), at("data/token"), at("none"), at("data")], false);
+        let withheld = HiddenFiles::new([at("link"), at("data/token"), at("none"), at("data")], false);
         let away = withheld.take().unwrap();
         assert!(!at("data/token").exists() && at("data").exists());
         // The folder is renamed, and somebody has taken the name.
@@ -241,10 +241,10 @@ mod tests {
         fs::write(at("a"), "a").unwrap();
         fs::write(at("b"), "b").unwrap();
         fs::hard_link(at("b"), at("c")).unwrap();
-        let refused = Withheld::new([at("a"), at("b")], false).take().unwrap_err();
+        let refused = HiddenFiles::new([at("a"), at("b")], false).take().unwrap_err();
         assert!(matches!(&refused, Error::Exposed { path, .. } if *path == at("b")), "{refused}");
         assert_eq!(fs::read(at("a")).unwrap(), b"a");
-        let away = Withheld::new([at("a"), at("b")], true).take().unwrap();
+        let away = HiddenFiles::new([at("a"), at("b")], true).take().unwrap();
         assert!(!at("a").exists() && at("b").exists());
         drop(away);
         assert!(at("a").exists());
@@ -255,7 +255,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("f");
         fs::write(&file, "x").unwrap();
-        let withheld = Withheld::new([file.clone()], false);
+        let withheld = HiddenFiles::new([file.clone()], false);
         let away = withheld.take().unwrap();
         fs::create_dir_all(file.join("deep")).unwrap();
         withheld.put_back_for_good().unwrap();

@@ -1,6 +1,6 @@
 //! What processes can reach: the stage's own files, `/proc`, `/sys` and `/dev`, and nothing else that lies in `/`.
 
-use super::Error;
+use crate::sandbox::Error;
 use crate::sys::landlock::{self, Ruleset};
 use crate::sys::{Result, Said, file};
 use rustix::fs::{CWD, Mode, OFlags};
@@ -13,7 +13,7 @@ use std::path::Path;
 
 /// How processes are kept from what isn't theirs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Wall {
+pub enum Protection {
     /// By Landlock, in this version of its interface.
     Landlock(u32),
     /// What can be is removed while they run, and they have less than any other process of the container, into which they
@@ -24,7 +24,7 @@ pub enum Wall {
     },
 }
 
-impl Wall {
+impl Protection {
     /// The best that this kernel, and the filter that this process is behind, have.
     pub fn find() -> Self {
         match landlock::abi() {
@@ -66,19 +66,19 @@ pub(super) fn top(open: impl AsFd) -> std::result::Result<Option<Vec<u8>>, Errno
 
 /// What is closed to processes.
 #[derive(Debug)]
-pub(super) struct Walls {
+pub(super) struct Confinement {
     closed: BTreeSet<Vec<u8>>,
-    wall: Wall,
+    wall: Protection,
 }
 
-impl Walls {
-    pub(super) fn new(closed: BTreeSet<Vec<u8>>, wall: Wall) -> Self {
+impl Confinement {
+    pub(super) fn new(closed: BTreeSet<Vec<u8>>, wall: Protection) -> Self {
         Self { closed, wall }
     }
 
     /// Whether there are rules, and new names in `/` need one.
     pub(super) fn stand(&self) -> bool {
-        matches!(self.wall, Wall::Landlock(_))
+        matches!(self.wall, Protection::Landlock(_))
     }
 
     /// The names in `/` that are closed.
@@ -92,7 +92,7 @@ impl Walls {
         root: &Path,
         more: impl Iterator<Item = BorrowedFd<'f>>,
     ) -> std::result::Result<Option<Ruleset>, Error> {
-        let Wall::Landlock(abi) = self.wall else { return Ok(None) };
+        let Protection::Landlock(abi) = self.wall else { return Ok(None) };
         let ruleset = Ruleset::new(abi)?;
         for name in std::fs::read_dir(root).said("read", root)? {
             let name = name.said("read", root)?.file_name();
@@ -124,13 +124,13 @@ mod tests {
     #[test]
     fn without_landlock_processes_have_less_than_all_others() {
         let usual = CapabilitySet::CHOWN | CapabilitySet::SETPCAP | CapabilitySet::AUDIT_WRITE;
-        let removal = Wall::Removal { why: String::new() };
+        let removal = Protection::Removal { why: String::new() };
         for (wall, permitted, given) in [
             (&removal, usual, usual - CapabilitySet::AUDIT_WRITE),
             (&removal, usual | CapabilitySet::SYS_PTRACE, usual),
             (&removal, CapabilitySet::CHOWN | CapabilitySet::SETPCAP, CapabilitySet::CHOWN),
             (&removal, CapabilitySet::CHOWN, CapabilitySet::CHOWN),
-            (&Wall::Landlock(1), usual, usual),
+            (&Protection::Landlock(1), usual, usual),
         ] {
             assert_eq!(wall.capabilities(usual, permitted), given, "{wall:?} {permitted:?}");
         }

@@ -6,12 +6,12 @@ use rustix::io::Errno;
 use std::ffi::CString;
 
 /// Who a process is when it makes files.
-pub(super) struct Maker {
+pub(super) struct Caller {
     pub(super) umask: u32,
     pub(super) who: Someone,
 }
 
-impl Maker {
+impl Caller {
     /// Who makes this call; nobody if it doesn't wait any more.
     pub(super) fn of(call: &Call<'_>) -> Option<Self> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", call.thread())).ok()?;
@@ -22,9 +22,9 @@ impl Maker {
 /// As whom the thread that answers calls acts. The kernel lets one look into processes of one's own user and group alone; it
 /// is a role for as many calls as it fits.
 #[derive(Default)]
-pub(super) struct Role(Option<(Someone, Acting)>);
+pub(super) struct AssumedIdentity(Option<(Someone, Acting)>);
 
-impl Role {
+impl AssumedIdentity {
     /// The string at an address of a call's process, in whatever role it can be read.
     ///
     /// # Errors
@@ -39,7 +39,7 @@ impl Role {
         }
         match call.string_by_file(address) {
             Err(Errno::ACCESS) => {
-                self.take(&Maker::of(call).ok_or(Errno::SRCH)?.who)?;
+                self.take(&Caller::of(call).ok_or(Errno::SRCH)?.who)?;
                 call.string_by_file(address)
             }
             read => read,
@@ -53,7 +53,7 @@ impl Role {
     pub(super) fn bytes(&mut self, call: &Call<'_>, address: u64, length: usize) -> Result<Vec<u8>, Errno> {
         match call.bytes(address, length) {
             Err(Errno::PERM) => {
-                self.take(&Maker::of(call).ok_or(Errno::SRCH)?.who)?;
+                self.take(&Caller::of(call).ok_or(Errno::SRCH)?.who)?;
                 call.bytes_by_file(address, length)
             }
             read => read,
@@ -95,12 +95,12 @@ impl Role {
 }
 
 /// The mask and the ids for files in `/proc/PID/status`.
-fn parse(status: &str) -> Option<Maker> {
+fn parse(status: &str) -> Option<Caller> {
     let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
     let last = |name: &str| field(name)?.split_whitespace().nth(3)?.parse().ok();
     let groups = field("Groups:")?.split_whitespace().map(str::parse).collect::<Result<_, _>>().ok()?;
     let who = Someone { uid: last("Uid:")?, gid: last("Gid:")?, groups };
-    Some(Maker { umask: u32::from_str_radix(field("Umask:")?, 8).ok()?, who })
+    Some(Caller { umask: u32::from_str_radix(field("Umask:")?, 8).ok()?, who })
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
-//! The names in `/`, for processes behind [walls](super::walls).
+//! The names in `/`, for processes behind [confinement](super::confinement).
 //!
 //! A right to list `/` would be one to list, and so to open, all folders below it, kiln's own and other stages' among them. So no
 //! rule gives it: `/` is opened by kiln for who asks, as programs do that list a folder (`O_DIRECTORY`).
 
-use super::maker::Role;
+use super::caller::AssumedIdentity;
 use crate::sys::notify::{Answer, Call};
 use crate::sys::{Result as Called, Said};
 use rustix::fs::{Mode, OFlags, openat};
@@ -13,12 +13,12 @@ use std::path::Path;
 
 /// Answers calls that open folders.
 #[derive(Debug)]
-pub(super) struct Listing {
+pub(super) struct RootListing {
     root: OwnedFd,
     identity: (u64, u64),
 }
 
-impl Listing {
+impl RootListing {
     pub(super) fn new(root: &Path) -> Called<Self> {
         let root = crate::sys::file::open_dir(root)?;
         let identity = identity(&root).call("fstat")?;
@@ -26,7 +26,7 @@ impl Listing {
     }
 
     /// What becomes of a call; nothing for one that isn't of these.
-    pub(super) fn answer(&self, call: &Call<'_>, role: &mut Role) -> Option<Answer> {
+    pub(super) fn answer(&self, call: &Call<'_>, role: &mut AssumedIdentity) -> Option<Answer> {
         let (from, at, flags) = match call.number() {
             #[cfg(target_arch = "x86_64")]
             libc::SYS_open => (libc::AT_FDCWD, 0, 1),
@@ -41,7 +41,13 @@ impl Listing {
     }
 
     /// Opens `/` in the role of who asks, if that is what is meant.
-    fn open(&self, call: &Call<'_>, role: &mut Role, (from, at): (i32, usize), flags: OFlags) -> Option<Answer> {
+    fn open(
+        &self,
+        call: &Call<'_>,
+        role: &mut AssumedIdentity,
+        (from, at): (i32, usize),
+        flags: OFlags,
+    ) -> Option<Answer> {
         let path = role.read(call, call.argument(at)).ok()?;
         if flags.contains(OFlags::PATH) || !may_be_root(path.to_bytes()) {
             return None;

@@ -1,58 +1,28 @@
-//! The level `in-place`: a process in `/` itself, without a namespace or a mount: root in an ordinary container, under
-//! Docker's default profile.
-//!
-//! The caller has set the container's own files aside, and lets those of a stage stand in `/`; one process runs at a time.
-//! What is kept, and how:
-//!
-//! | of the other levels | here |
-//! |---|---|
-//! | mounts of a RUN, `/etc/hosts`, `/etc/resolv.conf` | renamed into their places and back: `swaps` |
-//! | programs in `/dev` (heredocs) | their interpreters are told to the shell: `script` |
-//! | the end of all processes | they are found by their filter, and killed: `leftovers` |
-//! | kiln's own files and mounts of the container out of reach | Landlock: `walls` |
-//! | the names in `/` | listed by kiln: `listing` |
-//! | modes, owners and attributes of files, which Landlock leaves alone | by kiln, where they aren't closed: `attributes` |
-//! | new names in `/`, which no rule of Landlock's speaks of | made beforehand, and put there by kiln: `names` |
-//! | `--network=none` | a filter that gives no socket but Unix ones |
-//! | capabilities, seccomp profile | the same, as far as the container has them |
-//! | `/proc`, `/sys`, `/dev`, hostname | the container's; what is new in `/dev` is removed: `litter` |
-//!
-//! Where the kernel has no Landlock, processes have a capability less than everybody else in the container, into whom they can't
-//! look therefore; what else is to be kept from them must not be there ([`Wall::Removal`]).
-//!
-//! Landlock and filters need `no_new_privs` without CAP_SYS_ADMIN: a program with the setuid bit or capabilities gains nothing
-//! by them. Only a RUN of a user who isn't root can tell.
+//! The executor of the level `in-place`.
 
-mod attributes;
-mod leftovers;
-mod listing;
-mod litter;
-mod maker;
-mod names;
-mod script;
-mod stock;
-mod swaps;
-mod walls;
-mod wish;
-
-use super::cgroup::{self, Group, Hierarchy};
-use super::control::Control;
-use super::error::Part;
-use super::host::{explained, streams};
-use super::program::{CAPABILITIES, c_string};
-use super::spec::clean;
-use super::{Error, Executor, Exit, MountKind, Network, Spec, Stdio, Stream, command, network_files, seccomp};
+use super::attribute_calls::{self, AttributeCalls};
+use super::bind_emulation::{self, BindEmulation};
+use super::caller::AssumedIdentity;
+use super::confinement::{Confinement, Protection};
+use super::inode_pool::InodePool;
+use super::root_entries::RootEntries;
+use super::root_listing::RootListing;
+use super::shared_mounts::{self, SharedMounts};
+use super::{entry_request, reaper, shebang};
+use crate::sandbox::cgroup::{self, Group, Hierarchy};
+use crate::sandbox::control::Control;
+use crate::sandbox::host::{explained, streams};
+use crate::sandbox::program::{CAPABILITIES, c_string};
+use crate::sandbox::spec::clean;
+use crate::sandbox::{
+    Error, Executor, Exit, MountKind, Network, Part, Spec, Stdio, Stream, command, network_files, seccomp,
+};
 use crate::sys::child::step::{Identity, Stdio as Streams, Stream as Source};
 use crate::sys::child::{Ended, Namespaces, Program, Slot, Step};
 use crate::sys::landlock::Ruleset;
 use crate::sys::notify::Listener;
 use crate::sys::{Cancel, RootMount, Said};
-use attributes::Attributes;
 use libc::sock_filter;
-use listing::Listing;
-use litter::Clean;
-use maker::Role;
-use names::Names;
 use rustix::thread::CapabilitySet;
 use std::collections::BTreeSet;
 use std::ffi::CString;
@@ -62,17 +32,13 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use stock::Stock;
-use swaps::Swaps;
-pub use walls::Wall;
-use walls::Walls;
 
 /// Kills all processes that run in `/`, for who is about to end in the middle of everything.
 ///
 /// # Errors
 /// If they can't be found or killed.
 pub fn end_all() -> Result<(), Error> {
-    leftovers::kill().map_err(Error::Call)
+    reaper::kill().map_err(Error::Call)
 }
 
 /// Runs processes in `/`. One serves a whole build.
@@ -88,12 +54,12 @@ pub struct InPlaceExecutor {
     filter: Vec<sock_filter>,
     /// The same without any network.
     alone: Vec<sock_filter>,
-    walls: Walls,
+    confinement: Confinement,
     /// The filter that tells of changes of names.
     notifier: Vec<sock_filter>,
-    attributes: attributes::Table,
+    attributes: attribute_calls::Table,
     /// One process runs at a time.
-    stock: Mutex<Stock>,
+    stock: Mutex<InodePool>,
     runs: AtomicU64,
 }
 
@@ -107,7 +73,7 @@ impl InPlaceExecutor {
         [resolv_conf, hosts]: [String; 2],
         folder: PathBuf,
         closed: BTreeSet<Vec<u8>>,
-        wall: Wall,
+        wall: Protection,
     ) -> Result<Self, Error> {
         let read = |path| std::fs::read_to_string(path).said("read", path);
         let hierarchies = cgroup::hierarchies(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?);
@@ -118,27 +84,27 @@ impl InPlaceExecutor {
         Ok(Self {
             resolv_conf,
             hosts,
-            stock: Mutex::new(Stock::new(&folder.join("stock"))?),
+            stock: Mutex::new(InodePool::new(&folder.join("stock"))?),
             folder,
             hierarchies,
             capabilities,
             filter: seccomp::filter(capabilities),
             alone: seccomp::without_network(capabilities),
-            walls: Walls::new(closed, wall),
-            notifier: seccomp::notifier_of(&wish::CALLS, &attributes::calls().collect::<Vec<_>>()),
-            attributes: attributes::Table::new(),
+            confinement: Confinement::new(closed, wall),
+            notifier: seccomp::notifier_of(&entry_request::CALLS, &attribute_calls::calls().collect::<Vec<_>>()),
+            attributes: attribute_calls::Table::new(),
             runs: AtomicU64::new(0),
         })
     }
 
     /// Puts everything into its place that the spec shows.
-    fn swaps(&self, spec: &Spec, first: bool) -> Result<Swaps<'_>, Error> {
+    fn swaps(&self, spec: &Spec, first: bool) -> Result<BindEmulation<'_>, Error> {
         let folder = self.folder.join("swaps");
         // A stage stands, so no other kiln has processes: what a killed one's has left is ended before it meets this one's.
-        if first && swaps::is_in_use(&folder) {
-            leftovers::kill_orphans()?;
+        if first && bind_emulation::is_in_use(&folder) {
+            reaper::kill_orphans()?;
         }
-        let mut swaps = Swaps::new(Path::new("/"), &folder, self.walls.closed())?;
+        let mut swaps = BindEmulation::new(Path::new("/"), &folder, self.confinement.closed())?;
         for (path, content) in [
             ("/etc/resolv.conf", network_files::resolv_conf(&self.resolv_conf, spec.network)),
             ("/etc/hosts", hosts(spec, &self.hosts)),
@@ -217,7 +183,7 @@ impl InPlaceExecutor {
             keeps_ids: false,
         }));
         program.push(Step::DieWithMaker);
-        let exec = command::exec_of(&script::args(spec), spec)?;
+        let exec = command::exec_of(&shebang::args(spec), spec)?;
         let candidates = exec.candidates.clone();
         program.push(Step::Exec(exec));
         Ok(Steps { program, parts, candidates, listener })
@@ -233,25 +199,25 @@ impl InPlaceExecutor {
         let (streams, pipes) = streams(spec.stdio)?;
         let join = group.map(Group::procs).transpose()?.unwrap_or_default();
         let mut stock = self.stock.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.walls.stand() {
+        if self.confinement.stand() {
             stock.fill()?;
         }
-        let wall = self.walls.build(Path::new("/"), stock.all())?;
+        let wall = self.confinement.build(Path::new("/"), stock.all())?;
         let Steps { program, parts, candidates, listener } = self.program(spec, streams, join, wall)?;
         let mut child = program.spawn(Namespaces::NONE).map_err(|f| explained(f, spec, &parts, &candidates))?;
         let control = Control { cancel, signals: spec.signals.as_ref(), through: false };
         let Some(listener) = listener.and_then(|slot| child.take(slot)) else {
             let ended = pipes.follow(&mut child, output, control);
-            return leftovers::kill().map_err(Error::Call).and(ended);
+            return reaper::kill().map_err(Error::Call).and(ended);
         };
         let listener = Listener::new(listener)?;
-        let mut names = Names::new(Path::new("/"), self.walls.closed(), &mut stock)?;
-        let attributes = Attributes { table: &self.attributes, closed: self.walls.closed() };
-        let listing = Listing::new(Path::new("/"))?;
+        let mut names = RootEntries::new(Path::new("/"), self.confinement.closed(), &mut stock)?;
+        let attributes = AttributeCalls { table: &self.attributes, closed: self.confinement.closed() };
+        let listing = RootListing::new(Path::new("/"))?;
         let (never, gone) = (Cancel::new()?, Cancel::new()?);
         std::thread::scope(|scope| {
             let serving = scope.spawn(|| {
-                let mut role = Role::default();
+                let mut role = AssumedIdentity::default();
                 let served = listener.serve(&never, &mut |call| {
                     let role = &mut role;
                     let special = attributes.answer(call, role).or_else(|| listing.answer(call, role));
@@ -263,15 +229,15 @@ impl InPlaceExecutor {
             let ended = pipes.follow(&mut child, output, control);
             // With the last process the listener has nobody left to answer; one that makes another all the time and ends may be
             // overlooked.
-            let mut cleared = leftovers::kill();
-            for _ in 0..leftovers::ROUNDS {
-                if cleared.is_err() || gone.is_set_within(leftovers::BREATH) {
+            let mut cleared = reaper::kill();
+            for _ in 0..reaper::ROUNDS {
+                if cleared.is_err() || gone.is_set_within(reaper::BREATH) {
                     break;
                 }
-                cleared = leftovers::kill();
+                cleared = reaper::kill();
             }
             if !gone.is_cancelled() {
-                cleared = cleared.and(leftovers::too_quick());
+                cleared = cleared.and(reaper::too_quick());
                 never.cancel();
             }
             let served = serving.join().unwrap_or(Ok(()));
@@ -299,11 +265,11 @@ impl Executor for InPlaceExecutor {
             true => Some(Group::new(&self.hierarchies, &spec.limits, number)?),
             false => None,
         };
-        let clean = Clean::look(&litter::SHARED)?;
+        let clean = SharedMounts::look(&shared_mounts::SHARED)?;
         let swaps = self.swaps(spec, number == 0)?;
         let ended = self.start(spec, group.as_ref(), output, cancel);
         // Where it failed halfway, nobody has looked yet.
-        let cleared = if ended.is_err() { leftovers::kill() } else { Ok(()) };
+        let cleared = if ended.is_err() { reaper::kill() } else { Ok(()) };
         let undone = swaps.end().and(clean.sweep());
         let ended = ended.map_err(|e| e.at_level("in-place"))?;
         cleared.and(undone)?;

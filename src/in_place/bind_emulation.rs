@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 /// Everything that is in another place for one process; dropped, it goes back.
 #[derive(Debug)]
-pub(super) struct Swaps<'a> {
+pub(super) struct BindEmulation<'a> {
     root: OwnedFd,
     /// An empty folder on the same file system, for what is set aside; empty again in the end.
     folder: PathBuf,
@@ -46,7 +46,7 @@ enum Step {
     Made { dir: OwnedFd, name: OsString },
 }
 
-impl<'a> Swaps<'a> {
+impl<'a> BindEmulation<'a> {
     /// None yet. `folder` is made unless it is there, as it stays; it must be on the file system of `root`, and out of reach
     /// for processes. Links of an image may lead to the names `closed`, too, as they are in the same root: that is refused.
     pub(super) fn new(root: &Path, folder: &Path, closed: &'a BTreeSet<Vec<u8>>) -> Result<Self> {
@@ -253,7 +253,7 @@ impl<'a> Swaps<'a> {
     }
 }
 
-impl Drop for Swaps<'_> {
+impl Drop for BindEmulation<'_> {
     fn drop(&mut self) {
         if !self.over {
             // What fails here is thrown away with the stage.
@@ -336,8 +336,8 @@ mod tests {
             self.0.path().join(path)
         }
 
-        fn swaps(&self) -> Swaps<'_> {
-            Swaps::new(&self.at("root"), &self.at("kiln/s"), &self.1).unwrap()
+        fn swaps(&self) -> BindEmulation<'_> {
+            BindEmulation::new(&self.at("root"), &self.at("kiln/s"), &self.1).unwrap()
         }
 
         fn owner(&self) -> (u32, u32) {

@@ -1,17 +1,17 @@
-//! New names in `/`, for processes behind [walls](super::walls).
+//! New names in `/`, for processes behind [confinement](super::confinement).
 //!
 //! Rules of Landlock's belong to files that are there when a process starts, and what a process makes below a folder with a
 //! rule is covered by that. But `/` itself can have none, as kiln's own folder lies in it: what is new there could be made
 //! by nobody and used by nobody. So calls that change names in `/` are answered by kiln: it renames a file or a folder that
 //! was made beforehand, and has its rule, to where the process wants a new one.
 //!
-//! Nothing here grants what the walls refuse: kiln acts on names in `/` that aren't closed, and leaves all other calls to the
+//! Nothing here grants what the confinement refuse: kiln acts on names in `/` that aren't closed, and leaves all other calls to the
 //! kernel, which asks the rules.
 
-use super::maker::{Maker, Role};
-use super::stock::Stock;
-use super::walls;
-use super::wish::{Asked, Named, Wish};
+use super::caller::{AssumedIdentity, Caller};
+use super::confinement;
+use super::entry_request::{Asked, EntryRequest, Named};
+use super::inode_pool::InodePool;
 use crate::sys::notify::{Answer, Call};
 use crate::sys::{Result as Called, Said};
 use rustix::fs::{
@@ -24,12 +24,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 /// Answers the calls of one process and its children.
-pub(super) struct Names<'a> {
+pub(super) struct RootEntries<'a> {
     root: OwnedFd,
     /// The device and inode of the root.
     identity: (u64, u64),
     closed: &'a BTreeSet<Vec<u8>>,
-    stock: &'a mut Stock,
+    stock: &'a mut InodePool,
     /// When the process began, by the clock that files are dated with.
     start: (i64, i64),
     /// The folders of the stock that it has got, by device and inode: they are older than they look.
@@ -39,8 +39,8 @@ pub(super) struct Names<'a> {
 /// A name in `/`.
 struct Top(CString);
 
-impl<'a> Names<'a> {
-    pub(super) fn new(root: &Path, closed: &'a BTreeSet<Vec<u8>>, stock: &'a mut Stock) -> Called<Self> {
+impl<'a> RootEntries<'a> {
+    pub(super) fn new(root: &Path, closed: &'a BTreeSet<Vec<u8>>, stock: &'a mut InodePool) -> Called<Self> {
         let root = crate::sys::file::open_dir(root)?;
         let stat = rustix::fs::fstat(&root).call("fstat")?;
         let (start, given) = (crate::sys::file::clock(), HashSet::new());
@@ -48,7 +48,7 @@ impl<'a> Names<'a> {
     }
 
     /// What becomes of a call. The thread is in this role from call to call.
-    pub(super) fn answer(&mut self, call: &Call<'_>, role: &mut Role) -> Answer {
+    pub(super) fn answer(&mut self, call: &Call<'_>, role: &mut AssumedIdentity) -> Answer {
         let asked = Asked::hear(call, role).ok().flatten();
         match asked.and_then(|asked| self.grant(call, asked, role).transpose()) {
             Some(Ok(answer)) => answer,
@@ -58,47 +58,47 @@ impl<'a> Names<'a> {
     }
 
     /// Does what is asked for, if it is about `/`; nothing otherwise.
-    fn grant(&mut self, call: &Call<'_>, asked: Asked, role: &mut Role) -> Result<Option<Answer>, Errno> {
+    fn grant(&mut self, call: &Call<'_>, asked: Asked, role: &mut AssumedIdentity) -> Result<Option<Answer>, Errno> {
         let Asked { wish, path, other } = asked;
         let at = match wish {
-            Wish::Rename { from, to, flags } => {
+            EntryRequest::Rename { from, to, flags } => {
                 let Some(other) = other else { return Ok(None) };
                 return self.rename(call, (from, &path), (to, &other), flags, role);
             }
-            Wish::Second { to: at }
-            | Wish::Folder { at, .. }
-            | Wish::Open { at, .. }
-            | Wish::Node { at, .. }
-            | Wish::Link { at, .. }
-            | Wish::Remove { at, .. } => at,
+            EntryRequest::Second { to: at }
+            | EntryRequest::Folder { at, .. }
+            | EntryRequest::Open { at, .. }
+            | EntryRequest::Node { at, .. }
+            | EntryRequest::Link { at, .. }
+            | EntryRequest::Remove { at, .. } => at,
         };
         let Some(Top(name)) = self.top(call, at, &path) else { return Ok(None) };
-        let Some(maker) = Maker::of(call) else { return Ok(None) };
+        let Some(maker) = Caller::of(call) else { return Ok(None) };
         let exists = rustix::fs::statat(&self.root, &name, AtFlags::SYMLINK_NOFOLLOW).is_ok();
         match wish {
-            Wish::Second { .. } => return Err(Errno::XDEV),
-            Wish::Open { .. } if exists => return Ok(None),
-            Wish::Remove { .. } => {}
+            EntryRequest::Second { .. } => return Err(Errno::XDEV),
+            EntryRequest::Open { .. } if exists => return Ok(None),
+            EntryRequest::Remove { .. } => {}
             _ if exists => return Err(Errno::EXIST),
             _ => {}
         }
-        let target = if let Wish::Link { target, .. } = wish { Some(role.read(call, target)?) } else { None };
+        let target = if let EntryRequest::Link { target, .. } = wish { Some(role.read(call, target)?) } else { None };
         // What the kernel refuses the process, it refuses kiln in its place.
         role.take(&maker.who)?;
         match (wish, target) {
-            (Wish::Remove { flags, .. }, _) => {
+            (EntryRequest::Remove { flags, .. }, _) => {
                 let flags = AtFlags::from_bits_retain(flags) & AtFlags::REMOVEDIR;
                 rustix::fs::unlinkat(&self.root, &name, flags).map(|()| Some(Answer::Value(0)))
             }
-            (Wish::Link { .. }, Some(target)) => {
+            (EntryRequest::Link { .. }, Some(target)) => {
                 rustix::fs::symlinkat(&target, &self.root, &name)?;
                 self.own(&name, None, &maker)?;
                 Ok(Some(Answer::Value(0)))
             }
-            (Wish::Folder { mode, .. }, _) => self.folder(&name, mode, &maker, role),
-            (Wish::Open { flags, mode, .. }, _) => self.open(&name, flags, mode, &maker, role),
-            (Wish::Node { mode, device, .. }, _) => self.node(&name, (mode, device), &maker, role),
-            (Wish::Link { .. } | Wish::Rename { .. } | Wish::Second { .. }, _) => Ok(None),
+            (EntryRequest::Folder { mode, .. }, _) => self.folder(&name, mode, &maker, role),
+            (EntryRequest::Open { flags, mode, .. }, _) => self.open(&name, flags, mode, &maker, role),
+            (EntryRequest::Node { mode, device, .. }, _) => self.node(&name, (mode, device), &maker, role),
+            (EntryRequest::Link { .. } | EntryRequest::Rename { .. } | EntryRequest::Second { .. }, _) => Ok(None),
         }
     }
 
@@ -115,7 +115,13 @@ impl<'a> Names<'a> {
         rustix::fs::fstat(dir).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == self.identity)
     }
 
-    fn folder(&mut self, name: &CStr, mode: u32, maker: &Maker, role: &mut Role) -> Result<Option<Answer>, Errno> {
+    fn folder(
+        &mut self,
+        name: &CStr,
+        mode: u32,
+        maker: &Caller,
+        role: &mut AssumedIdentity,
+    ) -> Result<Option<Answer>, Errno> {
         may_add_to(&self.root)?;
         let Some((path, fd)) = self.stock.folder() else { return Ok(None) };
         role.leave();
@@ -129,8 +135,8 @@ impl<'a> Names<'a> {
         name: &CStr,
         flags: u32,
         mode: u32,
-        maker: &Maker,
-        role: &mut Role,
+        maker: &Caller,
+        role: &mut AssumedIdentity,
     ) -> Result<Option<Answer>, Errno> {
         let flags = OFlags::from_bits_retain(flags);
         if flags.intersects(OFlags::DIRECTORY | OFlags::PATH) {
@@ -149,8 +155,8 @@ impl<'a> Names<'a> {
         &mut self,
         name: &CStr,
         (mode, device): (u32, u64),
-        maker: &Maker,
-        role: &mut Role,
+        maker: &Caller,
+        role: &mut AssumedIdentity,
     ) -> Result<Option<Answer>, Errno> {
         let kind = FileType::from_raw_mode(mode);
         if mode & libc::S_IFMT == 0 || kind == FileType::RegularFile {
@@ -167,7 +173,7 @@ impl<'a> Names<'a> {
     }
 
     /// Renames something of the stock to a name in `/` that nothing has.
-    fn put(&self, path: &Path, name: &CStr, mode: u32, maker: &Maker) -> Result<(), Errno> {
+    fn put(&self, path: &Path, name: &CStr, mode: u32, maker: &Caller) -> Result<(), Errno> {
         renameat_with(CWD, path, &self.root, name, RenameFlags::NOREPLACE)?;
         self.own(name, Some(mode), maker)?;
         let now = rustix::fs::Timespec { tv_sec: 0, tv_nsec: libc::UTIME_NOW };
@@ -176,7 +182,7 @@ impl<'a> Names<'a> {
     }
 
     /// Gives a name to its maker, with the mode that its mask leaves; a link has none.
-    fn own(&self, name: &CStr, mode: Option<u32>, maker: &Maker) -> Result<(), Errno> {
+    fn own(&self, name: &CStr, mode: Option<u32>, maker: &Caller) -> Result<(), Errno> {
         let (uid, gid) = (Uid::from_raw(maker.who.uid), Gid::from_raw(maker.who.gid));
         rustix::fs::chownat(&self.root, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
         let Some(mode) = mode else { return Ok(()) };
@@ -185,7 +191,7 @@ impl<'a> Names<'a> {
 
     /// Whether a path means a folder that was there before the process began. An overlay refuses to rename those, so that
     /// programs copy them instead, which not all do with every attribute: the image is to be the same.
-    fn is_older(&self, call: &Call<'_>, at: Named, path: &CStr, role: &Role) -> bool {
+    fn is_older(&self, call: &Call<'_>, at: Named, path: &CStr, role: &AssumedIdentity) -> bool {
         let found = call.find(at.from, path, false);
         let wanted = StatxFlags::TYPE | StatxFlags::INO | StatxFlags::BTIME;
         let stat = found.and_then(|fd| rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, wanted));
@@ -207,13 +213,13 @@ impl<'a> Names<'a> {
         (from, old): (Named, &CStr),
         (to, new): (Named, &CStr),
         flags: u32,
-        role: &mut Role,
+        role: &mut AssumedIdentity,
     ) -> Result<Option<Answer>, Errno> {
         if self.is_older(call, from, old, role) {
             return Err(Errno::XDEV);
         }
         let tops = (self.top(call, from, old), self.top(call, to, new));
-        let (false, Some(maker)) = (matches!(tops, (None, None)), Maker::of(call)) else { return Ok(None) };
+        let (false, Some(maker)) = (matches!(tops, (None, None)), Caller::of(call)) else { return Ok(None) };
         role.take(&maker.who)?;
         let flags = RenameFlags::from_bits_retain(flags);
         let done = match tops {
@@ -230,7 +236,7 @@ impl<'a> Names<'a> {
 
     /// Fails for a folder that processes can't reach.
     fn reachable(&self, dir: &OwnedFd) -> Result<(), Errno> {
-        match walls::top(dir)? {
+        match confinement::top(dir)? {
             Some(name) if !self.closed.contains(&name) => Ok(()),
             _ => Err(Errno::ACCESS),
         }

@@ -1,9 +1,9 @@
 //! Root filesystems in `/` itself, one at a time: where nothing can be mounted.
 
-use super::ground::{Ground, Stand};
-use super::standing::{Roots, Standing, copy};
-use super::{Active, Error, Layers, NewLayer, Scratch, Shown, Snapshotter};
+use super::host_root::{HostRoot, SwitchedRoot};
 use crate::layer::EntryPath;
+use crate::snapshot::root_copy::{RootCopy, RootCopyPool, copy};
+use crate::snapshot::{Active, Error, Layers, NewLayer, Scratch, Shown, Snapshotter};
 use crate::store::{Form, TempSnapshot};
 use crate::sys::RootMount;
 use std::num::NonZeroUsize;
@@ -12,28 +12,28 @@ use std::sync::Arc;
 
 /// The driver for a place where nothing can be mounted.
 #[derive(Debug)]
-pub struct InPlace {
-    ground: Arc<Ground>,
-    roots: Arc<Roots>,
+pub struct InPlaceSnapshotter {
+    ground: Arc<HostRoot>,
+    roots: Arc<RootCopyPool>,
     form: Form,
     /// Where the roots are.
     _folder: TempSnapshot,
 }
 
-impl InPlace {
+impl InPlaceSnapshotter {
     /// Lets stages stand on the ground, from a folder on the same file system; walks are done on `threads`.
     ///
     /// # Errors
     /// If the folder can't be written to.
-    pub fn new(ground: Ground, folder: TempSnapshot, threads: NonZeroUsize) -> Result<Self, Error> {
+    pub fn new(ground: HostRoot, folder: TempSnapshot, threads: NonZeroUsize) -> Result<Self, Error> {
         let place = folder.folder().join("roots");
         std::fs::create_dir(&place).map_err(|e| Error::host("mkdir", &place, e))?;
-        let (ground, roots) = (Arc::new(ground), Arc::new(Roots::new(place, threads)));
+        let (ground, roots) = (Arc::new(ground), Arc::new(RootCopyPool::new(place, threads)));
         Ok(Self { ground, roots, form: folder.form(), _folder: folder })
     }
 }
 
-impl Snapshotter for InPlace {
+impl Snapshotter for InPlaceSnapshotter {
     fn prepare(&self, folder: &Path, parents: &Layers) -> Result<Box<dyn Active>, Error> {
         let layer = NewLayer::prepare(folder, parents, self.form)?;
         let mut standing = self.roots.take(&parents.folders())?;
@@ -58,11 +58,11 @@ impl Snapshotter for InPlace {
 
 /// A stage that stands in `/`. The order of its fields is that in which it is taken away.
 struct Stage {
-    stand: Stand,
-    standing: Standing,
+    stand: SwitchedRoot,
+    standing: RootCopy,
     layer: NewLayer,
-    ground: Arc<Ground>,
-    roots: Arc<Roots>,
+    ground: Arc<HostRoot>,
+    roots: Arc<RootCopyPool>,
 }
 
 impl Active for Stage {

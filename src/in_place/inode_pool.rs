@@ -1,4 +1,4 @@
-//! Files and folders that have a rule of Landlock's before a process starts, to be renamed to where it [wants](super::names)
+//! Files and folders that have a rule of Landlock's before a process starts, to be renamed to where it [wants](super::root_entries)
 //! new ones.
 //!
 //! What isn't needed is there for the next process, of this kiln or another one: they run one at a time. A rule is for a file
@@ -19,12 +19,12 @@ const FILES: usize = 16;
 
 /// Files and folders to be put into `/`.
 #[derive(Debug)]
-pub(super) struct Stock {
+pub(super) struct InodePool {
     folders: Shelf,
     files: Shelf,
 }
 
-impl Stock {
+impl InodePool {
     /// In a folder of kiln's own, on the file system of `/`, that processes can't reach. Nothing is made yet.
     pub(super) fn new(folder: &Path) -> Result<Self> {
         let mut series = [0; 8];
@@ -178,7 +178,7 @@ mod tests {
     #[test]
     fn the_stock_is_refilled() {
         let dir = tempfile::tempdir().unwrap();
-        let mut stock = Stock::new(dir.path()).unwrap();
+        let mut stock = InodePool::new(dir.path()).unwrap();
         stock.fill().unwrap();
         assert_eq!(stock.all().count(), FOLDERS + FILES);
         let (path, _) = stock.file().unwrap();
@@ -193,7 +193,7 @@ mod tests {
     fn what_was_changed_is_thrown_away() {
         use std::os::unix::fs::PermissionsExt as _;
         let dir = tempfile::tempdir().unwrap();
-        let mut stock = Stock::new(dir.path()).unwrap();
+        let mut stock = InodePool::new(dir.path()).unwrap();
         stock.fill().unwrap();
         let list = |shelf: &str| {
             let entries = std::fs::read_dir(dir.path().join(shelf)).unwrap();
@@ -208,7 +208,7 @@ mod tests {
         let _ = rustix::fs::setxattr(&files[1], "user.kiln", b"x", rustix::fs::XattrFlags::empty());
         std::fs::set_permissions(&files[2], std::fs::Permissions::from_mode(0o4755)).unwrap();
         // By the kiln that made them, and by one that finds them.
-        for mut stock in [stock, Stock::new(dir.path()).unwrap()] {
+        for mut stock in [stock, InodePool::new(dir.path()).unwrap()] {
             stock.fill().unwrap();
             assert_eq!(stock.all().count(), FOLDERS + FILES);
             let (new_folders, new_files) = (list("folders"), list("files"));
@@ -221,7 +221,7 @@ mod tests {
     #[test]
     fn two_kilns_share_a_stock() {
         let dir = tempfile::tempdir().unwrap();
-        let mut stocks = [Stock::new(dir.path()).unwrap(), Stock::new(dir.path()).unwrap()];
+        let mut stocks = [InodePool::new(dir.path()).unwrap(), InodePool::new(dir.path()).unwrap()];
         for (round, who) in [0, 1, 1, 0, 0, 1].into_iter().enumerate() {
             let stock = &mut stocks[who];
             stock.fill().unwrap();

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 /// A chain of layers in a folder.
 #[derive(Debug)]
-pub struct Standing {
+pub struct RootCopy {
     /// The folder that it was made in.
     place: PathBuf,
     /// What stands in it: the layers, topmost first.
@@ -50,7 +50,7 @@ impl LayerId {
     }
 }
 
-impl Standing {
+impl RootCopy {
     /// Makes `place`, which mustn't be there yet, and puts the files of the layers (topmost first) into it. Walks are
     /// done on `threads`.
     ///
@@ -58,12 +58,12 @@ impl Standing {
     /// If a file can't be read or written.
     pub fn fill(place: &Path, layers: &[PathBuf], threads: NonZeroUsize) -> Result<Self, Error> {
         std::fs::create_dir(place).map_err(|e| Error::host("mkdir", place, e))?;
-        let mut standing =
+        let mut root_copy =
             Self { place: place.into(), layers: LayerId::all(layers)?, index: Index::default(), threads };
         copy(layers, place)?;
         let root = at::open_root(place)?;
-        standing.index = Index::of(root.as_fd(), &BTreeSet::new(), threads)?;
-        Ok(standing)
+        root_copy.index = Index::of(root.as_fd(), &BTreeSet::new(), threads)?;
+        Ok(root_copy)
     }
 
     /// The folder that it was made in.
@@ -104,7 +104,7 @@ impl Standing {
     }
 
     /// Looks again at a few directories of `at`, where the files stand now; their own times changed as they were moved.
-    pub(super) fn moved(&mut self, at: &Path, skip: &BTreeSet<Vec<u8>>, dirs: Vec<EntryPath>) -> Result<(), Error> {
+    pub(crate) fn moved(&mut self, at: &Path, skip: &BTreeSet<Vec<u8>>, dirs: Vec<EntryPath>) -> Result<(), Error> {
         let root = at::open_root(at)?;
         self.index.look_again(root.as_fd(), skip, dirs)
     }
@@ -120,7 +120,7 @@ impl Standing {
     }
 
     /// The same, where the files stand elsewhere; top-level names in `skip` aren't theirs.
-    pub(super) fn changes_at(&mut self, at: &Path, skip: &BTreeSet<Vec<u8>>, layer: &NewLayer) -> Result<(), Error> {
+    pub(crate) fn changes_at(&mut self, at: &Path, skip: &BTreeSet<Vec<u8>>, layer: &NewLayer) -> Result<(), Error> {
         let root = at::open_root(at)?;
         let changes = self.index.changes(root.as_fd(), skip, self.threads)?;
         let tree = StackTree::plain(at);
@@ -143,7 +143,7 @@ impl Standing {
     }
 }
 
-impl Drop for Standing {
+impl Drop for RootCopy {
     fn drop(&mut self) {
         // What can't be removed now is removed with the folder that it is in.
         let (Some(parent), Some(name)) = (self.place.parent(), self.place.file_name()) else { return };
@@ -154,7 +154,7 @@ impl Drop for Standing {
 }
 
 /// Puts the files of layers (topmost first) into an empty folder.
-pub(super) fn copy(layers: impl Into<Layers>, folder: &Path) -> Result<(), Error> {
+pub(crate) fn copy(layers: impl Into<Layers>, folder: &Path) -> Result<(), Error> {
     let mut writer = FolderWriter::plain(folder, Timestamp::default())?;
     Copy { from: &view(layers), to: &mut writer, names: HashMap::new() }.tree()?;
     writer.finish()
@@ -243,24 +243,24 @@ impl Copy<'_> {
     }
 }
 
-/// The standing roots of one build: a step that goes on where another ended finds everything there.
+/// The root_copy roots of one build: a step that goes on where another ended finds everything there.
 #[derive(Debug)]
-pub struct Roots {
+pub struct RootCopyPool {
     folder: PathBuf,
     threads: NonZeroUsize,
     /// Whether no two changes to a file have the same time.
     is_clock_fine: bool,
-    state: std::sync::Mutex<RootsState>,
+    state: std::sync::Mutex<PoolState>,
 }
 
 #[derive(Debug, Default)]
-struct RootsState {
-    idle: Vec<Standing>,
+struct PoolState {
+    idle: Vec<RootCopy>,
     made: usize,
 }
 
-impl Roots {
-    /// Roots in `folder`, which is there, and nobody else's.
+impl RootCopyPool {
+    /// RootCopyPool in `folder`, which is there, and nobody else's.
     pub fn new(folder: PathBuf, threads: NonZeroUsize) -> Self {
         let is_clock_fine = clock::is_fine(&folder);
         Self { folder, threads, is_clock_fine, state: std::sync::Mutex::default() }
@@ -271,44 +271,44 @@ impl Roots {
     ///
     /// # Errors
     /// If a file can't be read or written.
-    pub fn take(&self, layers: &[PathBuf]) -> Result<Standing, Error> {
+    pub fn take(&self, layers: &[PathBuf]) -> Result<RootCopy, Error> {
         let chain = LayerId::all(layers)?;
-        if let Some((mut standing, missing)) = self.nearest(&chain) {
+        if let Some((mut root_copy, missing)) = self.nearest(&chain) {
             if missing > 0 {
-                standing.advance(layers, chain, missing)?;
+                root_copy.advance(layers, chain, missing)?;
             }
-            return Ok(standing);
+            return Ok(root_copy);
         }
         let place = {
             let mut state = self.lock();
             state.made += 1;
             self.folder.join(state.made.to_string())
         };
-        Standing::fill(&place, layers, self.threads)
+        RootCopy::fill(&place, layers, self.threads)
     }
 
     /// The root that lacks the fewest layers of a chain. The one without any layer is never worth it.
-    fn nearest(&self, chain: &[LayerId]) -> Option<(Standing, usize)> {
+    fn nearest(&self, chain: &[LayerId]) -> Option<(RootCopy, usize)> {
         let mut state = self.lock();
-        let found = state.idle.iter().enumerate().filter(|(_, standing)| !standing.layers.is_empty());
-        let missing = found.filter_map(|(at, standing)| standing.missing(chain).map(|missing| (missing, at)));
+        let found = state.idle.iter().enumerate().filter(|(_, root_copy)| !root_copy.layers.is_empty());
+        let missing = found.filter_map(|(at, root_copy)| root_copy.missing(chain).map(|missing| (missing, at)));
         let (missing, at) = missing.min()?;
         Some((state.idle.swap_remove(at), missing))
     }
 
     /// Waits until the next change to any file of a root can be seen by its time.
-    pub fn settle(&self, standing: &Standing) {
+    pub fn settle(&self, root_copy: &RootCopy) {
         if !self.is_clock_fine {
-            standing.ready();
+            root_copy.ready();
         }
     }
 
     /// Takes a root back, after a step that ended well.
-    pub fn give(&self, standing: Standing) {
-        self.lock().idle.push(standing);
+    pub fn give(&self, root_copy: RootCopy) {
+        self.lock().idle.push(root_copy);
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, RootsState> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, PoolState> {
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }

@@ -1,4 +1,4 @@
-//! Modes, owners, times and attributes of files, for processes behind [walls](super::walls).
+//! Modes, owners, times and attributes of files, for processes behind [confinement](super::confinement).
 //!
 //! Landlock says nothing of changes of these: a process that may read nothing of kiln's could still give away a file of the
 //! store, or make one of the container's programs set-id. So who has root's rights over files has these calls answered: kiln
@@ -6,8 +6,8 @@
 //! another file by the time that the kernel looks. Whoever has no such rights changes nothing but his own files, which kiln has none
 //! of: those calls go on.
 
-use super::maker::Role;
-use super::walls;
+use super::caller::AssumedIdentity;
+use super::confinement;
 use crate::sandbox::seccomp::{self, When};
 use crate::sys::file::by_number;
 use crate::sys::notify::{Answer, Call};
@@ -110,15 +110,15 @@ impl Table {
 
 /// Answers those calls.
 #[derive(Debug)]
-pub(super) struct Attributes<'a> {
+pub(super) struct AttributeCalls<'a> {
     pub(super) table: &'a Table,
     /// The names in `/` below which nothing is changed.
     pub(super) closed: &'a BTreeSet<Vec<u8>>,
 }
 
-impl Attributes<'_> {
+impl AttributeCalls<'_> {
     /// What becomes of a call; nothing for one that isn't of these.
-    pub(super) fn answer(&self, call: &Call<'_>, role: &mut Role) -> Option<Answer> {
+    pub(super) fn answer(&self, call: &Call<'_>, role: &mut AssumedIdentity) -> Option<Answer> {
         let (asked, narrow) = *self.table.0.get(&(call.architecture(), call.number()))?;
         if matches!(asked, Asked::Newer) {
             return Some(Answer::Errno(Errno::NOSYS));
@@ -135,7 +135,7 @@ impl Attributes<'_> {
         })
     }
 
-    fn change(&self, call: &Call<'_>, role: &mut Role, asked: Asked, narrow: bool) -> Result<(), Errno> {
+    fn change(&self, call: &Call<'_>, role: &mut AssumedIdentity, asked: Asked, narrow: bool) -> Result<(), Errno> {
         let (Asked::Mode(named)
         | Asked::Owner(named, _)
         | Asked::Times(named, _)
@@ -178,7 +178,7 @@ impl Attributes<'_> {
     /// Fails for what processes can't reach, and for the files of processes, of which this one's look like theirs.
     fn refuse_closed(&self, file: &OwnedFd) -> Result<(), Errno> {
         const PROC: u64 = 0x9fa0;
-        if walls::top(file)?.is_some_and(|name| self.closed.contains(&name)) {
+        if confinement::top(file)?.is_some_and(|name| self.closed.contains(&name)) {
             return Err(Errno::ACCESS);
         }
         match rustix::fs::fstatfs(file)?.f_type as u64 {
@@ -192,7 +192,7 @@ impl Attributes<'_> {
 const LONGEST: usize = 64 << 10;
 
 /// The file that a call is about.
-fn find(call: &Call<'_>, role: &mut Role, named: Named) -> Result<OwnedFd, Errno> {
+fn find(call: &Call<'_>, role: &mut AssumedIdentity, named: Named) -> Result<OwnedFd, Errno> {
     let (from, at, flags) = match named {
         Named::Path(true) => (libc::AT_FDCWD, 0, 0),
         Named::Path(false) => (libc::AT_FDCWD, 0, libc::AT_SYMLINK_NOFOLLOW),
@@ -235,7 +235,12 @@ fn number(id: u32, short: bool) -> Option<u32> {
 }
 
 /// The times at an address; now where there is none.
-fn times(call: &Call<'_>, role: &mut Role, (address, clock): (u64, Clock), narrow: bool) -> Result<Timestamps, Errno> {
+fn times(
+    call: &Call<'_>,
+    role: &mut AssumedIdentity,
+    (address, clock): (u64, Clock),
+    narrow: bool,
+) -> Result<Timestamps, Errno> {
     if address == 0 {
         let now = Timespec { tv_sec: 0, tv_nsec: libc::UTIME_NOW };
         return Ok(Timestamps { last_access: now, last_modification: now });

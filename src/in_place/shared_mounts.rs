@@ -14,7 +14,7 @@ pub(super) const SHARED: [&str; 3] = ["/dev", "/dev/shm", "/dev/mqueue"];
 
 /// What is in shared folders, and what has no folder, before a process runs.
 #[derive(Debug)]
-pub(super) struct Clean {
+pub(super) struct SharedMounts {
     folders: Vec<Folder>,
     objects: BTreeSet<Object>,
 }
@@ -35,7 +35,7 @@ struct Thing {
     target: Option<CString>,
 }
 
-impl Clean {
+impl SharedMounts {
     /// Looks at folders; those that aren't there are left out.
     pub(super) fn look(folders: &[&str]) -> Result<Self> {
         let look = |path: &&str| match file::open_dir(Path::new(path)) {
@@ -147,7 +147,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("own"), "").unwrap();
         let folders = [dir.path().to_str().unwrap(), "/nonexistent"];
-        let clean = Clean::look(&folders).unwrap();
+        let clean = SharedMounts::look(&folders).unwrap();
         fs::create_dir_all(dir.path().join("new/deep")).unwrap();
         fs::write(dir.path().join("file"), "").unwrap();
         symlink("/etc", dir.path().join("link")).unwrap();
@@ -167,7 +167,7 @@ mod tests {
         pipe("replaced");
         pipe("closed");
         symlink("target", at("link")).unwrap();
-        let clean = Clean::look(&[dir.path().to_str().unwrap()]).unwrap();
+        let clean = SharedMounts::look(&[dir.path().to_str().unwrap()]).unwrap();
         let before = clean.folders[0].now().unwrap();
         fs::remove_file(at("gone")).unwrap();
         fs::remove_file(at("replaced")).unwrap();

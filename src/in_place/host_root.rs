@@ -11,9 +11,9 @@
 //! The file is written before anything is moved, so that whoever comes next can put right what a killed process left. A lock
 //! on `/` makes processes wait for each other.
 
-use super::Error;
-use super::at::{self, Meta};
-use super::withheld::{Away, Withheld};
+use super::hidden_files::{HiddenFiles, HiddenGuard};
+use crate::snapshot::Error;
+use crate::snapshot::at::{self, Meta};
 use rustix::fs::{FlockOperation, Gid, Mode, RenameFlags, Uid, flock};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -28,7 +28,7 @@ const JOURNAL: &str = "in-place.json";
 
 /// The root directory of this container, which stages take turns to stand in.
 #[derive(Debug)]
-pub struct Ground {
+pub struct HostRoot {
     /// `/`; another folder in tests.
     root: PathBuf,
     /// Kiln's own folder on the same file system.
@@ -39,7 +39,7 @@ pub struct Ground {
     held: BTreeSet<Vec<u8>>,
     closed: AtomicBool,
     /// What no process is to see.
-    withheld: Withheld,
+    withheld: HiddenFiles,
 }
 
 /// What is where: `in-place.json`.
@@ -57,8 +57,8 @@ struct Journal {
 
 /// A stage that stands in `/`; dropped, it is taken away again.
 #[derive(Debug)]
-pub(super) struct Stand {
-    ground: Arc<Ground>,
+pub(super) struct SwitchedRoot {
+    ground: Arc<HostRoot>,
     /// Where its files go afterwards.
     place: PathBuf,
     journal: Journal,
@@ -66,10 +66,10 @@ pub(super) struct Stand {
     root: OwnedFd,
     over: bool,
     /// The last to come back.
-    away: Option<Away>,
+    away: Option<HiddenGuard>,
 }
 
-impl Ground {
+impl HostRoot {
     /// The ground at `root`, with `folder` for what is set aside, which is made; names in `stay` aren't touched, and no
     /// stage may have those in `held`. Puts right what a killed process left.
     ///
@@ -82,7 +82,7 @@ impl Ground {
             stay,
             held,
             closed: AtomicBool::new(false),
-            withheld: Withheld::default(),
+            withheld: HiddenFiles::default(),
         };
         std::fs::create_dir_all(ground.own()).map_err(|e| Error::host("mkdir", &ground.own(), e))?;
         let root = at::open_root(root)?;
@@ -106,7 +106,7 @@ impl Ground {
 
     /// The same, with files that are away while a stage stands there.
     #[must_use]
-    pub fn without(self, withheld: Withheld) -> Self {
+    pub fn without(self, withheld: HiddenFiles) -> Self {
         Self { withheld, ..self }
     }
 
@@ -166,7 +166,7 @@ impl Ground {
     ///
     /// # Errors
     /// If something can't be renamed; `/` is as it was then.
-    pub(super) fn stand(self: &Arc<Self>, place: &Path) -> Result<Stand, Error> {
+    pub(super) fn stand(self: &Arc<Self>, place: &Path) -> Result<SwitchedRoot, Error> {
         let root = self.lock()?;
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::host("flock", &self.root, Errno::CANCELED));
@@ -186,7 +186,7 @@ impl Ground {
             serde_json::to_vec(&journal).map_err(|e| Error::host("write", &self.journal(), std::io::Error::from(e)))?;
         std::fs::write(self.journal(), text).map_err(|e| Error::host("write", &self.journal(), e))?;
         // From here on the drop of it brings everything back.
-        let stand = Stand { ground: self.clone(), place: place.into(), journal, root, over: false, away };
+        let stand = SwitchedRoot { ground: self.clone(), place: place.into(), journal, root, over: false, away };
         let aside = at::open_root(&self.own())?;
         for name in &stand.journal.own {
             rename(stand.root.as_fd(), aside.as_fd(), name).map_err(|e| self.cannot_move(name, e))?;
@@ -233,19 +233,19 @@ impl Ground {
     }
 }
 
-impl Stand {
+impl SwitchedRoot {
     /// Takes the stage away.
     pub(super) fn end(mut self) -> Result<(), Error> {
         self.over = true;
         // A process may have changed the stage's root directory; that belongs to the stage.
         let Meta { mode, uid, gid, .. } = stat(self.root.as_fd(), &self.ground.root)?;
         self.ground.back(&self.journal, self.root.as_fd(), &self.place)?;
-        self.away.take().map_or(Ok(()), Away::end)?;
+        self.away.take().map_or(Ok(()), HiddenGuard::end)?;
         own_and_mode(at::open_root(&self.place)?.as_fd(), &self.place, (mode, uid, gid))
     }
 }
 
-impl Drop for Stand {
+impl Drop for SwitchedRoot {
     fn drop(&mut self) {
         if !self.over {
             // What fails here stands in the journal, and is put right by whoever comes next.
@@ -304,9 +304,9 @@ mod tests {
             names
         }
 
-        fn ground(&self) -> Arc<Ground> {
+        fn ground(&self) -> Arc<HostRoot> {
             let (stay, held) = ([b"kiln".to_vec(), b"proc".to_vec()].into(), [b"kiln".to_vec()].into());
-            Arc::new(Ground::new(&self.path("root"), &self.path("root/kiln/in-place"), stay, held).unwrap())
+            Arc::new(HostRoot::new(&self.path("root"), &self.path("root/kiln/in-place"), stay, held).unwrap())
         }
     }
 
@@ -348,7 +348,7 @@ mod tests {
         let ground = place.ground();
         let stand = ground.stand(&place.path("stage")).unwrap();
         // As if killed: the lock goes with the descriptor, the journal stays.
-        let Stand { root, .. } = &stand;
+        let SwitchedRoot { root, .. } = &stand;
         flock(root, FlockOperation::Unlock).unwrap();
         std::mem::forget(stand);
         // Half of it was undone.

@@ -1,0 +1,53 @@
+//! The isolation level `in-place`: a RUN's process runs in `/` itself, without a namespace and without a mount. It is made for
+//! root in an ordinary container, under Docker's default seccomp profile and capabilities.
+//!
+//! A stage's root filesystem is switched into `/` while its RUN executes, and the container's own files are set aside meanwhile.
+//! One process runs at a time. Each mechanism of the other levels has a substitute here:
+//!
+//! | other levels | here | file |
+//! |---|---|---|
+//! | an overlay as the root | entries of `/` are renamed out, and those of the stage in | [`host_root`] |
+//! | a layer's changes in the overlay's upper directory | a stat walk against an index | [`snapshotter`] |
+//! | bind, cache, secret and tmpfs mounts, `/etc/hosts`, `/etc/resolv.conf` | renamed to their targets and back | `bind_emulation` |
+//! | nothing of the host is visible | Landlock rules | [`confinement`] |
+//! | … and where the kernel has no Landlock | credentials exist in memory only, while a RUN runs | [`hidden_files`] |
+//! | the end of the PID namespace | processes are found by their seccomp filter, and killed | `reaper` |
+//! | programs in `/dev` (heredocs) | the shell is given their interpreter | `shebang` |
+//! | a tmpfs at `/dev` of each process | new files in shared mounts are removed | `shared_mounts` |
+//! | `--network=none` | a filter that allows Unix sockets only | [`executor`] |
+//!
+//! Landlock has no exceptions: a rule for `/` would be one for kiln's own directory as well. So `/` has no rule, each of its entries
+//! has one, and kiln answers some system calls of the process through seccomp user notification:
+//!
+//! | calls | file |
+//! |---|---|
+//! | those that create, rename or remove entries of `/` | `entry_request` decodes, `root_entries` answers, from a pool of inodes (`inode_pool`) that have a rule |
+//! | those that list `/` | `root_listing` |
+//! | those that change modes, owners, times and attributes, which Landlock does not restrict | `attribute_calls` |
+//!
+//! `caller` has the credentials with which kiln acts for the process.
+//!
+//! Without CAP_SYS_ADMIN, Landlock and seccomp filters require `no_new_privs`: programs with the set-user-ID bit or with file
+//! capabilities gain nothing. Only a RUN of a user other than root notices.
+
+mod attribute_calls;
+mod bind_emulation;
+mod caller;
+pub mod confinement;
+mod entry_request;
+pub mod executor;
+pub mod hidden_files;
+pub mod host_root;
+mod inode_pool;
+mod reaper;
+mod root_entries;
+mod root_listing;
+mod shared_mounts;
+mod shebang;
+pub mod snapshotter;
+
+pub use confinement::Protection;
+pub use executor::{InPlaceExecutor, end_all};
+pub use hidden_files::HiddenFiles;
+pub use host_root::HostRoot;
+pub use snapshotter::InPlaceSnapshotter;
