@@ -83,12 +83,23 @@ impl Refused {
     }
 }
 
+/// What a build or a command needs of a level.
+#[derive(Clone, Copy)]
+pub struct Needs<'a> {
+    /// What was said of processes.
+    pub process: &'a ProcessRequest,
+    /// Whether a process will be run at all.
+    pub runs: bool,
+    /// Files of credentials, which processes cannot read.
+    pub credentials: &'a [PathBuf],
+    /// Directories that are read while processes run.
+    pub contexts: &'a [PathBuf],
+}
+
 /// Where levels are tried.
 struct Site<'a> {
     store: &'a Store,
-    process: &'a ProcessRequest,
-    /// Files of credentials, which processes mustn't read.
-    credentials: &'a [PathBuf],
+    needs: Needs<'a>,
     env: &'a Env,
 }
 
@@ -102,31 +113,25 @@ pub fn network(request: &Request, env: &Env) -> Result<Option<Arc<PrivateNetwork
     Ok(Some(Arc::new(PrivateNetwork::start(helper, &env.path(), &resolv_conf())?)))
 }
 
-/// Finds the place for processes: the level that is asked for, or the best that works. Who `wants` no process gets one untried.
-/// Processes mustn't read the files of `credentials`.
+/// Finds the place for processes: the level that is asked for, or the best that works. A build without RUN steps gets a level that was
+/// not tried.
 ///
 /// # Errors
 /// With the reason for each level that doesn't work here.
-pub fn place(
-    session: &Session,
-    process: &ProcessRequest,
-    wants: bool,
-    credentials: &[PathBuf],
-    env: &Env,
-) -> Result<Place, Problem> {
-    let site = Site { store: &session.store, process, credentials, env };
-    let place = find(session, &site, wants)?;
+pub fn place(session: &Session, needs: Needs<'_>, env: &Env) -> Result<Place, Problem> {
+    let site = Site { store: &session.store, needs, env };
+    let place = find(session, &site)?;
     if let Some(last) = &place.last {
         session.before_exit(last.clone())?;
     }
-    if let Some(warning) = place.warning.as_ref().filter(|_| wants) {
+    if let Some(warning) = place.warning.as_ref().filter(|_| needs.runs) {
         session.reporter.send(Event::Note(warning.clone()));
     }
     Ok(place)
 }
 
-fn find(session: &Session, site: &Site<'_>, wants: bool) -> Result<Place, Problem> {
-    let isolation = site.process.isolation;
+fn find(session: &Session, site: &Site<'_>) -> Result<Place, Problem> {
+    let (isolation, wants) = (site.needs.process.isolation, site.needs.runs);
     if isolation == Isolation::Auto {
         return if wants { climb(session, site) } else { untried() };
     }
@@ -172,7 +177,8 @@ pub fn levels(store: &Store, env: &Env) -> Vec<Level> {
 /// A level, tried.
 fn level(rung: &Rung, store: &Store, env: &Env) -> Level {
     let process = ProcessRequest::default();
-    let refused = (rung.open)(&Site { store, process: &process, credentials: &[], env }).err();
+    let needs = Needs { process: &process, runs: true, credentials: &[], contexts: &[] };
+    let refused = (rung.open)(&Site { store, needs, env }).err();
     let remark = match rung.isolation {
         Isolation::Rootless if refused.is_none() => rootless::remark(&env.rootless, &|| new_proc(store.root())),
         _ => None,
@@ -225,11 +231,11 @@ fn in_place(site: &Site<'_>) -> Result<Place, Refused> {
     if site.env.network.is_some() {
         return Err(Refused::Here("its processes are on the container's network, or on none".into()));
     }
-    in_place::place(site.store, site.process.force_in_place, site.credentials, site.env).map_err(Refused::Here)
+    in_place::place(site.store, &site.needs, site.env).map_err(Refused::Here)
 }
 
 fn oci(site: &Site<'_>) -> Result<Place, Refused> {
-    let wanted = site.process.oci_runtime.as_deref().or_else(|| site.env.set_var("KILN_OCI_RUNTIME"));
+    let wanted = site.needs.process.oci_runtime.as_deref().or_else(|| site.env.set_var("KILN_OCI_RUNTIME"));
     let runtime = Runtime::find(wanted, &site.env.path()).map_err(Refused::Here)?;
     let snapshots = site.snapshots(true)?;
     let executor = OciExecutor::new(resolv_conf(), runtime, site.env.program.clone());

@@ -64,6 +64,17 @@ pub(super) fn top(open: impl AsFd) -> std::result::Result<Option<Vec<u8>>, Errno
     Ok(names.next().map(<[u8]>::to_vec))
 }
 
+/// A directory with entries that no process may reach.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SplitDirectory {
+    /// Its path.
+    pub path: std::path::PathBuf,
+    /// The names in it that no process may reach.
+    pub hidden: BTreeSet<Vec<u8>>,
+    /// A directory of kiln's own on the same file system, below a hidden name, for inodes made in advance.
+    pub pool: std::path::PathBuf,
+}
+
 /// What is closed to processes.
 #[derive(Debug)]
 pub(super) struct Confinement {

@@ -4,6 +4,7 @@ use super::attribute_calls::{self, AttributeCalls};
 use super::bind_emulation::{self, BindEmulation};
 use super::caller::AssumedIdentity;
 use super::confinement::{Confinement, Protection};
+use super::host_root::HostRoot;
 use super::inode_pool::InodePool;
 use super::root_entries::RootEntries;
 use super::root_listing::RootListing;
@@ -24,14 +25,13 @@ use crate::sys::notify::Listener;
 use crate::sys::{Cancel, RootMount, Said};
 use libc::sock_filter;
 use rustix::thread::CapabilitySet;
-use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::net::IpAddr;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Kills all processes that run in `/`, for who is about to end in the middle of everything.
 ///
@@ -46,8 +46,7 @@ pub fn end_all() -> Result<(), Error> {
 pub struct InPlaceExecutor {
     resolv_conf: String,
     hosts: String,
-    /// Kiln's own folder, on the file system of `/`.
-    folder: PathBuf,
+    host: Arc<HostRoot>,
     hierarchies: Vec<Hierarchy>,
     /// What processes get.
     capabilities: CapabilitySet,
@@ -64,17 +63,13 @@ pub struct InPlaceExecutor {
 }
 
 impl InPlaceExecutor {
-    /// Looks at the place. `resolv_conf` and `hosts` are the container's files of these names; `folder` is a folder of kiln's own on
-    /// the file system of `/`; `closed` are the names in `/` that processes mustn't reach, by this wall.
+    /// Looks at the place. `resolv_conf` and `hosts` are the container's files of these names. Processes are confined by this
+    /// protection to the stage that is switched into `host`.
     ///
     /// # Errors
     /// If `/proc` isn't mounted.
-    pub fn new(
-        [resolv_conf, hosts]: [String; 2],
-        folder: PathBuf,
-        closed: BTreeSet<Vec<u8>>,
-        wall: Protection,
-    ) -> Result<Self, Error> {
+    pub fn new([resolv_conf, hosts]: [String; 2], host: Arc<HostRoot>, wall: Protection) -> Result<Self, Error> {
+        let closed = host.split_directories().into_iter().next().map(|root| root.hidden).unwrap_or_default();
         let read = |path| std::fs::read_to_string(path).said("read", path);
         let hierarchies = cgroup::hierarchies(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?);
         let permitted = rustix::thread::capabilities(None).call("capget")?.permitted;
@@ -84,8 +79,8 @@ impl InPlaceExecutor {
         Ok(Self {
             resolv_conf,
             hosts,
-            stock: Mutex::new(InodePool::new(&folder.join("stock"))?),
-            folder,
+            stock: Mutex::new(InodePool::new(&host.work().join("pool"))?),
+            host,
             hierarchies,
             capabilities,
             filter: seccomp::filter(capabilities),
@@ -99,12 +94,11 @@ impl InPlaceExecutor {
 
     /// Puts everything into its place that the spec shows.
     fn swaps(&self, spec: &Spec, first: bool) -> Result<BindEmulation<'_>, Error> {
-        let folder = self.folder.join("swaps");
         // A stage stands, so no other kiln has processes: what a killed one's has left is ended before it meets this one's.
-        if first && bind_emulation::is_in_use(&folder) {
+        if first && bind_emulation::is_in_use(&self.host) {
             reaper::kill_orphans()?;
         }
-        let mut swaps = BindEmulation::new(Path::new("/"), &folder, self.confinement.closed())?;
+        let mut swaps = BindEmulation::new(&self.host, self.confinement.closed())?;
         for (path, content) in [
             ("/etc/resolv.conf", network_files::resolv_conf(&self.resolv_conf, spec.network)),
             ("/etc/hosts", hosts(spec, &self.hosts)),
