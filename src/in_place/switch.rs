@@ -39,8 +39,8 @@ pub(super) struct Entered {
     pub(super) absent: BTreeSet<EntryPath>,
     /// The volumes that the stage's files were copied to.
     pub(super) volumes: BTreeSet<EntryPath>,
-    /// Mounted files that have the stage's content, and when they changed last: seconds and nanoseconds.
-    pub(super) files: BTreeMap<EntryPath, (i64, i64)>,
+    /// Mounted files that have the stage's content, and how they looked then.
+    pub(super) files: BTreeMap<EntryPath, volumes::Stamp>,
 }
 
 /// A switch between `/` and the work directory.

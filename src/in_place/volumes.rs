@@ -40,6 +40,9 @@ const READ_ONLY: &str = "a volume is mounted read-only on that path in this cont
 const MOUNTS_INSIDE: &str =
     "a volume with another mount inside is mounted on that path in this container; mount them elsewhere";
 
+/// Times and size of a file.
+pub(super) type Stamp = [i64; 5];
+
 /// The largest mounted file whose content is replaced, in bytes.
 const LARGEST_FILE: u64 = 1 << 20;
 
@@ -181,8 +184,8 @@ pub(super) fn enter_files(
     if let Ok(mut from) = open_file(stage.as_fd(), &path, OFlags::RDONLY) {
         copy(&mut from, &mut file).map_err(|e| Error::inside("write", &path, e))?;
     }
-    let changed = rustix::fs::fstat(&file).map(|stat| changed(&stat)).map_err(|e| Error::inside("fstat", &path, e))?;
-    entered.files.insert(path, changed);
+    let stat = rustix::fs::fstat(&file).map_err(|e| Error::inside("fstat", &path, e))?;
+    entered.files.insert(path, stamp(&stat));
     Ok(())
 }
 
@@ -218,8 +221,8 @@ fn saved_name(path: &EntryPath) -> String {
 /// Whether a process has changed a mounted file.
 pub(super) fn is_changed(switch: &Switch<'_>, entered: &Entered, path: &EntryPath) -> bool {
     let Some(before) = entered.files.get(path) else { return false };
-    let now = open_file(switch.root_fd, path, OFlags::PATH).and_then(|file| rustix::fs::fstat(file));
-    now.is_ok_and(|now| changed(&now) != *before)
+    let now = open_file(switch.root_fd, path, OFlags::RDONLY).and_then(|file| rustix::fs::fstat(file));
+    now.is_ok_and(|now| stamp(&now) != *before)
 }
 
 /// Gives mounted files their original content. What a process changed goes to `place`, if somebody needs it. Returns those files.
@@ -292,14 +295,19 @@ fn copy(from: &mut File, to: &mut File) -> std::io::Result<()> {
     to.write_all(&content)?;
     rustix::fs::fchown(&*to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
     rustix::fs::fchmod(&*to, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
-    let last_modification = Timespec { tv_sec: stat.st_mtime, tv_nsec: i64::try_from(stat.st_mtime_nsec).unwrap_or(0) };
+    let last_modification = Timespec { tv_sec: stat.st_mtime, tv_nsec: nanos(stat.st_mtime_nsec) };
     let last_access = Timespec { tv_sec: 0, tv_nsec: libc::UTIME_OMIT };
     rustix::fs::futimens(&*to, &Timestamps { last_access, last_modification })?;
     Ok(())
 }
 
-fn changed(stat: &Stat) -> (i64, i64) {
-    (stat.st_ctime, i64::try_from(stat.st_ctime_nsec).unwrap_or(0))
+/// What changes when a process writes to a file: files are dated by ticks, so a time alone may stay the same.
+fn stamp(stat: &Stat) -> Stamp {
+    [stat.st_ctime, stat.st_mtime, stat.st_size, nanos(stat.st_ctime_nsec), nanos(stat.st_mtime_nsec)]
+}
+
+fn nanos(nanos: u64) -> i64 {
+    i64::try_from(nanos).unwrap_or(0)
 }
 
 /// Takes what a killed process had in the places of mounts back to where it belongs. What cannot be taken back is discarded with
