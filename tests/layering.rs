@@ -18,7 +18,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("layer", &["oci", "report", "sys"]),
     ("snapshot", &["layer", "report", "store", "sys"]),
     ("sandbox", &["report", "sys"]),
-    ("registry", &["oci", "report"]),
+    ("registry", &["oci", "report", "sys"]),
     ("source", &["dockerfile", "layer", "oci", "plan", "registry", "report", "snapshot", "store", "sys"]),
     ("solve", &["dockerfile", "layer", "oci", "plan", "registry", "report", "sandbox", "snapshot", "source", "store", "sys"]),
     ("export", &["layer", "oci", "registry", "report", "store", "sys"]),

@@ -4,6 +4,7 @@
 //! gives, a helper for the host (`credHelpers`), then the general helper (`credsStore`), then what stands in the file (`auths`).
 
 use super::secret::Secret;
+use crate::sys::input;
 use base64::Engine as _;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -53,6 +54,9 @@ struct AuthEntry {
     registrytoken: Option<String>,
 }
 
+/// The largest `config.json` that is read, in bytes.
+pub(crate) const LARGEST: u64 = 16 << 20;
+
 /// Where to find the credential of a registry.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Place {
@@ -67,7 +71,7 @@ pub(crate) enum Place {
 /// # Errors
 /// Says why a file that is there can't be read, never what stands in it.
 pub(crate) fn read(path: &Path) -> Result<DockerConfig, String> {
-    match std::fs::read(path) {
+    match input::open_regular(path).and_then(|file| input::read_all(file, LARGEST)) {
         Ok(bytes) => parse(&bytes, &path.display().to_string()),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(DockerConfig::default()),
         Err(e) => Err(format!("{}: {e}", path.display())),

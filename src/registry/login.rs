@@ -3,6 +3,7 @@
 use super::auth::Scopes;
 use super::credentials::{self, DOCKER_HUB, canonical};
 use super::{Call, Client, Config, Credential, Endpoint, Error, Method};
+use crate::sys::input;
 use base64::Engine as _;
 use serde_json::{Map, Value, json};
 use std::io::Write as _;
@@ -54,7 +55,7 @@ impl LoginFile {
         let bad = |why: String| bad(path, &why);
         // A link stays one.
         let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-        let text = match std::fs::read(&path) {
+        let text = match input::open_regular(&path).and_then(|file| input::read_all(file, credentials::LARGEST)) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => b"{}".to_vec(),
             other => other.map_err(|e| bad(e.to_string()))?,
         };

@@ -90,8 +90,8 @@ pub enum Error {
         #[source]
         source: layer::Error,
     },
-    /// A file's name that leads out of a context that isn't the user's own.
-    #[error("{} leads out of the context", path.display())]
+    /// A name of a file, or a link in a context, that leads out of the context, or to nothing in it.
+    #[error("{} leads out of the context, or to nothing in it", path.display())]
     Outside {
         /// As it was named.
         path: PathBuf,
@@ -225,6 +225,9 @@ fn hint(error: &Error) -> Option<String> {
             "name the file with -f, or the folder that has it: `kiln build -f FILE .` ({} is looked for)",
             path.display()
         )),
+        Error::Outside { .. } => {
+            Some("as with docker build, links are followed inside the context only; -f names a file elsewhere".into())
+        }
         Error::Object { hint, .. } => hint.clone(),
         // In git's own words, since it has no code for it.
         Error::Git { why, .. }

@@ -7,6 +7,7 @@
 //! | [`cancel`](Cancel) | a flag that can be polled |
 //! | [`signals`](Signals) | signals to hand on, which can be polled |
 //! | [`file`] | confined opening, nodes, owners, times, copying, locks |
+//! | [`input`] | opening files whose names come from outside |
 //! | [`tree`] | removing folders, however deep |
 //! | [`ipc`] | shared memory, semaphores and queues that have no name in a folder |
 //! | [`xattr`] | extended attributes, never following a link |
@@ -26,6 +27,7 @@ mod cancel;
 pub mod child;
 mod error;
 pub mod file;
+pub mod input;
 pub mod ipc;
 pub mod landlock;
 pub mod netns;
