@@ -6,12 +6,16 @@
 #[path = "support/docker_registry.rs"]
 mod docker_registry;
 #[allow(dead_code)]
+#[path = "support/server.rs"]
+mod server;
+#[allow(dead_code)]
 #[path = "support/world.rs"]
 mod world;
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
+use server::{Answer, Server};
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -209,4 +213,76 @@ fn a_named_pipe_is_refused_and_not_waited_for() {
         world.dockerfile(COPY_ALL);
     }
     world.nothing_is_left();
+}
+
+/// A program of this name in each directory, which leaves a file `ran` if it is ever started.
+fn trap(world: &World, directories: &[&str], names: &[&str]) {
+    for (dir, name) in directories.iter().flat_map(|dir| names.iter().map(move |name| (dir, name))) {
+        let path = format!("{dir}/{name}");
+        let ran = world.path("ran");
+        world.file(&path, format!("#!/bin/sh\necho {name} >> '{}'\nexit 1\n", ran.display()));
+        fs::set_permissions(world.path(&path), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+}
+
+#[test]
+fn helper_programs_are_looked_for_in_absolute_directories_alone() {
+    let world = World::new();
+    world.file("docker/config.json", r#"{"credsStore": "evil"}"#);
+    world.dockerfile("FROM scratch\nADD git@127.0.0.1:x/y.git /\n");
+    let names =
+        ["git", "ssh", "docker-credential-evil", "newuidmap", "newgidmap", "pasta", "slirp4netns", "crun", "runc"];
+    trap(&world, &["context", "context/sub", "context/bin"], &names);
+    world.file("N", "FROM 127.0.0.1:1/private\n");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let private = |_: &server::Asked| Answer::new(401).header("WWW-Authenticate", "Basic realm=\"x\"");
+    let server = runtime.block_on(Server::start(private));
+    let private = format!("FROM {}/private\n", server.host);
+    world.file("context/P", private);
+    for path in ["", ":", ".", "bin", "./bin:sub", "/nowhere:", ":/nowhere"] {
+        for (args, says) in [
+            (&["build", "."][..], "git is not installed"),
+            (&["build", "-f", "P", "."], "no absolute directory"),
+            (&["build", "--isolation=in-place", "--force-in-place", "."], "git is not installed"),
+            (&["build", "git@127.0.0.1:x/y.git"], "git is not installed"),
+            (&["login", "-u", "u", "-p", "p", &server.host], ""),
+            (&["logout", "r.io"], "no absolute directory"),
+            (&["run", "--network=pasta", "nothing"], ""),
+            (&["run", "--network=slirp4netns", "nothing"], ""),
+            (&["run", "--isolation=oci", "nothing"], ""),
+            (&["info"], ""),
+        ] {
+            let mut command = world.command(args);
+            command.env("PATH", path).current_dir(world.path("context"));
+            let run = in_time(command);
+            assert!(run.stderr.contains(says), "PATH={path:?} {args:?}: {}", run.stderr);
+            let ran = fs::read_to_string(world.path("ran")).unwrap_or_default();
+            assert_eq!(ran, "", "PATH={path:?} {args:?} started a program of the context");
+        }
+    }
+    // The same programs in an absolute directory are the user's own.
+    let bin = world.path("context/bin");
+    for args in [&["build", "."][..], &["build", "-f", "P", "."]] {
+        let mut command = world.command(args);
+        command.env("PATH", format!(".:{}", bin.display())).current_dir(world.path("context"));
+        in_time(command).fails(3);
+    }
+    assert_eq!(fs::read_to_string(world.path("ran")).unwrap(), "git\ndocker-credential-evil\n");
+}
+
+#[test]
+fn programs_that_git_starts_are_looked_for_in_absolute_directories_alone() {
+    let world = World::new();
+    let Some(git) = ["/usr/bin/git", "/bin/git"].iter().find(|path| Path::new(path).exists()) else {
+        println!("skipped: git is not installed");
+        return;
+    };
+    trap(&world, &["context"], &["ssh", "true"]);
+    symlink(git, world.file("bin/x", "").path("bin/git")).unwrap();
+    for path in [format!("{}:", world.path("bin").display()), format!(".:{}", world.path("bin").display())] {
+        let mut command = world.command(["build", "git@127.0.0.1:x/y.git"]);
+        command.env("PATH", path).current_dir(world.path("context"));
+        in_time(command).fails(3).says("ssh");
+        assert!(!world.path("ran").exists());
+    }
 }

@@ -155,7 +155,7 @@ pub enum Error {
         why: String,
     },
     /// There is no git program.
-    #[error("git is not installed, and {0} can't be fetched without it")]
+    #[error("cannot fetch {0}: git is not installed")]
     NoGit(String),
     /// A worker of kiln's own ended without a result.
     #[error("a worker failed: {0}")]
@@ -238,7 +238,9 @@ fn hint(error: &Error) -> Option<String> {
         }
         Error::Unpack { source, .. } => snapshot::hint_of(source).map(str::to_owned),
         Error::Snapshot(error) => error.hint().map(str::to_owned),
-        Error::NoGit(_) => Some("install git, or clone the repository and name the folder".into()),
+        Error::NoGit(_) => {
+            Some("install git in an absolute directory of $PATH, or clone the repository and name the directory".into())
+        }
         Error::DiffId { .. } => Some("the image is broken: its registry or whoever pushed it can push it anew".into()),
         _ => None,
     }
