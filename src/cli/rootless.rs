@@ -6,6 +6,7 @@ use super::env::Env;
 use super::refusal::{Refusal, Settings};
 use super::request::{Command, Isolation, Request};
 use crate::sandbox::probe::{Way, probe};
+use crate::sys::program::find;
 use crate::sys::userns::{self, Map, Refused};
 use rustix::thread::CapabilitySet;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
@@ -132,7 +133,7 @@ fn user_name(passwd: &str, number: &str) -> Option<String> {
 
 /// The program that maps numbers; it has its power by being setuid or by capabilities of its file.
 fn mapper(program: &str, env: &Env) -> Result<PathBuf, String> {
-    let found = userns::find(program, &env.path())
+    let found = find(program, &env.path())
         .ok_or_else(|| format!("{program} isn't in $PATH; Debian and Ubuntu have it in the package uidmap"))?;
     let setuid = std::fs::metadata(&found).is_ok_and(|m| m.permissions().mode() & 0o4000 != 0);
     let capable = || crate::sys::xattr::get(&found, "security.capability".as_ref()).is_ok_and(|c| c.is_some());

@@ -52,6 +52,7 @@ use bytes::Bytes;
 use endpoint::Endpoint;
 use reqwest::header::{AUTHORIZATION, HeaderMap, RETRY_AFTER};
 use reqwest::{Method, Response, Url};
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -76,6 +77,8 @@ pub struct Config {
     pub credentials: Option<PathBuf>,
     /// Credentials that come before those of the file: the text of another one, `$DOCKER_AUTH_CONFIG`.
     pub given: Option<Secret>,
+    /// Where credential helpers are looked for: `$PATH`.
+    pub helpers: OsString,
     /// How often and how fast failed requests are sent again.
     pub retry: Retry,
     /// How long a silent server is waited for.
@@ -96,6 +99,7 @@ impl Default for Config {
             certificates: Certificates::default(),
             credentials: None,
             given: None,
+            helpers: OsString::new(),
             retry: Retry::default(),
             patience: Duration::from_secs(60),
             user_agent: concat!("kiln/", env!("CARGO_PKG_VERSION")).into(),
@@ -105,8 +109,8 @@ impl Default for Config {
 }
 
 impl Config {
-    /// What the environment says: `$DOCKER_CONFIG` or `$HOME`, `$DOCKER_AUTH_CONFIG`, proxies, `$SSL_CERT_FILE`, `$SSL_CERT_DIR`; and Docker's
-    /// folders of certificates.
+    /// What the environment says: `$DOCKER_CONFIG` or `$HOME`, `$DOCKER_AUTH_CONFIG`, `$PATH`, proxies, `$SSL_CERT_FILE`, `$SSL_CERT_DIR`; and
+    /// Docker's folders of certificates.
     pub fn from_env(env: &dyn Fn(&str) -> Option<String>) -> Self {
         let credentials = credentials::path(env);
         let own = credentials.as_ref().and_then(|file| Some(file.parent()?.join("certs.d")));
@@ -120,6 +124,7 @@ impl Config {
             },
             credentials,
             given: env("DOCKER_AUTH_CONFIG").filter(|v| !v.is_empty()).map(Secret::new),
+            helpers: env("PATH").unwrap_or_default().into(),
             ..Self::default()
         }
     }
@@ -205,7 +210,7 @@ impl Client {
     /// Does nothing yet but keep the configuration.
     pub fn new(config: Config) -> Self {
         let transport = Transport::new(&config);
-        let auth = Auth::new(config.credentials.clone(), config.given.clone());
+        let auth = Auth::new(config.credentials.clone(), config.given.clone(), config.helpers.clone());
         Self { inner: Arc::new(Inner { config, transport, auth }) }
     }
 

@@ -1,6 +1,7 @@
 //! TLS set-up: which certificates are trusted. Built when the first TLS connection is wanted, not before.
 
 use super::Error;
+use crate::sys::input::open_regular;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_name;
@@ -53,8 +54,11 @@ impl Certificates {
         if self.file.is_none() && self.folder.is_none() {
             roots.add_parsable_certificates(bundle());
         }
-        let mut pinned = load_certs_from_paths(self.file.as_deref(), self.folder.as_deref()).certs;
+        // The library would wait for the other end of a named pipe.
+        let file = self.file.as_deref().filter(|file| open_regular(file).is_ok());
+        let mut pinned = load_certs_from_paths(file, self.folder.as_deref()).certs;
         for file in extra {
+            open_regular(file).map_err(|e| Error::Setup(format!("certificate {}: {e}", file.display())))?;
             let found = load_certs_from_paths(Some(file), None);
             if let Some(error) = found.errors.first() {
                 return Err(Error::Setup(format!("certificate {}: {error}", file.display())));

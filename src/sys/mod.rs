@@ -7,6 +7,8 @@
 //! | [`cancel`](Cancel) | a flag that can be polled |
 //! | [`signals`](Signals) | signals to hand on, which can be polled |
 //! | [`file`] | confined opening, nodes, owners, times, copying, locks |
+//! | [`input`] | opening files whose names come from outside |
+//! | [`program`] | finding helper programs |
 //! | [`tree`] | removing folders, however deep |
 //! | [`ipc`] | shared memory, semaphores and queues that have no name in a folder |
 //! | [`xattr`] | extended attributes, never following a link |
@@ -26,11 +28,13 @@ mod cancel;
 pub mod child;
 mod error;
 pub mod file;
+pub mod input;
 pub mod ipc;
 pub mod landlock;
 pub mod netns;
 pub mod notify;
 mod processors;
+pub mod program;
 pub mod recorded;
 mod root;
 mod signals;
