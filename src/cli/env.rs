@@ -1,5 +1,6 @@
 //! What the command line needs to know about its surroundings, read once and passed on.
 
+use super::own_program::{self, State};
 use super::rootless::Rootless;
 use crate::sandbox::PrivateNetwork;
 use std::collections::BTreeMap;
@@ -21,6 +22,10 @@ pub struct Env {
     pub uid: u32,
     /// Whether the process is in a user namespace of its own.
     pub rootless: Rootless,
+    /// Whether this process has executed itself a second time ([`own_program`]).
+    pub executed_again: bool,
+    /// Why processes that it starts could reach this program's file, where it should be out of their reach.
+    pub exposed: Option<String>,
     /// The network of processes that don't ask for another, unless it is the host's.
     pub network: Option<Arc<PrivateNetwork>>,
     /// How many cores the process may use.
@@ -43,12 +48,25 @@ pub struct Terminal {
 impl Env {
     /// The surroundings of this process. Fails where the working directory is gone, or `/proc` isn't mounted.
     pub fn current() -> io::Result<Self> {
+        let mut vars: BTreeMap<OsString, OsString> = std::env::vars_os().collect();
+        let before = own_program::state_before(&mut vars);
+        let executed_again = before.is_some();
+        let State { program, uid, rootless } = match before {
+            Some(state) => state,
+            None => State {
+                program: std::env::current_exe()?.into(),
+                uid: rustix::process::geteuid().as_raw(),
+                rootless: Rootless::Untried,
+            },
+        };
         Ok(Self {
-            vars: std::env::vars_os().collect(),
+            vars,
             cwd: std::env::current_dir()?,
-            program: std::env::current_exe()?,
-            uid: rustix::process::geteuid().as_raw(),
-            rootless: Rootless::Untried,
+            program: program.into(),
+            uid,
+            rootless,
+            executed_again,
+            exposed: None,
             network: None,
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             terminal: Terminal::behind_stderr(),

@@ -2,6 +2,7 @@
 
 use super::env::Env;
 use super::in_place;
+use super::own_program;
 use super::request::{Isolation, ProcessRequest, Request};
 use super::rootless::{self, Rootless};
 use super::session::Session;
@@ -168,8 +169,10 @@ fn climb(session: &Session, site: &Site<'_>) -> Result<Place, Problem> {
 /// Each level, tried in turn, whether or not a better one works. Who has no rights over mounts is in a user namespace after
 /// that, where there may be one.
 pub fn levels(store: &Store, env: &Env) -> Vec<Level> {
-    let outside = LADDER.each_ref().map(|rung| rung.outside.then(|| level(rung, store, env)));
-    let inside = Env { rootless: rootless::enter(env), ..env.clone() };
+    let env = Env { exposed: own_program::why_exposed(env), ..env.clone() };
+    let outside = LADDER.each_ref().map(|rung| rung.outside.then(|| level(rung, store, &env)));
+    let rootless = rootless::enter(&env);
+    let inside = Env { exposed: own_program::why_exposed(&env), rootless, ..env };
     let tried = LADDER.iter().zip(outside);
     tried.map(|(rung, level_outside)| level_outside.unwrap_or_else(|| level(rung, store, &inside))).collect()
 }
@@ -271,6 +274,9 @@ impl Site<'_> {
         executor: Result<E, sandbox::Error>,
         snapshots: Arc<dyn Snapshotter>,
     ) -> Result<Place, Refused> {
+        if let Some(why) = &self.env.exposed {
+            return Err(Refused::Here(format!("processes could change kiln's own program file: {why}")));
+        }
         let executor = executor.map_err(|e| Refused::Here(e.to_string()))?;
         Ok(Place { snapshots, executor: Arc::new(executor), together: Together::Steps, warning: None, last: None })
     }

@@ -10,6 +10,7 @@ mod env;
 pub mod failure;
 mod in_place;
 mod isolation;
+mod own_program;
 pub mod progress;
 mod refusal;
 pub mod request;
@@ -61,7 +62,7 @@ pub fn main() -> ExitCode {
 fn work(request: &Request, env: Env) -> Result<Done, Failure> {
     let env = in_place::guard(request, env);
     let rootless = rootless::prepare(request, &env);
-    let env = Env { rootless, ..env };
+    let env = own_program::protect(request, Env { rootless, ..env });
     let Some(_turn) = turn::take(request, &env)? else { return run(request, env) };
     // Meanwhile this folder may have come back to its own place, and what is named by it too.
     let cwd = std::env::current_dir().map_err(|e| session::cannot("find the working directory", &e))?;

@@ -9,11 +9,12 @@ use crate::sandbox::probe::{Way, probe};
 use crate::sys::program::find;
 use crate::sys::userns::{self, Map, Refused};
 use rustix::thread::CapabilitySet;
+use serde::{Deserialize, Serialize};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// Whether this process is in a user namespace of its own.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Rootless {
     /// It is where it was: nothing asked for one.
     #[default]
@@ -29,6 +30,9 @@ pub enum Rootless {
 /// Enters a user namespace where a request of somebody without rights over mounts may need it: to run a process, or to remove
 /// what such processes left in the store.
 pub fn prepare(request: &Request, env: &Env) -> Rootless {
+    if env.executed_again {
+        return env.rootless.clone();
+    }
     let Some(process) = request.command.runs() else {
         return match &request.command {
             Command::Prune { .. } | Command::Rmi { .. } if env.uid != 0 => enter(env),
@@ -88,8 +92,12 @@ fn enter_if_it_works(store: &Path, env: &Env) -> Rootless {
 
 /// Whether this process has no rights over mounts where it is.
 fn needs_one(env: &Env) -> bool {
-    env.uid != 0
-        || !rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN))
+    env.uid != 0 || !has_rights_over_mounts()
+}
+
+/// Whether this process may mount something where it is, if the kernel and its filters allow it.
+pub fn has_rights_over_mounts() -> bool {
+    rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN))
 }
 
 /// How the level `rootless` works, where there is more to say than that it does; `proc` says why there is no new `/proc`.

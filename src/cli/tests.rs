@@ -16,6 +16,8 @@ fn env() -> Env {
         cwd: PathBuf::from("/work"),
         uid: 1000,
         rootless: super::Rootless::Untried,
+        executed_again: false,
+        exposed: None,
         network: None,
         cores: 4,
         terminal: None,
