@@ -75,6 +75,9 @@ impl From<Error> for Problem {
                 }
                 problem
             }
+            Error::Layer(layer::Error::Reserved(_)) | Error::Tree(snapshot::Error::Layer(layer::Error::Reserved(_))) => {
+                problem.hint("rename the file, or remove it in the step that makes it; outputs that are no image can hold it")
+            }
             Error::Tree(snapshot::Error::NoUser(_) | snapshot::Error::NoGroup(_)) => problem.hint(
                 "names are looked up in the image's /etc/passwd and /etc/group (never with --link): use a number",
             ),
