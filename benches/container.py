@@ -58,7 +58,8 @@ def measured(process, group, log):
         while not over.wait(0.01):
             try:
                 most[0] = max(most[0], group().anonymous())
-            except (OSError, TypeError, ValueError):
+            except (OSError, IndexError, ValueError):
+                # The group is not there yet, or not any more.
                 pass
 
     sampler = threading.Thread(target=sample)
