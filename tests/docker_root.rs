@@ -172,7 +172,11 @@ fn info_says_that_in_place_works_if_and_only_if_a_run_works() {
         vec!["--read-only", "--tmpfs=/kiln/store:exec"],
         vec!["--cap-drop=ALL"],
         vec!["--security-opt=no-new-privileges"],
-        vec!["--tmpfs=/tmp"],
+        vec!["--security-opt=seccomp=unconfined"],
+        vec!["--init"],
+        vec!["--tmpfs=/tmp", "--tmpfs=/run", "--tmpfs=/var"],
+        vec!["-v=kiln-info:/kiln/store"],
+        vec!["--tmpfs=/etc/x"],
         vec!["--user=1234:1234"],
     ];
     containers.extend(dropped.iter().map(|flag| vec![flag.as_str()]));
