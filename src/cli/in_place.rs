@@ -3,7 +3,7 @@
 use super::env::Env;
 use super::isolation::{Last, Place, Together};
 use super::request::{Isolation, Request};
-use crate::in_place::{self, HiddenFiles, HostRoot, InPlaceExecutor, InPlaceSnapshotter, Protection};
+use crate::in_place::{self, HiddenFiles, HostRoot, InPlaceExecutor, InPlaceSnapshotter, Protection, SplitDirectory};
 
 use crate::store::Store;
 use std::collections::BTreeSet;
@@ -80,7 +80,8 @@ pub fn place(store: &Store, forced: bool, credentials: &[PathBuf], env: &Env) ->
     let Walled { withheld, together, warning, last } = Walled::behind(&wall, credentials, forced);
     let ground = HostRoot::new(Path::new("/"), &folder, stay, held).map_err(|e| said(&e))?.without(withheld);
     let network = ["/etc/resolv.conf", "/etc/hosts"].map(|path| read(path).unwrap_or_default());
-    let executor = InPlaceExecutor::new(network, folder, closed, wall).map_err(|e| said(&e))?;
+    let split = vec![SplitDirectory { path: "/".into(), hidden: closed, pool: folder.join("pool") }];
+    let executor = InPlaceExecutor::new(network, folder, split, wall).map_err(|e| said(&e))?;
     let threads = NonZeroUsize::new(env.cores).unwrap_or(NonZeroUsize::MIN);
     let roots = store.new_snapshot().map_err(|e| e.to_string())?;
     let snapshots = InPlaceSnapshotter::new(ground, roots, threads).map_err(|e| said(&e))?;

@@ -3,7 +3,7 @@
 use super::attribute_calls::{self, AttributeCalls};
 use super::bind_emulation::{self, BindEmulation};
 use super::caller::AssumedIdentity;
-use super::confinement::{Confinement, Protection};
+use super::confinement::{Confinement, Protection, SplitDirectory};
 use super::inode_pool::InodePool;
 use super::root_entries::RootEntries;
 use super::root_listing::RootListing;
@@ -24,7 +24,6 @@ use crate::sys::notify::Listener;
 use crate::sys::{Cancel, RootMount, Said};
 use libc::sock_filter;
 use rustix::thread::CapabilitySet;
-use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::net::IpAddr;
 use std::ops::Range;
@@ -58,39 +57,39 @@ pub struct InPlaceExecutor {
     /// The filter that tells of changes of names.
     notifier: Vec<sock_filter>,
     attributes: attribute_calls::Table,
-    /// One process runs at a time.
-    stock: Mutex<InodePool>,
+    /// One pool for each split directory. One RUN executes at a time.
+    pools: Mutex<Vec<InodePool>>,
     runs: AtomicU64,
 }
 
 impl InPlaceExecutor {
     /// Looks at the place. `resolv_conf` and `hosts` are the container's files of these names; `folder` is a folder of kiln's own on
-    /// the file system of `/`; `closed` are the names in `/` that processes mustn't reach, by this wall.
+    /// the file system of `/`; `split` are the directories with hidden names, and `protection` keeps processes from these.
     ///
     /// # Errors
     /// If `/proc` isn't mounted.
     pub fn new(
         [resolv_conf, hosts]: [String; 2],
         folder: PathBuf,
-        closed: BTreeSet<Vec<u8>>,
-        wall: Protection,
+        split: Vec<SplitDirectory>,
+        protection: Protection,
     ) -> Result<Self, Error> {
         let read = |path| std::fs::read_to_string(path).said("read", path);
         let hierarchies = cgroup::hierarchies(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?);
         let permitted = rustix::thread::capabilities(None).call("capget")?.permitted;
         // What a process leaves behind becomes a child of this one.
         rustix::process::set_child_subreaper(Some(rustix::process::getpid())).call("prctl(PR_SET_CHILD_SUBREAPER)")?;
-        let capabilities = wall.capabilities(CAPABILITIES, permitted);
+        let capabilities = protection.capabilities(CAPABILITIES, permitted);
         Ok(Self {
             resolv_conf,
             hosts,
-            stock: Mutex::new(InodePool::new(&folder.join("stock"))?),
+            pools: Mutex::new(split.iter().map(|dir| InodePool::new(&dir.pool)).collect::<crate::sys::Result<_>>()?),
             folder,
             hierarchies,
             capabilities,
             filter: seccomp::filter(capabilities),
             alone: seccomp::without_network(capabilities),
-            confinement: Confinement::new(closed, wall),
+            confinement: Confinement::new(split, protection),
             notifier: seccomp::notifier_of(&entry_request::CALLS, &attribute_calls::calls().collect::<Vec<_>>()),
             attributes: attribute_calls::Table::new(),
             runs: AtomicU64::new(0),
@@ -104,7 +103,7 @@ impl InPlaceExecutor {
         if first && bind_emulation::is_in_use(&folder) {
             reaper::kill_orphans()?;
         }
-        let mut swaps = BindEmulation::new(Path::new("/"), &folder, self.confinement.closed())?;
+        let mut swaps = BindEmulation::new(Path::new("/"), &folder, self.confinement.hidden_in_root())?;
         for (path, content) in [
             ("/etc/resolv.conf", network_files::resolv_conf(&self.resolv_conf, spec.network)),
             ("/etc/hosts", hosts(spec, &self.hosts)),
@@ -198,11 +197,11 @@ impl InPlaceExecutor {
     ) -> Result<Ended, Error> {
         let (streams, pipes) = streams(spec.stdio)?;
         let join = group.map(Group::procs).transpose()?.unwrap_or_default();
-        let mut stock = self.stock.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.confinement.stand() {
-            stock.fill()?;
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.confinement.has_rules() {
+            pools.iter_mut().try_for_each(InodePool::fill)?;
         }
-        let wall = self.confinement.build(Path::new("/"), stock.all())?;
+        let wall = self.confinement.ruleset(pools.iter().flat_map(InodePool::all))?;
         let Steps { program, parts, candidates, listener } = self.program(spec, streams, join, wall)?;
         let mut child = program.spawn(Namespaces::NONE).map_err(|f| explained(f, spec, &parts, &candidates))?;
         let control = Control { cancel, signals: spec.signals.as_ref(), through: false };
@@ -211,9 +210,9 @@ impl InPlaceExecutor {
             return reaper::kill().map_err(Error::Call).and(ended);
         };
         let listener = Listener::new(listener)?;
-        let mut names = RootEntries::new(Path::new("/"), self.confinement.closed(), &mut stock)?;
-        let attributes = AttributeCalls { table: &self.attributes, closed: self.confinement.closed() };
-        let listing = RootListing::new(Path::new("/"))?;
+        let mut entries = RootEntries::new(&self.confinement, &mut pools)?;
+        let attributes = AttributeCalls { table: &self.attributes, confinement: &self.confinement };
+        let listing = RootListing::new(&self.confinement)?;
         let (never, gone) = (Cancel::new()?, Cancel::new()?);
         std::thread::scope(|scope| {
             let serving = scope.spawn(|| {
@@ -221,7 +220,7 @@ impl InPlaceExecutor {
                 let served = listener.serve(&never, &mut |call| {
                     let role = &mut role;
                     let special = attributes.answer(call, role).or_else(|| listing.answer(call, role));
-                    special.unwrap_or_else(|| names.answer(call, role))
+                    special.unwrap_or_else(|| entries.answer(call, role))
                 });
                 gone.cancel();
                 served

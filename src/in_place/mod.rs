@@ -46,7 +46,7 @@ mod shared_mounts;
 mod shebang;
 pub mod snapshotter;
 
-pub use confinement::Protection;
+pub use confinement::{Protection, SplitDirectory};
 pub use executor::{InPlaceExecutor, end_all};
 pub use hidden_files::HiddenFiles;
 pub use host_root::HostRoot;
