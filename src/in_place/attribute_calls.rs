@@ -7,7 +7,7 @@
 //! of: those calls go on.
 
 use super::caller::AssumedIdentity;
-use super::confinement;
+use super::confinement::Confinement;
 use crate::sandbox::seccomp::{self, When};
 use crate::sys::file::by_number;
 use crate::sys::notify::{Answer, Call};
@@ -15,7 +15,7 @@ use rustix::fs::{AtFlags, CWD, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags}
 use rustix::io::Errno;
 use rustix::process::Pid;
 use rustix::thread::CapabilitySet;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 
 /// How a call names a file.
@@ -112,8 +112,7 @@ impl Table {
 #[derive(Debug)]
 pub(super) struct AttributeCalls<'a> {
     pub(super) table: &'a Table,
-    /// The names in `/` below which nothing is changed.
-    pub(super) closed: &'a BTreeSet<Vec<u8>>,
+    pub(super) confinement: &'a Confinement,
 }
 
 impl AttributeCalls<'_> {
@@ -178,9 +177,7 @@ impl AttributeCalls<'_> {
     /// Fails for what processes can't reach, and for the files of processes, of which this one's look like theirs.
     fn refuse_closed(&self, file: &OwnedFd) -> Result<(), Errno> {
         const PROC: u64 = 0x9fa0;
-        if confinement::top(file)?.is_some_and(|name| self.closed.contains(&name)) {
-            return Err(Errno::ACCESS);
-        }
+        self.confinement.refuse_hidden(file)?;
         match rustix::fs::fstatfs(file)?.f_type as u64 {
             PROC => Err(Errno::PERM),
             _ => Ok(()),

@@ -4,17 +4,16 @@
 //! Where nothing can be renamed to the target because that is on a volume, the files are copied, and copied back. A mounted file
 //! gets another content. No process runs meanwhile, so nothing changes between two calls.
 
+use super::confinement::Confinement;
 use super::crash_journal::{BindSource, Record};
 use super::host_root::HostRoot;
 use crate::snapshot::root_copy;
 use crate::sys::{Error, Result, Said, file, tree};
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
-use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::io::Write as _;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -23,8 +22,8 @@ use std::path::{Path, PathBuf};
 pub(super) struct BindEmulation<'a> {
     host: &'a HostRoot,
     root: OwnedFd,
-    /// The names in the root that nothing is put below.
-    closed: &'a BTreeSet<Vec<u8>>,
+    /// What is hidden, so that nothing is put there.
+    confinement: &'a Confinement,
     /// What was done, in order.
     done: Vec<Step>,
     count: usize,
@@ -61,9 +60,8 @@ enum After {
 }
 
 impl<'a> BindEmulation<'a> {
-    /// None yet. `closed` are the names in the root that are out of reach for processes. Symbolic links of an image may lead to them
-    /// as well, as they are in the same root: that is refused.
-    pub(super) fn new(host: &'a HostRoot, closed: &'a BTreeSet<Vec<u8>>) -> Result<Self> {
+    /// None yet. Symbolic links of an image may lead to hidden files as well, as they are in the same root: that is refused.
+    pub(super) fn new(host: &'a HostRoot, confinement: &'a Confinement) -> Result<Self> {
         let dir = directory(host);
         std::fs::create_dir_all(&dir).said("mkdir", &dir)?;
         // What is in it, a killed process has left.
@@ -71,7 +69,7 @@ impl<'a> BindEmulation<'a> {
         let mark = dir.join(MARK);
         std::fs::File::create_new(&mark).said("create", &mark)?;
         let root = file::open_dir(host.root())?;
-        Ok(Self { host, root, closed, done: Vec::new(), count: 0, over: false })
+        Ok(Self { host, root, confinement, done: Vec::new(), count: 0, over: false })
     }
 
     /// Shows a file with this content.
@@ -243,13 +241,12 @@ impl<'a> BindEmulation<'a> {
         Ok((dir, name))
     }
 
-    /// Fails for a name that is closed, or in a folder of one.
+    /// Fails for a hidden name, and below one.
     fn refuse_closed(&self, dir: &OwnedFd, name: &OsStr, at: &Path) -> Result<()> {
         let path = file::path_of(dir)?.join(name);
-        let first = path.strip_prefix(file::path_of(&self.root)?).ok().and_then(|inside| inside.iter().next());
-        match first {
-            Some(first) if !self.closed.contains(first.as_bytes()) => Ok(()),
-            _ => Err(Error::new("rename", at, Errno::ACCESS)),
+        match path.starts_with(file::path_of(&self.root)?) && !self.confinement.hides(&path) {
+            true => Ok(()),
+            false => Err(Error::new("rename", at, Errno::ACCESS)),
         }
     }
 

@@ -2,17 +2,20 @@
 #![allow(clippy::unwrap_used, reason = "for tests")]
 
 use super::*;
-use crate::in_place::Layout;
+use crate::in_place::confinement::SplitDirectory;
+use crate::in_place::{Layout, Protection};
 use std::fs;
 
-struct Place(tempfile::TempDir, BTreeSet<Vec<u8>>, HostRoot);
+struct Place(tempfile::TempDir, Confinement, HostRoot);
 
 impl Place {
     fn new() -> Self {
         let temp = tempfile::tempdir().unwrap();
         std::fs::create_dir(temp.path().join("root")).unwrap();
         let host = HostRoot::new(&temp.path().join("root"), &temp.path().join("kiln"), Layout::default()).unwrap();
-        let place = Self(temp, [b"kiln".to_vec()].into(), host);
+        let path = temp.path().join("root");
+        let split = SplitDirectory { path, hidden: [b"kiln".to_vec()].into(), pool: PathBuf::new() };
+        let place = Self(temp, Confinement::new(vec![split], Protection::Landlock(1)), host);
         for dir in ["root/etc", "root/kiln/store", "cache/sub"] {
             fs::create_dir_all(place.at(dir)).unwrap();
         }

@@ -1,31 +1,31 @@
-//! Who makes a call: as whom kiln looks into its process, and does what is asked for.
+//! The credentials of the process that makes a call, and the identity in which kiln's thread acts for it.
 
 use crate::sys::notify::Call;
 use crate::sys::{Acting, Someone};
 use rustix::io::Errno;
 use std::ffi::CString;
 
-/// Who a process is when it makes files.
+/// The process that makes a call, as far as it matters for new files.
 pub(super) struct Caller {
     pub(super) umask: u32,
     pub(super) who: Someone,
 }
 
 impl Caller {
-    /// Who makes this call; nobody if it doesn't wait any more.
+    /// The caller; `None` if the call does not wait any more.
     pub(super) fn of(call: &Call<'_>) -> Option<Self> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", call.thread())).ok()?;
         if call.is_alive() { parse(&status) } else { None }
     }
 }
 
-/// As whom the thread that answers calls acts. The kernel lets one look into processes of one's own user and group alone; it
-/// is a role for as many calls as it fits.
+/// The identity of the thread that answers calls: kiln's own, or that of a caller. The kernel lets a process look only into
+/// processes of its own user and group. The thread keeps an identity for as many calls as it fits.
 #[derive(Default)]
 pub(super) struct AssumedIdentity(Option<(Someone, Acting)>);
 
 impl AssumedIdentity {
-    /// The string at an address of a call's process, in whatever role it can be read.
+    /// Reads the string at an address of the caller, with whatever identity may read it.
     ///
     /// # Errors
     /// As [`Call::string`].
@@ -46,7 +46,7 @@ impl AssumedIdentity {
         }
     }
 
-    /// Bytes at an address, likewise.
+    /// Reads bytes at an address likewise.
     ///
     /// # Errors
     /// As [`Call::bytes`].
@@ -67,7 +67,7 @@ impl AssumedIdentity {
         who.map_or(Ok(()), |who| self.take(&who)).and(done)
     }
 
-    /// Acts as somebody, or as kiln's own user and group where that is the same.
+    /// Assumes somebody's identity; kiln's own if the user and group are the same.
     ///
     /// # Errors
     /// As [`Someone::act`].
@@ -83,18 +83,18 @@ impl AssumedIdentity {
         Ok(())
     }
 
-    /// The user that it acts as.
+    /// The user of this identity.
     pub(super) fn uid(&self) -> u32 {
         self.0.as_ref().map_or_else(|| rustix::process::geteuid().as_raw(), |(who, _)| who.uid)
     }
 
-    /// Kiln itself.
+    /// Returns to kiln's own identity.
     pub(super) fn leave(&mut self) {
         self.0 = None;
     }
 }
 
-/// The mask and the ids for files in `/proc/PID/status`.
+/// The umask and the IDs for file access in `/proc/PID/status`.
 fn parse(status: &str) -> Option<Caller> {
     let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
     let last = |name: &str| field(name)?.split_whitespace().nth(3)?.parse().ok();
@@ -110,9 +110,9 @@ mod tests {
     #[test]
     fn a_status_is_read() {
         let status = "Name:\tsh\nUmask:\t0027\nUid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nGroups:\t9 10 \n";
-        let maker = parse(status).unwrap();
-        assert_eq!(maker.umask, 0o27);
-        assert_eq!(maker.who, Someone { uid: 4, gid: 8, groups: vec![9, 10] });
+        let caller = parse(status).unwrap();
+        assert_eq!(caller.umask, 0o27);
+        assert_eq!(caller.who, Someone { uid: 4, gid: 8, groups: vec![9, 10] });
         assert!(parse("Umask:\t0022\nUid:\t1\t2\n").is_none());
     }
 }

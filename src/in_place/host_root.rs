@@ -189,9 +189,8 @@ impl HostRoot {
             names.map(|(name, _)| name.to_vec()).collect()
         };
         let mut split: BTreeMap<EntryPath, (BTreeSet<Vec<u8>>, PathBuf)> = BTreeMap::new();
-        let pool = self.work.join("pool");
         for dir in state.kept.keys() {
-            split.insert(dir.clone(), (hidden(dir), pool.clone()));
+            split.insert(dir.clone(), (hidden(dir), self.pool(split.len() + 1)));
         }
         for (path, volume) in &state.volumes {
             let aside = self.root.join(path.as_path()).join(&volume.aside);
@@ -202,13 +201,18 @@ impl HostRoot {
         let needed: Vec<EntryPath> =
             split.iter().filter(|(_, (names, _))| !names.is_empty()).map(|(path, _)| path.clone()).collect();
         split.retain(|dir, _| needed.iter().any(|path| path.starts_with(dir)));
-        split.insert(EntryPath::root(), (hidden(&EntryPath::root()), pool));
+        split.insert(EntryPath::root(), (hidden(&EntryPath::root()), self.pool(0)));
         let split = split.into_iter().map(|(dir, (hidden, pool))| SplitDirectory {
             path: self.root.join(dir.as_path()),
             hidden,
             pool,
         });
         split.collect()
+    }
+
+    /// A directory for a pool of inodes, on the file system of the root directory.
+    fn pool(&self, number: usize) -> PathBuf {
+        self.work.join("pools").join(number.to_string())
     }
 
     /// Switches to the root filesystem in `place`, which is on the same file system. Waits for other processes.

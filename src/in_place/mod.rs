@@ -51,7 +51,7 @@ pub mod snapshotter;
 mod switch;
 mod volumes;
 
-pub use confinement::Protection;
+pub use confinement::{Protection, SplitDirectory};
 pub use executor::{InPlaceExecutor, end_all};
 pub use hidden_files::HiddenFiles;
 pub use host_root::HostRoot;
