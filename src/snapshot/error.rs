@@ -96,6 +96,14 @@ impl Error {
         (source.raw_os_error() == Some(rustix::io::Errno::INVAL.raw_os_error())).then_some(FEW_NUMBERS)
     }
 
+    /// Whether this machine or container is in the way, and not the image.
+    pub fn is_of_environment(&self) -> bool {
+        matches!(
+            self,
+            Self::Exposed { .. } | Self::Occupied { .. } | Self::Fixed(_) | Self::Held(_) | Self::Lost { .. }
+        )
+    }
+
     /// A failed call on a file of this machine.
     pub fn host(call: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
         Self::Call { call, path: path.display().to_string(), source: source.into() }

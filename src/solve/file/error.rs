@@ -54,7 +54,7 @@ impl From<Error> for Problem {
             Error::Layer(layer::Error::Write(_)) => Kind::Environment,
             Error::Layer(layer) if snapshot::hint_of(layer).is_some() => Kind::Environment,
             Error::Tree(snapshot::Error::Call { call, .. }) if is_ours(call) => Kind::Environment,
-            Error::Tree(snapshot::Error::Exposed { .. }) => Kind::Environment,
+            Error::Tree(tree) if tree.is_of_environment() => Kind::Environment,
             _ => Kind::Build,
         };
         let mut problem = Problem::new(kind, error.to_string());
