@@ -8,6 +8,7 @@ use super::at::{self, Kind, Meta};
 use super::clock;
 use super::index::{Change, Index};
 use super::layer::{files, view};
+use super::overlay;
 use super::tree::entry;
 use super::{Error, FolderWriter, Layers, NewLayer, StackTree, Tree};
 use crate::layer::{EntryKind, EntryPath, EntrySink, Timestamp};
@@ -57,7 +58,7 @@ impl Standing {
     /// # Errors
     /// If a file can't be read or written.
     pub fn fill(place: &Path, layers: &[PathBuf], threads: NonZeroUsize) -> Result<Self, Error> {
-        std::fs::create_dir(place).map_err(|e| Error::host("mkdir", place, e))?;
+        std::fs::create_dir_all(place).map_err(|e| Error::host("mkdir", place, e))?;
         let mut standing =
             Self { place: place.into(), layers: LayerId::all(layers)?, index: Index::default(), threads };
         copy(layers, place)?;
@@ -87,10 +88,10 @@ impl Standing {
         let mut touched = HashSet::new();
         for layer in layers.iter().take(missing).rev() {
             let layer = StackTree::open(&[files(layer)]);
-            let mut writer = FolderWriter::plain(&self.place, Timestamp::default())?;
+            let mut writer = FolderWriter::root(&self.place)?;
             let copy = Copy { from: &layer, to: &mut writer, names: HashMap::new() };
             touched.extend(copy.layer()?);
-            writer.finish()?;
+            writer.finish_root()?;
         }
         let root = at::open_root(&self.place)?;
         self.index.look_again(root.as_fd(), &BTreeSet::new(), touched)?;
@@ -123,12 +124,15 @@ impl Standing {
     pub(super) fn changes_at(&mut self, at: &Path, skip: &BTreeSet<Vec<u8>>, layer: &NewLayer) -> Result<(), Error> {
         let root = at::open_root(at)?;
         let changes = self.index.changes(root.as_fd(), skip, self.threads)?;
-        let tree = StackTree::plain(at);
+        let top = (EntryPath::root(), Meta::from(rustix::fs::fstat(&root).map_err(|e| Error::host("stat", at, e))?));
+        let there = changes.iter().filter_map(|change| Some((&change.path, change.now.as_ref()?)));
+        let notes = overlay::gather_of(at, root.as_fd(), there.chain([(&top.0, &top.1)]))?;
+        let tree = StackTree::plain(at, notes);
         let mut writer = layer.writer(Timestamp::default())?;
         write_root(&tree, &mut writer)?;
         let mut copy = Copy { from: &tree, to: &mut writer, names: HashMap::new() };
         for Change { path, was, now } in changes {
-            match now {
+            match now.map(|meta| tree.noted(0, &path, meta)).transpose()? {
                 // An overlay copies each name of a lower layer's file by itself, so that they are several files then.
                 Some(meta) if was.is_some_and(|was| was.is_one_name_of(&meta)) => {
                     copy.one(&path, &Meta { links: 1, ..meta })?;
@@ -155,9 +159,9 @@ impl Drop for Standing {
 
 /// Puts the files of layers (topmost first) into an empty folder.
 pub(super) fn copy(layers: impl Into<Layers>, folder: &Path) -> Result<(), Error> {
-    let mut writer = FolderWriter::plain(folder, Timestamp::default())?;
+    let mut writer = FolderWriter::root(folder)?;
     Copy { from: &view(layers), to: &mut writer, names: HashMap::new() }.tree()?;
-    writer.finish()
+    writer.finish_root()
 }
 
 /// The root directory's own mode, owner and attributes.
@@ -282,7 +286,7 @@ impl Roots {
         let place = {
             let mut state = self.lock();
             state.made += 1;
-            self.folder.join(state.made.to_string())
+            self.folder.join(state.made.to_string()).join("fs")
         };
         Standing::fill(&place, layers, self.threads)
     }

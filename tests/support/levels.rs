@@ -21,13 +21,15 @@ pub(crate) enum Level {
     Chroot,
     /// Where overlays don't work either.
     Copies,
+    /// The same for an ordinary user with nothing but a number.
+    OneNumberCopies,
     /// In an ordinary container.
     InPlace,
     /// By this runtime.
     Runtime(&'static str),
 }
 
-use Level::{Copies, InPlace, OneNumber, Ranges};
+use Level::{Copies, InPlace, OneNumber, OneNumberCopies, Ranges};
 
 impl Level {
     /// What `--isolation` calls it.
@@ -35,7 +37,7 @@ impl Level {
         match self {
             Self::Root | Self::RootAgain => "root",
             Self::Ranges | Self::OneNumber => "rootless",
-            Self::Chroot | Self::Copies => "chroot",
+            Self::Chroot | Self::Copies | Self::OneNumberCopies => "chroot",
             Self::InPlace => "in-place",
             Self::Runtime(_) => "oci",
         }
@@ -65,6 +67,10 @@ pub(crate) const EXCEPTIONS: &[(&str, Level, Instead, &str)] = &[
     ),
     ("root-for-all", OneNumber, Fails("exit code: 1"), "as rights"),
     ("owners-of-mounts", OneNumber, Differs, "what is mounted is root's"),
+    ("rights", OneNumberCopies, Fails("exit code: 1"), "as with one number"),
+    ("root-for-all", OneNumberCopies, Fails("exit code: 1"), "as with one number"),
+    ("owners-of-mounts", OneNumberCopies, Differs, "as with one number"),
+    ("names-of-one-file", OneNumberCopies, Differs, "as copies"),
     (
         "names-of-one-file",
         Copies,
