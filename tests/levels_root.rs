@@ -31,6 +31,7 @@ fn build_all(place: &Place, level: Level, cases: &[Case]) -> Vec<Built> {
             Level::Ranges | Level::OneNumber => place.as_user(args),
             Level::Chroot => confined(place, &args, false),
             Level::Copies => confined(place, &args, true),
+            Level::OneNumberCopies => confined_as_user(place, &args),
             Level::RootAgain => place.finish(Command::new(place.path("kiln")).args(args), "another-home"),
             _ => place.as_root(args),
         })
@@ -66,7 +67,10 @@ fn same_as_root(level: Level) {
             (table, built)
         }
         _ => {
-            let place = if level == Level::OneNumber { Place::with_one_number() } else { Place::new(level.flag()) };
+            let place = match level {
+                Level::OneNumber | Level::OneNumberCopies => Place::with_one_number(),
+                _ => Place::new(level.flag()),
+            };
             let Some(place) = place else { return };
             let table = cases(&place.path(""), level);
             let built = [Level::Root, level].map(|level| build_all(&place, level, &table));
@@ -102,6 +106,11 @@ fn chroot_on_copies() {
 }
 
 #[test]
+fn chroot_on_copies_for_a_user_with_one_number() {
+    same_as_root(Level::OneNumberCopies);
+}
+
+#[test]
 fn in_place_in_a_container() {
     same_as_root(Level::InPlace);
 }
@@ -129,12 +138,30 @@ fn an_exception_is_of_a_dockerfile_and_says_why() {
 /// The binary as root in a mount namespace where `pivot_root` is refused; the store lies on an overlay, on which the kernel
 /// makes no other, if there are to be `copies`.
 fn confined(place: &Place, args: &[impl AsRef<str>], copies: bool) -> Output {
+    let kiln = place.path("kiln").display().to_string();
+    let command = [kiln].into_iter().chain(args.iter().map(|arg| arg.as_ref().to_owned()));
+    in_confinement(place, command.collect(), copies)
+}
+
+/// The same as the place's user, on copies.
+fn confined_as_user(place: &Place, args: &[String]) -> Output {
+    let [uid, gid] = place.ids();
+    let kiln = place.path("kiln").display().to_string();
+    let mut command: Vec<String> =
+        ["/usr/bin/setpriv", "--reuid", &uid, "--regid", &gid, "--clear-groups", "--", &kiln].map(String::from).into();
+    command.extend_from_slice(args);
+    in_confinement(place, command, true)
+}
+
+fn in_confinement(place: &Place, command: Vec<String>, copies: bool) -> Output {
     let path = |name: &str| place.path(name);
     let text = |path: &Path| CString::new(path.as_os_str().as_bytes()).unwrap();
     let file = |name: &str| Stream::Fd(File::create(path(name)).unwrap().into());
     let home = path("confined");
     for folder in ["lower", "upper", "work", "home"] {
         fs::create_dir_all(home.join(folder)).unwrap();
+        let [uid, gid] = place.ids().map(|id| id.parse().ok());
+        std::os::unix::fs::chown(home.join(folder), uid, gid).unwrap();
     }
     let mut program = Program::default();
     let (overlay, proc) = (program.slot(), program.slot());
@@ -153,7 +180,7 @@ fn confined(place: &Place, args: &[impl AsRef<str>], copies: bool) -> Output {
     let null = Stream::Fd(File::open("/dev/null").unwrap().into());
     program.push(Step::Stdio(Stdio { streams: [null, file("out.txt"), file("err.txt")], terminal: false }));
     program.push(Step::Seccomp(without_pivot_root()));
-    let args = ["kiln"].into_iter().chain(args.iter().map(AsRef::as_ref)).map(|arg| CString::new(arg).unwrap());
+    let args: Vec<CString> = command.into_iter().map(|arg| CString::new(arg).unwrap()).collect();
     let (store, home) = (home.join("home/store"), home.display());
     let env = [
         format!("KILN_ROOT={}", store.display()),
@@ -162,8 +189,8 @@ fn confined(place: &Place, args: &[impl AsRef<str>], copies: bool) -> Output {
     ];
     let env = env.map(|e| CString::new(e).unwrap()).to_vec();
     program.push(Step::Exec(Exec {
-        candidates: vec![text(&path("kiln"))],
-        args: Pointers::new(args.collect()),
+        candidates: args.first().cloned().into_iter().collect(),
+        args: Pointers::new(args),
         env: Pointers::new(env),
     }));
     let status = match program.spawn(Namespaces::default()).unwrap().wait().unwrap() {

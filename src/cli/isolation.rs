@@ -217,9 +217,7 @@ fn rootless(site: &Site<'_>) -> Result<Place, Refused> {
         Rootless::Untried if site.env.uid == 0 => return Err(Refused::Never(rootless::FOR_USERS)),
         Rootless::Untried => return Err(Refused::Never("it wasn't asked for")),
         Rootless::Refused(why) => return Err(Refused::Here(why.clone())),
-        Rootless::Entered => {}
-        // What is recorded goes with the files of an overlay alone.
-        Rootless::Single(_) => site.works(Way { pivot: true, overlay: true })?,
+        Rootless::Entered | Rootless::Single(_) => {}
     }
     let snapshots = site.snapshots(true)?;
     site.place(RootExecutor::new(resolv_conf()).map(|e| e.on(site.network())), snapshots)

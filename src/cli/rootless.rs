@@ -79,7 +79,7 @@ fn enter_if_it_works(store: &Path, env: &Env) -> Rootless {
                 let works = |pivot| probe(store, Way { pivot, overlay: false });
                 works(true).or_else(|why| works(false).map_err(|_| why))
             }
-            // What is recorded goes with the files of an overlay alone.
+            // Copies with recorded owners are slower than what root has below this level.
             Rootless::Single(_) => probe(store, Way { pivot: true, overlay: true }),
             Rootless::Refused(why) => Err(why),
         }

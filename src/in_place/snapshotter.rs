@@ -6,7 +6,7 @@ use crate::snapshot::{Active, Error, Layers, NewLayer, Scratch, Shown, Snapshott
 use crate::store::Form;
 use crate::sys::RootMount;
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Switches stages into `/`.
@@ -24,11 +24,10 @@ impl InPlaceSnapshotter {
     /// # Errors
     /// If the work directory cannot be written to.
     pub fn new(host: Arc<HostRoot>, form: Form, threads: NonZeroUsize) -> Result<Self, Error> {
-        let dir = host.work().join("root-copies");
+        let dir = copies(&host);
         crate::sys::tree::remove(rustix::fs::CWD, &dir).map_err(|e| Error::host("remove", &dir, e.errno))?;
         std::fs::create_dir(&dir).map_err(|e| Error::host("mkdir", &dir, e))?;
-        let copies = Arc::new(RootCopyPool::new(dir, threads));
-        Ok(Self { host, copies, form })
+        Ok(Self { host, copies: Arc::new(RootCopyPool::new(dir, threads)), form })
     }
 }
 
@@ -54,6 +53,18 @@ impl Snapshotter for InPlaceSnapshotter {
     fn end(&self) -> Result<(), Error> {
         self.host.close()
     }
+}
+
+impl Drop for InPlaceSnapshotter {
+    fn drop(&mut self) {
+        // What stays is removed by the next build.
+        let _ = crate::sys::tree::remove(rustix::fs::CWD, &copies(&self.host));
+    }
+}
+
+/// The directory of the root filesystem copies.
+fn copies(host: &HostRoot) -> PathBuf {
+    host.work().join("root-copies")
 }
 
 /// A stage in `/`. The order of the fields is the order in which they are dropped.

@@ -267,6 +267,12 @@ pub(super) fn xattrs(file: BorrowedFd<'_>) -> Result<Xattrs, Errno> {
     Attributes::of(file)?.kept()
 }
 
+/// Whether an open file has attributes that a layer keeps, or that say what the file is in the image.
+pub(super) fn has_xattrs(file: BorrowedFd<'_>) -> Result<bool, Errno> {
+    let says = |name: &Vec<u8>| is_kept(name) || name.starts_with(sys::recorded::PREFIX);
+    Ok(Attributes::of(file)?.names.iter().any(says))
+}
+
 /// Makes an open directory of an overlay layer hide what lower layers have in it.
 /// Without the right to set `trusted.` attributes, which nobody has in a user namespace, by the one that overlays with
 /// `userxattr` know.

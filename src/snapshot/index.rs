@@ -132,7 +132,7 @@ impl Index {
 }
 
 fn has_xattrs(dir: BorrowedFd<'_>, path: &EntryPath) -> Result<bool, Error> {
-    at::xattrs(dir).map(|xattrs| !xattrs.is_empty()).map_err(|e| Error::inside("flistxattr", path, e))
+    at::has_xattrs(dir).map_err(|e| Error::inside("flistxattr", path, e))
 }
 
 /// A walk by several threads, against what is known.

@@ -72,7 +72,7 @@ pub(super) struct Listing {
     names: Box<[u8]>,
     /// Where each name ends, and what has it.
     files: Box<[(u32, Stamp)]>,
-    /// Whether the directory itself has attributes that layers keep.
+    /// Whether the directory itself has attributes that layers keep, or that say what it is in the image.
     pub(super) has_xattrs: bool,
 }
 

@@ -9,6 +9,7 @@ use super::clock;
 use super::excluded::Excluded;
 use super::index::{Change, Index};
 use super::layer::{files, view};
+use super::overlay;
 use super::tree::entry;
 use super::{Error, FolderWriter, Layers, NewLayer, StackTree, Tree};
 use crate::layer::{EntryKind, EntryPath, EntrySink, Timestamp};
@@ -58,7 +59,7 @@ impl RootCopy {
     /// # Errors
     /// If a file can't be read or written.
     pub fn fill(place: &Path, layers: &[PathBuf], threads: NonZeroUsize) -> Result<Self, Error> {
-        std::fs::create_dir(place).map_err(|e| Error::host("mkdir", place, e))?;
+        std::fs::create_dir_all(place).map_err(|e| Error::host("mkdir", place, e))?;
         let mut root_copy =
             Self { place: place.into(), layers: LayerId::all(layers)?, index: Index::default(), threads };
         copy(layers, place)?;
@@ -88,10 +89,10 @@ impl RootCopy {
         let mut touched = HashSet::new();
         for layer in layers.iter().take(missing).rev() {
             let layer = StackTree::open(&[files(layer)]);
-            let mut writer = FolderWriter::plain(&self.place, Timestamp::default())?;
+            let mut writer = FolderWriter::root(&self.place)?;
             let copy = Copy { from: &layer, to: &mut writer, names: HashMap::new() };
             touched.extend(copy.layer()?);
-            writer.finish()?;
+            writer.finish_root()?;
         }
         let root = at::open_root(&self.place)?;
         self.index.look_again(root.as_fd(), &Excluded::none(), touched)?;
@@ -137,12 +138,15 @@ impl RootCopy {
     pub(crate) fn changes_at(&mut self, at: &Path, skip: &Excluded, layer: &NewLayer) -> Result<(), Error> {
         let root = at::open_root(at)?;
         let changes = self.index.changes(root.as_fd(), skip, self.threads)?;
-        let tree = StackTree::plain(at);
+        let top = (EntryPath::root(), Meta::from(rustix::fs::fstat(&root).map_err(|e| Error::host("stat", at, e))?));
+        let there = changes.iter().filter_map(|change| Some((&change.path, change.now.as_ref()?)));
+        let notes = overlay::gather_of(at, root.as_fd(), there.chain([(&top.0, &top.1)]))?;
+        let tree = StackTree::plain(at, notes);
         let mut writer = layer.writer(Timestamp::default())?;
         write_root(&tree, &mut writer)?;
         let mut copy = Copy { from: &tree, to: &mut writer, names: HashMap::new() };
         for Change { path, was, now } in changes {
-            match now {
+            match now.map(|meta| tree.noted(0, &path, meta)).transpose()? {
                 // An overlay copies each name of a lower layer's file by itself, so that they are several files then.
                 Some(meta) if was.is_some_and(|was| was.is_one_name_of(&meta)) => {
                     copy.one(&path, &Meta { links: 1, ..meta })?;
@@ -169,15 +173,16 @@ impl Drop for RootCopy {
 
 /// Puts the files of layers (topmost first) into an empty folder.
 pub(crate) fn copy(layers: impl Into<Layers>, folder: &Path) -> Result<(), Error> {
-    let mut writer = FolderWriter::plain(folder, Timestamp::default())?;
+    let mut writer = FolderWriter::root(folder)?;
     Copy { from: &view(layers), to: &mut writer, names: HashMap::new() }.tree(None)?;
-    writer.finish()
+    writer.finish_root()
 }
 
 /// Copies the directory `from`, which may be in `/`, into the directory `to`, which is there, without one name in it. Returns how
 /// many files were copied.
 pub(crate) fn copy_directory(from: &Path, to: &Path, except: Option<&[u8]>) -> Result<usize, Error> {
-    let tree = StackTree::plain(from);
+    let notes = overlay::gather_of(from, at::open_root(from)?.as_fd(), std::iter::empty())?;
+    let tree = StackTree::plain(from, notes);
     let mut writer = FolderWriter::plain(to, Timestamp::default())?;
     let mut copy = Copy { from: &tree, to: &mut writer, names: HashMap::new() };
     let copied = copy.tree(except)?;
@@ -311,7 +316,7 @@ impl RootCopyPool {
         let place = {
             let mut state = self.lock();
             state.made += 1;
-            self.folder.join(state.made.to_string())
+            self.folder.join(state.made.to_string()).join("fs")
         };
         RootCopy::fill(&place, layers, self.threads)
     }

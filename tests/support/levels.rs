@@ -22,6 +22,8 @@ pub(crate) enum Level {
     Chroot,
     /// Where overlays don't work either.
     Copies,
+    /// The same for an ordinary user with nothing but a number.
+    OneNumberCopies,
     /// In an ordinary container.
     InPlace,
     /// The same, where root of the container has no rights outside of its user namespace.
@@ -30,7 +32,7 @@ pub(crate) enum Level {
     Runtime(&'static str),
 }
 
-use Level::{Copies, InPlace, InPlaceRemapped, OneNumber, Ranges};
+use Level::{Copies, InPlace, InPlaceRemapped, OneNumber, OneNumberCopies, Ranges};
 
 impl Level {
     /// What `--isolation` calls it.
@@ -38,7 +40,7 @@ impl Level {
         match self {
             Self::Root | Self::RootAgain => "root",
             Self::Ranges | Self::OneNumber => "rootless",
-            Self::Chroot | Self::Copies => "chroot",
+            Self::Chroot | Self::Copies | Self::OneNumberCopies => "chroot",
             Self::InPlace | Self::InPlaceRemapped => "in-place",
             Self::Runtime(_) => "oci",
         }
@@ -75,6 +77,10 @@ pub(crate) const EXCEPTIONS: &[(&str, Level, Instead, &str)] = &[
     ),
     ("root-for-all", OneNumber, Fails("exit code: 1"), "as rights"),
     ("owners-of-mounts", OneNumber, Differs, "what is mounted is root's"),
+    ("rights", OneNumberCopies, Fails("exit code: 1"), "as with one number"),
+    ("root-for-all", OneNumberCopies, Fails("exit code: 1"), "as with one number"),
+    ("owners-of-mounts", OneNumberCopies, Differs, "as with one number"),
+    ("names-of-one-file", OneNumberCopies, Differs, "as copies"),
     (
         "names-of-one-file",
         Copies,
