@@ -17,6 +17,7 @@ fn env() -> Env {
         uid: 1000,
         rootless: super::Rootless::Untried,
         network: None,
+        name_files: None,
         cores: 4,
         terminal: None,
         output: None,
