@@ -28,12 +28,23 @@ pub struct Env {
     pub exposed: Option<String>,
     /// The network of processes that don't ask for another, unless it is the host's.
     pub network: Option<Arc<PrivateNetwork>>,
+    /// What names of hosts are resolved by, where the files of a RUN may stand in `/` later. `None` leaves them to the system.
+    pub name_files: Option<NameFiles>,
     /// How many cores the process may use.
     pub cores: usize,
     /// The terminal behind standard error, where it is one.
     pub terminal: Option<Terminal>,
     /// The terminal behind standard output, where it is one.
     pub output: Option<Terminal>,
+}
+
+/// The texts of the files that say how names of hosts are resolved; empty where there is no such file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NameFiles {
+    /// `/etc/hosts`
+    pub hosts: String,
+    /// `/etc/resolv.conf`
+    pub resolv_conf: String,
 }
 
 /// The size of a terminal, in character cells.
@@ -68,6 +79,7 @@ impl Env {
             executed_again,
             exposed: None,
             network: None,
+            name_files: None,
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             terminal: Terminal::behind_stderr(),
             output: Terminal::behind(io::stdout()),
@@ -87,6 +99,14 @@ impl Env {
     /// A variable's value, unless it is empty.
     pub fn set_var(&self, name: &str) -> Option<&str> {
         self.var(name).filter(|v| !v.is_empty())
+    }
+}
+
+impl NameFiles {
+    /// The files as they are now.
+    pub fn read() -> Self {
+        let text = |path| String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned();
+        Self { hosts: text("/etc/hosts"), resolv_conf: text("/etc/resolv.conf") }
     }
 }
 

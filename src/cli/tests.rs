@@ -19,6 +19,7 @@ fn env() -> Env {
         executed_again: false,
         exposed: None,
         network: None,
+        name_files: None,
         cores: 4,
         terminal: None,
         output: None,

@@ -71,8 +71,9 @@ pub(crate) struct Auth {
     path: Option<PathBuf>,
     given: Option<Secret>,
     helpers: OsString,
-    /// What was given, and the file, once they were read.
-    configs: Arc<OnceCell<[DockerConfig; 2]>>,
+    /// What was given, and the file, once they were read; or why they can't be. They are read once: later another file may
+    /// stand in the place of a broken one.
+    configs: Arc<OnceCell<Result<[DockerConfig; 2], String>>>,
     hosts: Mutex<HashMap<String, Arc<Host>>>,
 }
 
@@ -105,7 +106,7 @@ impl Auth {
             let file = self.path.as_deref().map_or_else(|| Ok(DockerConfig::default()), credentials::read)?;
             Ok([given, file])
         };
-        self.configs.get_or_try_init(read).await
+        self.configs.get_or_init(read).await.as_ref().map_err(String::clone)
     }
 
     /// The header that requests to this registry need, as far as earlier answers told.

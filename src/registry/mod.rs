@@ -1,8 +1,8 @@
 //! The distribution protocol: resolve, pull, push, with mirrors, credentials, retries and verification.
 //!
 //! [`Client`] is cheap to clone and safe to share; all of its work is asynchronous. Reading the parts in order:
-//! `endpoint` (where a name leads), `transport` (HTTP, TLS, redirects), `auth` (who kiln is), `retry`, then what is
-//! done with them: `manifest`, `blob`, `upload`.
+//! `endpoint` (where a name leads), `dns` (its address, where the system is not to be asked), `transport` (HTTP, TLS,
+//! redirects), `auth` (who kiln is), `retry`, then what is done with them: `manifest`, `blob`, `upload`.
 //!
 //! Invariants:
 //! - Nothing a registry sends is trusted: sizes are bounded before memory is taken, digests are checked, addresses it
@@ -15,6 +15,7 @@ mod blob;
 mod body;
 mod challenge;
 mod credentials;
+mod dns;
 mod endpoint;
 mod error;
 mod login;
@@ -31,6 +32,7 @@ mod web;
 pub use blob::Blob;
 pub use body::Progress;
 pub use credentials::Credential;
+pub use dns::{Resolver, fixed_resolver};
 pub use endpoint::Mirror;
 pub(crate) use error::printable;
 pub use error::{Error, Said};
@@ -73,6 +75,8 @@ pub struct Config {
     pub proxies: Proxies,
     /// Certificates beside those built in.
     pub certificates: Certificates,
+    /// Who finds the addresses of hosts, proxies too; `None` is the system.
+    pub resolver: Option<Resolver>,
     /// Docker's `config.json`.
     pub credentials: Option<PathBuf>,
     /// Credentials that come before those of the file: the text of another one, `$DOCKER_AUTH_CONFIG`.
@@ -97,6 +101,7 @@ impl Default for Config {
             insecure: Vec::new(),
             proxies: Proxies::default(),
             certificates: Certificates::default(),
+            resolver: None,
             credentials: None,
             given: None,
             helpers: OsString::new(),
@@ -121,6 +126,7 @@ impl Config {
                 file: set("SSL_CERT_FILE"),
                 folder: set("SSL_CERT_DIR"),
                 per_registry: std::iter::once(PathBuf::from("/etc/docker/certs.d")).chain(own).collect(),
+                held: None,
             },
             credentials,
             given: env("DOCKER_AUTH_CONFIG").filter(|v| !v.is_empty()).map(Secret::new),
