@@ -30,20 +30,7 @@ impl AssumedIdentity {
     /// # Errors
     /// As [`Call::string`].
     pub(super) fn read(&mut self, call: &Call<'_>, address: u64) -> Result<CString, Errno> {
-        match call.string(address) {
-            Err(Errno::PERM) => {}
-            read => {
-                self.0 = None;
-                return read;
-            }
-        }
-        match call.string_by_file(address) {
-            Err(Errno::ACCESS) => {
-                self.take(&Caller::of(call).ok_or(Errno::SRCH)?.who)?;
-                call.string_by_file(address)
-            }
-            read => read,
-        }
+        self.look(call, || call.string(address))
     }
 
     /// Reads bytes at an address likewise.
@@ -51,13 +38,23 @@ impl AssumedIdentity {
     /// # Errors
     /// As [`Call::bytes`].
     pub(super) fn bytes(&mut self, call: &Call<'_>, address: u64, length: usize) -> Result<Vec<u8>, Errno> {
-        match call.bytes(address, length) {
-            Err(Errno::PERM) => {
-                self.take(&Caller::of(call).ok_or(Errno::SRCH)?.who)?;
-                call.bytes_by_file(address, length)
-            }
-            read => read,
+        self.look(call, || call.bytes(address, length))
+    }
+
+    /// Looks into the caller: with the present identity, with kiln's own, or with the caller's. Keeps the one that may.
+    fn look<T>(&mut self, call: &Call<'_>, look: impl Fn() -> Result<T, Errno>) -> Result<T, Errno> {
+        match look() {
+            Err(Errno::ACCESS) => {}
+            looked => return looked,
         }
+        if self.0.take().is_some() {
+            match look() {
+                Err(Errno::ACCESS) => {}
+                looked => return looked,
+            }
+        }
+        self.take(&Caller::of(call).ok_or(Errno::SRCH)?.who)?;
+        look()
     }
 
     /// Does something as kiln itself.
