@@ -6,6 +6,7 @@ use super::request::{Isolation, Request};
 use crate::in_place::{self, HiddenFiles, HostRoot, InPlaceExecutor, InPlaceSnapshotter, Layout, Protection, layout};
 
 use crate::store::Store;
+use rustix::thread::CapabilitySet;
 use std::ffi::OsStr;
 use std::num::NonZeroUsize;
 use std::os::unix::ffi::OsStrExt as _;
@@ -73,7 +74,7 @@ fn is_kilns(name: &[u8], own: Option<&[u8]>) -> bool {
 /// Whether this process might mount something: then better levels than this one are there.
 fn mounts() -> bool {
     let effective = rustix::thread::capabilities(None).map(|sets| sets.effective);
-    effective.is_ok_and(|e| e.contains(rustix::thread::CapabilitySet::SYS_ADMIN))
+    effective.is_ok_and(|e| e.contains(CapabilitySet::SYS_ADMIN))
 }
 
 /// Runs processes in `/`. Everything that a RUN needs of `/` is tried.
@@ -187,12 +188,39 @@ fn why_not(store: &Store, forced: bool, env: &Env) -> Result<(), String> {
                 .into(),
         );
     }
-    if store.form().map_err(|e| e.to_string())?.owners {
-        return Err(
-            "it needs the capabilities CHOWN, DAC_OVERRIDE, FOWNER, FSETID and SETFCAP, as Docker gives them".into()
-        );
+    let capabilities = rustix::thread::capabilities(None).map_err(|e| format!("capget: {e}"))?.effective;
+    if let Some(text) = missing(capabilities) {
+        return Err(text);
     }
-    Ok(())
+    // In a user namespace with few IDs, files cannot have their owners in spite of all capabilities.
+    match store.form().map_err(|e| e.to_string())?.owners {
+        true => Err("files cannot have their owners here: the user namespace of this container has too few IDs".into()),
+        false => Ok(()),
+    }
+}
+
+/// The capabilities that a build needs in place: to write files of any owner and mode, and to become the user of a RUN.
+const NEEDED: CapabilitySet = CapabilitySet::CHOWN
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::FSETID)
+    .union(CapabilitySet::SETFCAP)
+    .union(CapabilitySet::SETGID)
+    .union(CapabilitySet::SETPCAP)
+    .union(CapabilitySet::SETUID);
+
+/// What a process with these capabilities lacks, and what helps.
+fn missing(capabilities: CapabilitySet) -> Option<String> {
+    let names = |set: CapabilitySet| set.iter_names().map(|(name, _)| name).collect::<Vec<_>>().join(", ");
+    let missing = NEEDED - capabilities;
+    (!missing.is_empty()).then(|| {
+        format!(
+            "it needs the capabilities {}, which Docker gives by default; this container lacks {} (docker run --cap-add, or \
+             securityContext.capabilities.add in Kubernetes)",
+            names(NEEDED),
+            names(missing)
+        )
+    })
 }
 
 /// The first name of an absolute path.
@@ -206,6 +234,14 @@ fn top(path: &Path) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn missing_capabilities_are_named() {
+        assert_eq!(missing(CapabilitySet::all()), None);
+        let text = missing(NEEDED - CapabilitySet::SETPCAP).unwrap();
+        assert!(text.contains("FSETID, SETFCAP") || text.contains("SETFCAP"), "{text}");
+        assert!(text.contains("lacks SETPCAP ("), "{text}");
+    }
 
     #[test]
     fn the_first_name_of_a_path() {

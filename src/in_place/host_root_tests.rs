@@ -275,3 +275,26 @@ fn a_mounted_hostname_has_the_stages_content() {
     assert_eq!(hostname(), "root/etc/hostname");
     assert_eq!(fs::read_to_string(fixture.path("stage/etc/hostname")).unwrap(), "changed");
 }
+
+#[test]
+fn a_volume_that_the_stage_lacks_is_the_stages_if_a_process_uses_it() {
+    let fixture = volumes();
+    fs::remove_dir_all(fixture.path("stage/tmp")).unwrap();
+    let host = fixture.host_with_volumes();
+    let stage = host.switch_in(&fixture.path("stage")).unwrap();
+    assert!(stage.excluded().unwrap().contains(&EntryPath::root(), b"tmp"));
+    assert_eq!(fixture.list("root/tmp").len(), 1, "its own files are set aside");
+    Fixture::finish(stage).unwrap();
+    assert_eq!(
+        (fixture.list("stage"), fixture.list("root/tmp")),
+        (vec!["etc".into()], vec!["own".into(), "sub".to_owned()])
+    );
+    let stage = host.switch_in(&fixture.path("stage")).unwrap();
+    fs::write(fixture.path("root/tmp/new"), "").unwrap();
+    assert!(!stage.excluded().unwrap().contains(&EntryPath::root(), b"tmp"));
+    Fixture::finish(stage).unwrap();
+    assert_eq!(
+        (fixture.list("stage/tmp"), fixture.list("root/tmp")),
+        (vec!["new".into()], vec!["own".into(), "sub".to_owned()])
+    );
+}

@@ -39,6 +39,8 @@ pub(super) struct Entered {
     pub(super) absent: BTreeSet<EntryPath>,
     /// The volumes that the stage's files were copied to.
     pub(super) volumes: BTreeSet<EntryPath>,
+    /// The volumes that a process may use, though the stage has nothing there.
+    pub(super) absent_volumes: BTreeSet<EntryPath>,
     /// Mounted files that have the stage's content, and how they looked then.
     pub(super) files: BTreeMap<EntryPath, volumes::Stamp>,
 }
@@ -82,6 +84,7 @@ impl<'a> Switch<'a> {
         let mut entry = Entry { switch: self, layout, log: &mut *log, place, entered: &mut entered };
         entry.enter(&Dirs { path: &root, host: self.root_fd, other: stage.as_fd() })?;
         volumes::enter_files(self, layout, log, place, &mut entered)?;
+        volumes::enter_absent(self, layout, log, &mut entered)?;
         for dir in &entered.absent {
             let fd = at::open(self.root_fd, dir, OFlags::RDONLY).map_err(|e| Error::inside("open", dir, e))?;
             DirectoryMetadata::made().apply(&fd, dir.as_path()).map_err(failed)?;
@@ -131,14 +134,16 @@ impl<'a> Switch<'a> {
         entered: Option<&Entered>,
     ) -> Result<Counts, Error> {
         let state = journal.state().clone();
-        let changed = volumes::leave_files(self, &state, place, entered)?;
+        let mut of_stage = volumes::leave_files(self, &state, place, entered)?;
         for (path, volume) in &state.volumes {
-            volumes::leave(self, &mut journal, path, volume, entered.map(|_| place))?;
+            if volumes::leave(self, &mut journal, path, volume, entered.map(|_| place))? {
+                of_stage.insert(path.clone());
+            }
         }
         let metadata = DirectoryMetadata::read(self.root_fd, self.root).map_err(failed)?;
         let (root, mut moved) = (EntryPath::root(), Counts::new());
         let (aside, to) = (at::open_root(&own(self.work))?, at::open_root(place)?);
-        let leaving = Leaving { switch: self, state: &state, aside: aside.as_fd(), changed };
+        let leaving = Leaving { switch: self, state: &state, aside: aside.as_fd(), of_stage };
         leaving.leave(&Dirs { path: &root, host: self.root_fd, other: to.as_fd() }, &mut moved)?;
         leaving.come_back(&Dirs { path: &root, host: self.root_fd, other: aside.as_fd() })?;
         metadata.apply(&to, place).map_err(failed)?;
@@ -173,13 +178,16 @@ impl<'a> Switch<'a> {
                 excluded.add(dir, name.to_vec());
             }
         };
-        for path in state.fixed.iter().filter(|path| !entered.volumes.contains(path)) {
+        for path in state.fixed.iter().filter(|path| !state.volumes.contains_key(path)) {
             if !volumes::is_changed(self, entered, path) {
                 add(path);
             }
         }
         for (path, volume) in &state.volumes {
             add(&path.join(volume.aside.as_bytes())?);
+            if entered.absent_volumes.contains(path) && !volumes::holds_stage_files(self, path, volume)? {
+                add(path);
+            }
         }
         for path in &entered.absent {
             if let Ok(dir) = at::open(self.root_fd, path, OFlags::RDONLY | OFlags::DIRECTORY)
@@ -253,8 +261,8 @@ struct Leaving<'l, 'a> {
     switch: &'l Switch<'a>,
     state: &'l State,
     aside: BorrowedFd<'l>,
-    /// The mounted files that a process has changed, so that they are the stage's now.
-    changed: BTreeSet<EntryPath>,
+    /// The volumes and mounted files whose content went to the stage.
+    of_stage: BTreeSet<EntryPath>,
 }
 
 impl Leaving<'_, '_> {
@@ -264,8 +272,7 @@ impl Leaving<'_, '_> {
         for name in at::names(dirs.host).map_err(|e| Error::inside("getdents", dirs.path, e))? {
             let path = dirs.path.join(&name)?;
             if self.state.fixed.contains(&path) {
-                let is_stages = self.changed.contains(&path) || self.state.volumes.contains_key(&path);
-                count += usize::from(is_stages);
+                count += usize::from(self.of_stage.contains(&path));
             } else if self.state.kept.contains_key(&path) && is_dir(dirs.host, &name) {
                 count += usize::from(self.leave_kept(dirs, &path, &name, moved)?);
             } else if self.is_stages(&path) {

@@ -57,15 +57,65 @@ pub(super) fn enter(
     path: &EntryPath,
     read_only: bool,
 ) -> Result<(), Error> {
-    let occupied = |why| Error::Occupied { path: switch.root.join(path.as_path()), why };
     let stage = at::open_root(place)?;
     let is_dir = at::stat(stage.as_fd(), path).is_ok_and(|meta| meta.is_some_and(|meta| meta.is_dir()));
     if !is_dir {
-        return Err(occupied(NOT_A_DIRECTORY));
+        return Err(occupied(switch, path, NOT_A_DIRECTORY));
     }
     if read_only {
-        return Err(occupied(READ_ONLY));
+        return Err(occupied(switch, path, READ_ONLY));
     }
+    set_aside(switch, log, path)?;
+    root_copy::copy_directory(&place.join(path.as_path()), &switch.root.join(path.as_path()), None).map(drop)
+}
+
+/// Empties the volumes that a process would take for directories of its root filesystem, although the stage has nothing there: those
+/// with a name that every system has, and those that are empty. Others stay, and are hidden.
+///
+/// # Errors
+/// As the calls that rename.
+pub(super) fn enter_absent(
+    switch: &Switch<'_>,
+    layout: &Layout,
+    log: Log<'_>,
+    entered: &mut Entered,
+) -> Result<(), Error> {
+    for (path, fixed) in layout.paths().filter_map(|path| Some((path, layout.at(path)?))) {
+        let dir = path.parent().unwrap_or_default();
+        let is_visible = entered.directories.contains(&dir) || entered.absent.contains(&dir);
+        if fixed != (Fixed::Volume { read_only: false }) || !is_visible || entered.volumes.contains(path) {
+            continue;
+        }
+        let names = at::names(open(switch, path)?.as_fd()).map_err(|e| Error::inside("getdents", path, e))?;
+        if names.is_empty() || is_usual(path) {
+            set_aside(switch, log, path)?;
+            DirectoryMetadata::made().apply(open(switch, path)?, path.as_path()).map_err(failed)?;
+            entered.absent_volumes.insert(path.clone());
+        }
+    }
+    Ok(())
+}
+
+/// Whether a path is a directory that every system has (Filesystem Hierarchy Standard).
+fn is_usual(path: &EntryPath) -> bool {
+    const USUAL: [&str; 16] = [
+        "bin", "boot", "etc", "home", "lib", "lib64", "media", "mnt", "opt", "root", "run", "sbin", "srv", "tmp",
+        "usr", "var",
+    ];
+    USUAL.iter().any(|usual| usual.as_bytes() == path.as_bytes())
+}
+
+/// Whether a volume has anything but kiln's directory and, in it, the volume's own files.
+///
+/// # Errors
+/// If it cannot be read.
+pub(super) fn holds_stage_files(switch: &Switch<'_>, path: &EntryPath, state: &VolumeState) -> Result<bool, Error> {
+    let names = at::names(open(switch, path)?.as_fd()).map_err(|e| Error::inside("getdents", path, e))?;
+    Ok(names.iter().any(|name| name != state.aside.as_bytes()))
+}
+
+/// Renames the entries of a volume to a directory inside it.
+fn set_aside(switch: &Switch<'_>, log: Log<'_>, path: &EntryPath) -> Result<(), Error> {
     let volume = open(switch, path)?;
     let metadata = DirectoryMetadata::read(&volume, path.as_path()).map_err(failed)?;
     let aside = fresh_name()?;
@@ -75,16 +125,20 @@ pub(super) fn enter(
         let own = make(&volume, &aside, OWN).map_err(|e| Error::inside("mkdir", path, e))?;
         for name in names {
             rename(volume.as_fd(), own.as_fd(), &name).map_err(|errno| match errno {
-                Errno::BUSY | Errno::XDEV => occupied(MOUNTS_INSIDE),
+                Errno::BUSY | Errno::XDEV => occupied(switch, path, MOUNTS_INSIDE),
                 errno => Error::inside("rename", path, errno),
             })?;
         }
     }
-    log(Record::VolumeEntered { path: path.as_bytes().to_vec() })?;
-    root_copy::copy_directory(&place.join(path.as_path()), &switch.root.join(path.as_path()), None).map(drop)
+    log(Record::VolumeEntered { path: path.as_bytes().to_vec() })
 }
 
-/// Copies what is in a volume to `place`, if that is given, and gives the volume its own entries back.
+fn occupied(switch: &Switch<'_>, path: &EntryPath, why: &'static str) -> Error {
+    Error::Occupied { path: switch.root.join(path.as_path()), why }
+}
+
+/// Copies what is in a volume to `place`, if that is given, and gives the volume its own entries back. Returns whether the stage has
+/// something there.
 ///
 /// # Errors
 /// As the calls that copy and rename.
@@ -94,11 +148,16 @@ pub(super) fn leave(
     path: &EntryPath,
     state: &VolumeState,
     place: Option<&Path>,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let volume = open(switch, path)?;
+    let mut is_stages = false;
     if state.is_entered {
         if let Some(place) = place {
-            replace(&switch.root.join(path.as_path()), &place.join(path.as_path()), path, state.aside.as_bytes())?;
+            let to = place.join(path.as_path());
+            is_stages = to.exists() || holds_stage_files(switch, path, state)?;
+            if is_stages {
+                replace(&switch.root.join(path.as_path()), &to, path, state.aside.as_bytes())?;
+            }
         }
         for name in at::names(volume.as_fd()).map_err(|e| Error::inside("getdents", path, e))? {
             if name != state.aside.as_bytes() {
@@ -116,7 +175,8 @@ pub(super) fn leave(
         }
         at::remove(volume.as_fd(), state.aside.as_bytes()).map_err(|e| Error::inside("remove", path, e))?;
     }
-    state.metadata.apply(&volume, path.as_path()).map_err(failed)
+    state.metadata.apply(&volume, path.as_path()).map_err(failed)?;
+    Ok(is_stages)
 }
 
 /// Replaces the directory `to` by a copy of `from`, without one name of it.

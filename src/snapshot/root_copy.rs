@@ -146,6 +146,12 @@ impl RootCopy {
         write_root(&tree, &mut writer)?;
         let mut copy = Copy { from: &tree, to: &mut writer, names: HashMap::new() };
         for Change { path, was, now } in changes {
+            if let (Some(was), Some(now)) = (was, now)
+                && was.only_lost_names(&now)
+                && has_the_same_attributes(&tree, &layer.parents().view(), &path)?
+            {
+                continue;
+            }
             match now.map(|meta| tree.noted(0, &path, meta)).transpose()? {
                 // An overlay copies each name of a lower layer's file by itself, so that they are several files then.
                 Some(meta) if was.is_some_and(|was| was.is_one_name_of(&meta)) => {
@@ -176,6 +182,15 @@ pub(crate) fn copy(layers: impl Into<Layers>, folder: &Path) -> Result<(), Error
     let mut writer = FolderWriter::root(folder)?;
     Copy { from: &view(layers), to: &mut writer, names: HashMap::new() }.tree(None)?;
     writer.finish_root()
+}
+
+/// Whether the files at a path of two trees have the same extended attributes.
+fn has_the_same_attributes(a: &StackTree, b: &StackTree, path: &EntryPath) -> Result<bool, Error> {
+    let attributes = |tree: &StackTree| match tree.stat(path)? {
+        Some(meta) => entry(tree, path, &meta).map(|entry| Some(entry.xattrs)),
+        None => Ok(None),
+    };
+    Ok(attributes(a)? == attributes(b)?)
 }
 
 /// Copies the directory `from`, which may be in `/`, into the directory `to`, which is there, without one name in it. Returns how
