@@ -211,7 +211,7 @@ impl InPlaceExecutor {
         };
         let listener = Listener::new(listener)?;
         let mut entries = RootEntries::new(&self.confinement, &mut pools)?;
-        let attributes = AttributeCalls { table: &self.attributes, confinement: &self.confinement };
+        let mut attributes = AttributeCalls::new(&self.attributes, &self.confinement);
         let listing = RootListing::new(&self.confinement)?;
         let (never, gone) = (Cancel::new()?, Cancel::new()?);
         std::thread::scope(|scope| {

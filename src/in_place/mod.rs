@@ -37,6 +37,7 @@ pub mod confinement;
 mod entry_request;
 pub mod executor;
 pub mod hidden_files;
+mod hidden_owners;
 pub mod host_root;
 mod inode_pool;
 mod reaper;
