@@ -119,6 +119,27 @@ async fn many_requests_share_one_token() {
 }
 
 #[tokio::test]
+async fn credentials_that_were_read_are_not_read_again() {
+    let server = token_registry(Some(format!("Basic {ANN}")), |_| true).await;
+    let (_, folder) = with_credentials(&[&server.host], &format!(r#"{{"auth":"{ANN}"}}"#));
+    let file = folder.path().join("config.json");
+    let good = std::fs::read(&file).unwrap();
+    // Of a file that is broken, missing or somebody else's when it is read, what counts is what it was then.
+    for at_start in [&b"{"[..], b"{}", b""] {
+        std::fs::write(&file, at_start).unwrap();
+        let client = Client::new(Config { credentials: Some(file.clone()), ..config() });
+        client.read_credentials().await;
+        std::fs::write(&file, &good).unwrap();
+        let error = client.manifest(&reference(&server, "a:1")).await.unwrap_err();
+        assert!(matches!(error, Error::Credentials { .. } | Error::Unauthorized { .. }), "{error:?}");
+    }
+    let client = Client::new(Config { credentials: Some(file.clone()), ..config() });
+    client.read_credentials().await;
+    std::fs::remove_file(&file).unwrap();
+    client.manifest(&reference(&server, "a:1")).await.unwrap();
+}
+
+#[tokio::test]
 async fn wrong_passwords_are_said_to_be_wrong() {
     let server = token_registry(Some("Basic other".into()), |_| true).await;
     let (client, _folder) = with_credentials(&[&server.host], &format!(r#"{{"auth":"{ANN}"}}"#));

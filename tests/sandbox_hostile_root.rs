@@ -7,6 +7,7 @@ mod executor;
 use kiln::sandbox::{Mount, MountKind, Spec};
 use kiln::sys::{Cancel, RootMount, landlock};
 use std::fs;
+use std::os::fd::AsRawFd as _;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::Path;
@@ -56,4 +57,21 @@ fn abstract_sockets_of_the_host_are_out_of_reach() {
     let own =
         "socket(L, AF_UNIX, SOCK_STREAM, 0); bind(L, pack('S a*', 1, \"\\0kiln-own\")) and listen(L, 1) or exit 9; ";
     assert_eq!(perl(&format!("{own}{}", connect("kiln-own"))), Some(7), "its own are in reach");
+}
+
+/// A child has its maker's descriptors until it executes its command, and a directory among them is a way to the machine's files
+/// (CVE-2024-21626).
+#[test]
+fn a_command_by_a_descriptor_of_its_maker_is_not_found() {
+    if !rustix::process::geteuid().is_root() || !Path::new("/bin/busybox").exists() {
+        eprintln!("skipped: it needs root, and Debian's busybox-static");
+        return;
+    }
+    let root = tempfile::tempdir().unwrap();
+    let machine = fs::File::open("/").unwrap();
+    let path = format!("/proc/self/fd/{}/bin/busybox", machine.as_raw_fd());
+    assert!(Path::new(&path).exists());
+    let spec = Spec::new(RootMount::Dir(root.path().to_owned()), vec![path, "true".into()]);
+    let ran = executor::executor(String::new()).run(&spec, &mut |_, _| {}, &Cancel::new().unwrap());
+    assert!(ran.is_err(), "{ran:?}");
 }

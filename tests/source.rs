@@ -243,6 +243,34 @@ async fn as_root_layers_are_unpacked_while_they_come_and_once() {
     assert_eq!(std::fs::read_dir(place.store.root().join("locks")).unwrap().count(), 0);
 }
 
+/// The digest of an uncompressed first layer is also its chain ID, by which its unpacking is locked.
+#[tokio::test(flavor = "multi_thread")]
+async fn as_root_an_uncompressed_first_layer_is_downloaded_while_its_unpacking_is_locked() {
+    let Some(registry) = DockerRegistry::start(&Options::default()) else { return };
+    let name = reference(&registry, "base:plain");
+    let text = "x".repeat(3 << 20);
+    let plain = tar(&[("a", &text)], &[]);
+    let mut pushed = image(std::slice::from_ref(&plain));
+    pushed.layers[0] = (MediaType::ImageLayer, plain.clone());
+    let mut manifest: serde_json::Value = serde_json::from_slice(&pushed.manifest).unwrap();
+    manifest["layers"] = serde_json::json!([describe(MediaType::ImageLayer, &plain)]);
+    pushed.manifest = serde_json::to_vec(&manifest).unwrap();
+    let place = Place::new();
+    push(&place.client, &name, &pushed).await;
+    let base = op(place.image(&name).await.unwrap(), None);
+    let chain = Key::from(&Digest::of(&plain));
+    let puller = place.puller();
+    let unpacked = tokio::time::timeout(Duration::from_secs(20), puller.unpacked(0, &base, &[chain])).await;
+    let stopped = || place.cancel.cancel();
+    assert_eq!(unpacked.inspect_err(|_| stopped()).expect("a deadlock").unwrap().folders().len(), 1);
+    // Whoever comes first: here the unpacking, of another process.
+    let other = Place::new();
+    let _unpacking = other.store.try_lock(&chain).unwrap().unwrap();
+    let puller = other.puller();
+    let fetched = tokio::time::timeout(Duration::from_secs(20), puller.fetch(0, &base, 0)).await;
+    fetched.inspect_err(|_| other.cancel.cancel()).expect("a deadlock").unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn as_root_a_layer_that_is_not_what_it_should_be_leaves_nothing() {
     let Some(registry) = DockerRegistry::start(&Options::default()) else { return };

@@ -10,6 +10,7 @@ mod env;
 pub mod failure;
 mod in_place;
 mod isolation;
+mod own_program;
 pub mod progress;
 mod refusal;
 pub mod request;
@@ -17,7 +18,7 @@ mod rootless;
 mod session;
 mod turn;
 
-pub use env::{Env, Terminal};
+pub use env::{Env, NameFiles, Terminal};
 pub use rootless::Rootless;
 
 use crate::report::{Kind, Problem};
@@ -61,11 +62,12 @@ pub fn main() -> ExitCode {
 fn work(request: &Request, env: Env) -> Result<Done, Failure> {
     let env = in_place::guard(request, env);
     let rootless = rootless::prepare(request, &env);
-    let env = Env { rootless, ..env };
+    let env = own_program::protect(request, Env { rootless, ..env });
     let Some(_turn) = turn::take(request, &env)? else { return run(request, env) };
     // Meanwhile this folder may have come back to its own place, and what is named by it too.
     let cwd = std::env::current_dir().map_err(|e| session::cannot("find the working directory", &e))?;
-    let env = Env { cwd, ..env };
+    // From here on a RUN's files may stand in `/`, also while kiln pushes.
+    let env = Env { cwd, name_files: Some(NameFiles::read()), ..env };
     match parse(std::env::args_os(), &env)? {
         Wanted::Text(text) => Ok(Done::from(text)),
         Wanted::Request(request) => run(&request, env),

@@ -34,7 +34,7 @@ pub fn take(request: &Request, env: &Env) -> Result<Option<Turn>, Problem> {
         let _ = writeln!(std::io::stderr(), "waiting for another build in this container to end");
         wait(&program).map_err(|e| cannot("wait for another build in this container", &std::io::Error::from(e)))?;
     }
-    HostRoot::put_right(Path::new("/"), &in_place::folder(&request.store))
+    HostRoot::restore(Path::new("/"), &in_place::work_directory(&request.store, env))
         .map_err(|e| cannot("put / right, which a build that was killed has left as it was", &e))?;
     Ok(Some(Turn(program)))
 }

@@ -124,12 +124,6 @@ impl Confinement {
         self.directories.iter().flat_map(|dir| dir.hidden.iter().map(|name| dir.path.join(OsStr::from_bytes(name))))
     }
 
-    /// The hidden names in `/`.
-    pub(super) fn hidden_in_root(&self) -> &BTreeSet<Vec<u8>> {
-        static NONE: BTreeSet<Vec<u8>> = BTreeSet::new();
-        self.directories.iter().find(|dir| dir.path == Path::new("/")).map_or(&NONE, |dir| &dir.hidden)
-    }
-
     /// Whether a split directory has this path.
     pub(super) fn is_split(&self, path: &Path) -> bool {
         self.directories.iter().any(|dir| dir.path == path)
@@ -233,7 +227,6 @@ mod tests {
             assert_eq!(confinement.hides(Path::new(path)), hidden, "{path}");
         }
         assert!(confinement.is_split(Path::new("/etc")) && !confinement.is_split(Path::new("/usr")));
-        assert_eq!(confinement.hidden_in_root().len(), 1);
     }
 
     #[test]

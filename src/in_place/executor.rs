@@ -4,6 +4,7 @@ use super::attribute_calls::{self, AttributeCalls};
 use super::bind_emulation::{self, BindEmulation};
 use super::caller::AssumedIdentity;
 use super::confinement::{Confinement, Protection, SplitDirectory};
+use super::host_root::HostRoot;
 use super::inode_pool::InodePool;
 use super::root_entries::RootEntries;
 use super::root_listing::RootListing;
@@ -24,13 +25,14 @@ use crate::sys::notify::Listener;
 use crate::sys::{Cancel, RootMount, Said};
 use libc::sock_filter;
 use rustix::thread::CapabilitySet;
+use std::collections::HashMap;
 use std::ffi::CString;
 use std::net::IpAddr;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Kills all processes that run in `/`, for who is about to end in the middle of everything.
 ///
@@ -45,35 +47,29 @@ pub fn end_all() -> Result<(), Error> {
 pub struct InPlaceExecutor {
     resolv_conf: String,
     hosts: String,
-    /// Kiln's own folder, on the file system of `/`.
-    folder: PathBuf,
+    host: Arc<HostRoot>,
     hierarchies: Vec<Hierarchy>,
     /// What processes get.
     capabilities: CapabilitySet,
     filter: Vec<sock_filter>,
     /// The same without any network.
     alone: Vec<sock_filter>,
-    confinement: Confinement,
+    protection: Protection,
     /// The filter that tells of changes of names.
     notifier: Vec<sock_filter>,
     attributes: attribute_calls::Table,
-    /// One pool for each split directory. One RUN executes at a time.
-    pools: Mutex<Vec<InodePool>>,
+    /// The pools of split directories that earlier RUNs used. One RUN executes at a time.
+    pools: Mutex<HashMap<PathBuf, InodePool>>,
     runs: AtomicU64,
 }
 
 impl InPlaceExecutor {
-    /// Looks at the place. `resolv_conf` and `hosts` are the container's files of these names; `folder` is a folder of kiln's own on
-    /// the file system of `/`; `split` are the directories with hidden names, and `protection` keeps processes from these.
+    /// Looks at the place. `resolv_conf` and `hosts` are the container's files of these names. Processes are confined by this
+    /// protection to the stage that is switched into `host`.
     ///
     /// # Errors
     /// If `/proc` isn't mounted.
-    pub fn new(
-        [resolv_conf, hosts]: [String; 2],
-        folder: PathBuf,
-        split: Vec<SplitDirectory>,
-        protection: Protection,
-    ) -> Result<Self, Error> {
+    pub fn new([resolv_conf, hosts]: [String; 2], host: Arc<HostRoot>, protection: Protection) -> Result<Self, Error> {
         let read = |path| std::fs::read_to_string(path).said("read", path);
         let hierarchies = cgroup::hierarchies(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?);
         let permitted = rustix::thread::capabilities(None).call("capget")?.permitted;
@@ -83,32 +79,37 @@ impl InPlaceExecutor {
         Ok(Self {
             resolv_conf,
             hosts,
-            pools: Mutex::new(split.iter().map(|dir| InodePool::new(&dir.pool)).collect::<crate::sys::Result<_>>()?),
-            folder,
+            host,
             hierarchies,
             capabilities,
             filter: seccomp::filter(capabilities),
             alone: seccomp::without_network(capabilities),
-            confinement: Confinement::new(split, protection),
+            protection,
             notifier: seccomp::notifier_of(&entry_request::CALLS, &attribute_calls::calls().collect::<Vec<_>>()),
             attributes: attribute_calls::Table::new(),
+            pools: Mutex::default(),
             runs: AtomicU64::new(0),
         })
     }
 
-    /// Puts everything into its place that the spec shows.
-    fn swaps(&self, spec: &Spec, first: bool) -> Result<BindEmulation<'_>, Error> {
-        let folder = self.folder.join("swaps");
-        // A stage stands, so no other kiln has processes: what a killed one's has left is ended before it meets this one's.
-        if first && bind_emulation::is_in_use(&folder) {
+    /// What is hidden from processes at the moment.
+    fn confinement(&self) -> Confinement {
+        Confinement::new(self.host.split_directories(), self.protection.clone())
+    }
+
+    /// Puts everything that the spec mounts into its place.
+    fn binds<'a>(&'a self, spec: &Spec, confinement: &'a Confinement, first: bool) -> Result<BindEmulation<'a>, Error> {
+        // A stage is switched in, so no other kiln has processes: those that a killed one has left are ended before they meet this
+        // one's.
+        if first && bind_emulation::is_in_use(&self.host) {
             reaper::kill_orphans()?;
         }
-        let mut swaps = BindEmulation::new(Path::new("/"), &folder, self.confinement.hidden_in_root())?;
+        let mut binds = BindEmulation::new(&self.host, confinement)?;
         for (path, content) in [
             ("/etc/resolv.conf", network_files::resolv_conf(&self.resolv_conf, spec.network)),
             ("/etc/hosts", hosts(spec, &self.hosts)),
         ] {
-            part(Path::new(path), swaps.file(Path::new(path), &content, 0o644, (0, 0)))?;
+            part(Path::new(path), binds.file(Path::new(path), &content, 0o644, (0, 0)))?;
         }
         for mount in &spec.mounts {
             let at = clean(&mount.target, "mount")?;
@@ -116,20 +117,20 @@ impl InPlaceExecutor {
                 return Err(Error::Path { what: "mount", path: at, why: "the root can't be mounted on" });
             }
             let done = match &mount.kind {
-                MountKind::Tree { root: RootMount::Dir(dir), path, .. } => swaps.tree(&at, dir, path),
+                MountKind::Tree { root: RootMount::Dir(dir), path, .. } => binds.tree(&at, dir, path),
                 MountKind::Tree { .. } | MountKind::Layers { .. } => {
                     return Err(Error::Spec("layers can't be mounted at isolation level in-place".into()));
                 }
-                MountKind::Tmpfs { .. } => swaps.empty(&at),
-                MountKind::File { content, mode, uid, gid } => swaps.file(&at, content, *mode, (*uid, *gid)),
+                MountKind::Tmpfs { .. } => binds.empty(&at),
+                MountKind::File { content, mode, uid, gid } => binds.file(&at, content, *mode, (*uid, *gid)),
             };
             part(&at, done)?;
         }
         let cwd = clean(&spec.cwd, "working directory")?;
-        swaps
+        binds
             .folder(&cwd, (spec.user.uid, spec.user.gid))
             .map_err(|source| Error::Part { part: Part::WorkingDirectory(cwd), source })?;
-        Ok(swaps)
+        Ok(binds)
     }
 
     /// The steps of the child.
@@ -197,11 +198,10 @@ impl InPlaceExecutor {
     ) -> Result<Ended, Error> {
         let (streams, pipes) = streams(spec.stdio)?;
         let join = group.map(Group::procs).transpose()?.unwrap_or_default();
-        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.confinement.has_rules() {
-            pools.iter_mut().try_for_each(InodePool::fill)?;
-        }
-        let wall = self.confinement.ruleset(pools.iter().flat_map(InodePool::all))?;
+        // What was bound may have hidden more.
+        let confinement = self.confinement();
+        let mut pools = self.take_pools(&confinement)?;
+        let wall = confinement.ruleset(pools.iter().flat_map(InodePool::all))?;
         let Steps { program, parts, candidates, listener } = self.program(spec, streams, join, wall)?;
         let mut child = program.spawn(Namespaces::NONE).map_err(|f| explained(f, spec, &parts, &candidates))?;
         let control = Control { cancel, signals: spec.signals.as_ref(), through: false };
@@ -210,11 +210,11 @@ impl InPlaceExecutor {
             return reaper::kill().map_err(Error::Call).and(ended);
         };
         let listener = Listener::new(listener)?;
-        let mut entries = RootEntries::new(&self.confinement, &mut pools)?;
-        let mut attributes = AttributeCalls::new(&self.attributes, &self.confinement);
-        let listing = RootListing::new(&self.confinement)?;
+        let mut entries = RootEntries::new(&confinement, &mut pools)?;
+        let mut attributes = AttributeCalls::new(&self.attributes, &confinement);
+        let listing = RootListing::new(&confinement)?;
         let (never, gone) = (Cancel::new()?, Cancel::new()?);
-        std::thread::scope(|scope| {
+        let ended = std::thread::scope(|scope| {
             let serving = scope.spawn(|| {
                 let mut role = AssumedIdentity::default();
                 let served = listener.serve(&never, &mut |call| {
@@ -241,7 +241,29 @@ impl InPlaceExecutor {
             }
             let served = serving.join().unwrap_or(Ok(()));
             cleared.and(served).map_err(Error::Call).and(ended)
-        })
+        });
+        self.keep_pools(&confinement, pools);
+        ended
+    }
+
+    /// A full pool for each split directory; none where nothing has rules.
+    fn take_pools(&self, confinement: &Confinement) -> Result<Vec<InodePool>, Error> {
+        let mut known = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        let take = |dir: &SplitDirectory| {
+            let mut pool = known.remove(&dir.pool).map_or_else(|| InodePool::new(&dir.pool), Ok)?;
+            if confinement.has_rules() {
+                pool.fill()?;
+            }
+            Ok(pool)
+        };
+        confinement.directories().iter().map(take).collect()
+    }
+
+    /// Keeps pools for the next RUN; those in volumes are removed when the stage leaves.
+    fn keep_pools(&self, confinement: &Confinement, pools: Vec<InodePool>) {
+        let paths = confinement.directories().iter().map(|dir| dir.pool.clone());
+        let kept = paths.zip(pools).filter(|(path, _)| path.starts_with(self.host.work()));
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner).extend(kept);
     }
 }
 
@@ -265,11 +287,12 @@ impl Executor for InPlaceExecutor {
             false => None,
         };
         let clean = SharedMounts::look(&shared_mounts::SHARED)?;
-        let swaps = self.swaps(spec, number == 0)?;
+        let confinement = self.confinement();
+        let binds = self.binds(spec, &confinement, number == 0)?;
         let ended = self.start(spec, group.as_ref(), output, cancel);
         // Where it failed halfway, nobody has looked yet.
         let cleared = if ended.is_err() { reaper::kill() } else { Ok(()) };
-        let undone = swaps.end().and(clean.sweep());
+        let undone = binds.end().and(clean.sweep());
         let ended = ended.map_err(|e| e.at_level("in-place"))?;
         cleared.and(undone)?;
         let out_of_memory = group.as_ref().is_some_and(Group::ran_out_of_memory);

@@ -4,6 +4,8 @@
 //! `/proc`, `/sys` and `/dev` as a container has them, Docker's default capabilities and seccomp profile. Nothing is
 //! mounted in the host's mount namespace, so that a sandbox whose maker was killed leaves no mount behind.
 //!
+//! The program that uses an executor must be protected ([`own_program`](crate::sys::own_program)): the process reaches its file.
+//!
 //! | file | what |
 //! |---|---|
 //! | [`spec`] | what is to run |

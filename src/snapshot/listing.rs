@@ -2,10 +2,10 @@
 
 use super::Error;
 use super::at::{self, Meta};
+use super::excluded::Excluded;
 use crate::layer::{EntryPath, Timestamp};
 use rustix::fs::{OFlags, RawDir};
 use rustix::io::Errno;
-use std::collections::BTreeSet;
 use std::mem::MaybeUninit;
 use std::num::NonZeroUsize;
 use std::ops::Range;
@@ -72,7 +72,7 @@ pub(super) struct Listing {
     names: Box<[u8]>,
     /// Where each name ends, and what has it.
     files: Box<[(u32, Stamp)]>,
-    /// Whether the directory itself has attributes that layers keep.
+    /// Whether the directory itself has attributes that layers keep, or that say what it is in the image.
     pub(super) has_xattrs: bool,
 }
 
@@ -116,13 +116,13 @@ impl Reader {
         Self { buffer: vec![MaybeUninit::uninit(); 32 << 10].into(), names: Vec::new(), files: Vec::new() }
     }
 
-    /// Reads a directory below `root`; nothing if it is none any more. Names in `skip` are left out of the root itself.
+    /// Reads a directory below `root`; nothing if it is none any more. Entries in `skip` are left out.
     /// Gives the open directory.
     pub(super) fn read(
         &mut self,
         root: BorrowedFd<'_>,
         path: &EntryPath,
-        skip: &BTreeSet<Vec<u8>>,
+        skip: &Excluded,
         threads: NonZeroUsize,
     ) -> Result<Option<OwnedFd>, Error> {
         let fail = |call| move |e: Errno| Error::inside(call, path, e);
@@ -132,7 +132,7 @@ impl Reader {
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
             dir => dir.map_err(fail("open"))?,
         };
-        self.read_names(dir.as_fd(), |name| path.is_root() && skip.contains(name)).map_err(fail("getdents"))?;
+        self.read_names(dir.as_fd(), |name| skip.contains(path, name)).map_err(fail("getdents"))?;
         let Self { names, files, .. } = self;
         let name = |range: &Range<usize>| names.get(range.clone()).unwrap_or_default();
         files.sort_unstable_by(|(a, _), (b, _)| name(a).cmp(name(b)));
