@@ -8,6 +8,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::thread::CapabilitySet;
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -116,6 +117,11 @@ impl Confinement {
     /// The split directories.
     pub(super) fn directories(&self) -> &[SplitDirectory] {
         &self.directories
+    }
+
+    /// The paths of all hidden names.
+    pub(super) fn hidden_paths(&self) -> impl Iterator<Item = PathBuf> {
+        self.directories.iter().flat_map(|dir| dir.hidden.iter().map(|name| dir.path.join(OsStr::from_bytes(name))))
     }
 
     /// Whether a split directory has this path.

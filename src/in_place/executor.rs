@@ -211,7 +211,7 @@ impl InPlaceExecutor {
         };
         let listener = Listener::new(listener)?;
         let mut entries = RootEntries::new(&confinement, &mut pools)?;
-        let attributes = AttributeCalls { table: &self.attributes, confinement: &confinement };
+        let mut attributes = AttributeCalls::new(&self.attributes, &confinement);
         let listing = RootListing::new(&confinement)?;
         let (never, gone) = (Cancel::new()?, Cancel::new()?);
         let ended = std::thread::scope(|scope| {

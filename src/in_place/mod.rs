@@ -39,6 +39,7 @@ mod directory_metadata;
 mod entry_request;
 pub mod executor;
 pub mod hidden_files;
+mod hidden_owners;
 pub mod host_root;
 mod inode_pool;
 pub mod layout;

@@ -14,7 +14,7 @@ use super::inode_pool::InodePool;
 use crate::sys::notify::{Answer, Call};
 use crate::sys::{Result as Called, Said};
 use rustix::fs::{
-    Access, AtFlags, CWD, FileType, Gid, Mode, OFlags, RenameFlags, StatxFlags, Uid, openat, renameat_with,
+    Access, AtFlags, CWD, FileType, Gid, Mode, OFlags, RenameFlags, Statx, StatxFlags, Uid, openat, renameat_with,
 };
 use rustix::io::Errno;
 use std::collections::HashSet;
@@ -104,7 +104,7 @@ impl<'a> RootEntries<'a> {
         let target =
             if let EntryRequest::Symlink { target, .. } = request { Some(identity.read(call, target)?) } else { None };
         // The kernel refuses kiln what it would refuse the caller.
-        identity.take(&caller.who)?;
+        identity.assume(&caller)?;
         match (request, target) {
             (EntryRequest::Remove { flags, .. }, _) => self.remove(&entry, flags).map(Some),
             (EntryRequest::Symlink { .. }, Some(target)) => self.symlink(&entry, &target, &caller).map(Some),
@@ -230,26 +230,38 @@ impl<'a> RootEntries<'a> {
     /// Makes the caller the owner of an entry, and sets the mode that its umask leaves. A symbolic link has no mode.
     fn give(&self, entry: &Entry, mode: Option<u32>, caller: &Caller) -> Result<(), Errno> {
         let (dir, name) = (&self.directory(entry)?.fd, &entry.name);
-        let (uid, gid) = (Uid::from_raw(caller.who.uid), Gid::from_raw(caller.who.gid));
+        let (uid, gid) = (Uid::from_raw(caller.credentials.uid), Gid::from_raw(caller.credentials.gid));
         rustix::fs::chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
         let Some(mode) = mode else { return Ok(()) };
         rustix::fs::chmodat(dir, name, Mode::from_raw_mode(mode & !caller.umask), AtFlags::empty())
     }
 
-    /// Whether a path means a directory that existed before the RUN began. An overlay refuses to rename these, so that programs
-    /// copy them instead, and not all programs copy every attribute. The image has to be the same.
-    fn is_older(&self, call: &Call<'_>, at: PathArgument, path: &CStr, identity: &AssumedIdentity) -> bool {
+    /// Whether the caller may remove a directory that existed before the RUN began. An overlay refuses to rename these, so that
+    /// programs copy them instead, and not all programs copy every attribute. The image has to be the same.
+    fn removes_older(
+        &self,
+        call: &Call<'_>,
+        at: PathArgument,
+        path: &CStr,
+        identity: &mut AssumedIdentity,
+    ) -> Result<bool, Errno> {
         let found = call.find(at.from, path, false);
         let wanted = StatxFlags::TYPE | StatxFlags::INO | StatxFlags::BTIME;
         let stat = found.and_then(|fd| rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, wanted));
-        let Ok(stat) = stat else { return false };
+        let Some(stat) = stat.ok().filter(|stat| self.is_older(stat)) else { return Ok(false) };
+        let (dir, _) = call.parent(at.from, path)?;
+        let caller = Caller::of(call).ok_or(Errno::SRCH)?;
+        identity.assume(&caller)?;
+        // A caller that may not remove it gets that error first.
+        Ok(may_remove_from(dir, stat.stx_uid, caller.credentials.uid))
+    }
+
+    fn is_older(&self, stat: &Statx) -> bool {
         let is_dir = FileType::from_raw_mode(stat.stx_mode.into()) == FileType::Directory;
         let has_birth = stat.stx_mask & StatxFlags::BTIME.bits() != 0;
         let device = rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor);
         let born = (stat.stx_btime.tv_sec, i64::from(stat.stx_btime.tv_nsec));
-        let older = is_dir && has_birth && born < self.start && !self.given.contains(&(device, stat.stx_ino));
-        // A caller that may not remove it gets that error first.
-        older && call.parent(at.from, path).is_ok_and(|(dir, _)| may_remove_from(dir, stat.stx_uid, identity.uid()))
+        is_dir && has_birth && born < self.start && !self.given.contains(&(device, stat.stx_ino))
     }
 
     /// Renames an entry within or out of split directories. A file that is renamed into one would lose its rule, so the process is
@@ -262,7 +274,7 @@ impl<'a> RootEntries<'a> {
         flags: u32,
         identity: &mut AssumedIdentity,
     ) -> Result<Option<Answer>, Errno> {
-        if self.is_older(call, from, old, identity) {
+        if self.removes_older(call, from, old, identity).unwrap_or(false) {
             return Err(Errno::XDEV);
         }
         let entries = (self.entry(call, from, old), self.entry(call, to, new));
@@ -270,7 +282,7 @@ impl<'a> RootEntries<'a> {
         for entry in [&entries.0, &entries.1].into_iter().flatten() {
             self.refuse_split(entry)?;
         }
-        identity.take(&caller.who)?;
+        identity.assume(&caller)?;
         let flags = RenameFlags::from_bits_retain(flags);
         let done = match entries {
             (Some(old), Some(new)) => {

@@ -2,7 +2,7 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | [`acting`](Someone) | a thread that acts as somebody else |
+//! | [`credentials`](Credentials) | credentials of another process, assumed by one thread |
 //! | [`error`](Error) | a failed call, with its name and its path |
 //! | [`cancel`](Cancel) | a flag that can be polled |
 //! | [`signals`](Signals) | signals to hand on, which can be polled |
@@ -24,9 +24,9 @@
 //! path to the error, the confinement, or the call itself. Nothing here keeps state between calls, and nothing reads
 //! the environment.
 
-mod acting;
 mod cancel;
 pub mod child;
+mod credentials;
 mod error;
 pub mod file;
 pub mod input;
@@ -44,8 +44,8 @@ pub mod tree;
 pub mod userns;
 pub mod xattr;
 
-pub use acting::{Acting, Someone};
 pub use cancel::Cancel;
+pub use credentials::{AssumedCredentials, Credentials};
 pub use error::{Error, Result, Said};
 pub use processors::ProcessorTime;
 pub use root::{MountPoint, RootMount};

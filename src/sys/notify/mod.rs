@@ -32,7 +32,7 @@ mod paths;
 mod process;
 
 pub use call::Call;
-pub use paths::reopen;
+pub use paths::{Origin, reopen};
 pub use process::without_umask;
 
 use super::{Result, Said};
