@@ -5,7 +5,8 @@
 //! | [`acting`](Someone) | a thread that acts as somebody else |
 //! | [`error`](Error) | a failed call, with its name and its path |
 //! | [`cancel`](Cancel) | a flag that can be polled |
-//! | [`signals`](Signals) | signals to hand on, which can be polled |
+//! | [`signals`](Signals) | signals as data: queues, and those to this process |
+//! | [`fork`](fork()) | a copy of this process |
 //! | [`file`] | confined opening, nodes, owners, times, copying, locks |
 //! | [`tree`] | removing folders, however deep |
 //! | [`ipc`] | shared memory, semaphores and queues that have no name in a folder |
@@ -26,6 +27,7 @@ mod cancel;
 pub mod child;
 mod error;
 pub mod file;
+mod fork;
 pub mod ipc;
 pub mod landlock;
 pub mod netns;
@@ -41,9 +43,10 @@ pub mod xattr;
 pub use acting::{Acting, Someone};
 pub use cancel::Cancel;
 pub use error::{Error, Result, Said};
+pub use fork::{Forked, fork};
 pub use processors::ProcessorTime;
 pub use root::{MountPoint, RootMount};
-pub use signals::Signals;
+pub use signals::{BlockedSignals, SignalReceiver, SignalSender, Signals, set_default_action, signal_queue};
 
 use std::path::Path;
 
