@@ -2,6 +2,7 @@
 
 use super::rootless::Rootless;
 use crate::sandbox::PrivateNetwork;
+use crate::sys::SignalReceiver;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -21,6 +22,8 @@ pub struct Env {
     pub uid: u32,
     /// Whether the process is in a user namespace of its own.
     pub rootless: Rootless,
+    /// The signals to the process that supervises this one, where there is one.
+    pub supervisor: Option<SignalReceiver>,
     /// The network of processes that don't ask for another, unless it is the host's.
     pub network: Option<Arc<PrivateNetwork>>,
     /// How many cores the process may use.
@@ -49,6 +52,7 @@ impl Env {
             program: std::env::current_exe()?,
             uid: rustix::process::geteuid().as_raw(),
             rootless: Rootless::Untried,
+            supervisor: None,
             network: None,
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             terminal: Terminal::behind_stderr(),

@@ -1,12 +1,15 @@
-//! In place, commands of one container take turns: while one lets a stage stand in `/`, nothing there is what another one looks
-//! for, from its context to `/etc/resolv.conf`.
+//! The lock between the commands of one container that may run processes in place.
+//!
+//! While one of them has a stage's files in `/`, another one would not find its own files there, from its context to
+//! `/etc/resolv.conf`. So they run one after the other. The lock is on the program file, which is always in its place. Both
+//! [processes](super::supervision) of a command hold it, so it is held until `/` is restored, whichever of them is killed.
 
 use super::env::Env;
 use super::in_place;
 use super::request::{Command, Isolation, Request};
 use super::rootless::Rootless;
 use super::session::cannot;
-use crate::in_place::HostRoot;
+use crate::in_place::supervisor;
 use crate::report::Problem;
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use rustix::io::Errno;
@@ -16,27 +19,41 @@ use std::path::Path;
 
 /// Keeps others waiting until it is dropped.
 #[derive(Debug)]
-pub struct Turn(#[allow(dead_code, reason = "it is held for the lock that goes with it")] OwnedFd);
+pub struct InPlaceLock(#[allow(dead_code, reason = "closing it unlocks")] OwnedFd);
 
-/// Waits for whoever is at work in `/`, and puts right what somebody who was killed has left there. `None` for a command that
-/// doesn't let anything stand in `/`. Afterwards the working directory may have another name.
+/// Waits until no other command is at work in `/`, and cleans up after one that was killed. `None` for a command that does not run
+/// processes in place. The working directory may have another name afterwards.
 ///
 /// # Errors
-/// If that can't be known, or can't be put right.
-pub fn take(request: &Request, env: &Env) -> Result<Option<Turn>, Problem> {
-    if !takes_the_root(request, env) {
+/// If the lock cannot be had, or something cannot be cleaned up.
+pub fn acquire(request: &Request, env: &Env) -> Result<Option<InPlaceLock>, Problem> {
+    if !concerns(request, env) {
         return Ok(None);
     }
-    // This one file is always where it was.
     let program = open(&env.program, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
     let program = program.map_err(|e| cannot(&format!("open {}", env.program.display()), &std::io::Error::from(e)))?;
-    if flock(&program, FlockOperation::NonBlockingLockExclusive).is_err() {
+    if !is_free(&program)? {
         let _ = writeln!(std::io::stderr(), "waiting for another build in this container to end");
-        wait(&program).map_err(|e| cannot("wait for another build in this container", &std::io::Error::from(e)))?;
+        wait(&program).map_err(cannot_wait)?;
     }
-    HostRoot::put_right(Path::new("/"), &in_place::folder(&request.store))
-        .map_err(|e| cannot("put / right, which a build that was killed has left as it was", &e))?;
-    Ok(Some(Turn(program)))
+    supervisor::recover(Path::new("/"), &in_place::folder(&request.store))
+        .map_err(|e| cannot("restore /, which an interrupted build has left modified", &e))?;
+    Ok(Some(InPlaceLock(program)))
+}
+
+/// Takes the lock unless a living kiln has it. Where kiln's file is not protected by Landlock, a process of a RUN can lock it as well:
+/// one whose kiln was killed is ended.
+fn is_free(program: &OwnedFd) -> Result<bool, Problem> {
+    let is_locked = || flock(program, FlockOperation::NonBlockingLockExclusive).is_ok();
+    if is_locked() {
+        return Ok(true);
+    }
+    supervisor::end_orphans().map_err(|e| cannot("end the processes of an interrupted build", &e))?;
+    Ok(is_locked())
+}
+
+fn cannot_wait(errno: Errno) -> Problem {
+    cannot("wait for another build in this container", &std::io::Error::from(errno))
 }
 
 fn wait(program: &OwnedFd) -> Result<(), Errno> {
@@ -48,8 +65,8 @@ fn wait(program: &OwnedFd) -> Result<(), Errno> {
     }
 }
 
-/// Whether a command may take `/`, be it to find out whether it can.
-fn takes_the_root(request: &Request, env: &Env) -> bool {
+/// Whether a command may run processes in place, or tries whether it could.
+fn concerns(request: &Request, env: &Env) -> bool {
     let Some(process) = request.command.process() else {
         return matches!(request.command, Command::Info { .. }) && in_place::is_here(false, env);
     };

@@ -9,13 +9,15 @@ mod credentials;
 mod env;
 pub mod failure;
 mod in_place;
+mod in_place_lock;
 mod isolation;
 pub mod progress;
 mod refusal;
 pub mod request;
 mod rootless;
 mod session;
-mod turn;
+mod signals;
+mod supervision;
 
 pub use env::{Env, Terminal};
 pub use rootless::Rootless;
@@ -57,19 +59,21 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Does what is asked for, in turn with others in this container.
+/// Does what is asked for. A command that may run processes in place waits for others in this container, and is supervised.
 fn work(request: &Request, env: Env) -> Result<Done, Failure> {
     let env = in_place::guard(request, env);
     let rootless = rootless::prepare(request, &env);
     let env = Env { rootless, ..env };
-    let Some(_turn) = turn::take(request, &env)? else { return run(request, env) };
-    // Meanwhile this folder may have come back to its own place, and what is named by it too.
-    let cwd = std::env::current_dir().map_err(|e| session::cannot("find the working directory", &e))?;
-    let env = Env { cwd, ..env };
-    match parse(std::env::args_os(), &env)? {
-        Wanted::Text(text) => Ok(Done::from(text)),
-        Wanted::Request(request) => run(&request, env),
-    }
+    let Some(_lock) = in_place_lock::acquire(request, &env)? else { return run(request, env) };
+    supervision::supervised(&in_place::folder(&request.store), |supervisor| {
+        // The lock may have come with a working directory that is back in its own place, and so are the files named relative to it.
+        let cwd = std::env::current_dir().map_err(|e| session::cannot("find the working directory", &e))?;
+        let env = Env { cwd, supervisor: Some(supervisor), ..env };
+        match parse(std::env::args_os(), &env)? {
+            Wanted::Text(text) => Ok(Done::from(text)),
+            Wanted::Request(request) => run(&request, env),
+        }
+    })
 }
 
 fn run(request: &Request, env: Env) -> Result<Done, Failure> {

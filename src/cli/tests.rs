@@ -16,6 +16,7 @@ fn env() -> Env {
         cwd: PathBuf::from("/work"),
         uid: 1000,
         rootless: super::Rootless::Untried,
+        supervisor: None,
         network: None,
         cores: 4,
         terminal: None,
