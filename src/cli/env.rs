@@ -3,6 +3,7 @@
 use super::own_program::{self, State};
 use super::rootless::Rootless;
 use crate::sandbox::PrivateNetwork;
+use crate::sys::SignalReceiver;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -26,6 +27,8 @@ pub struct Env {
     pub executed_again: bool,
     /// Why processes that it starts could reach this program's file, where it should be out of their reach.
     pub exposed: Option<String>,
+    /// The signals to the process that supervises this one, where there is one.
+    pub supervisor: Option<SignalReceiver>,
     /// The network of processes that don't ask for another, unless it is the host's.
     pub network: Option<Arc<PrivateNetwork>>,
     /// What names of hosts are resolved by, where the files of a RUN may stand in `/` later. `None` leaves them to the system.
@@ -78,6 +81,7 @@ impl Env {
             rootless,
             executed_again,
             exposed: None,
+            supervisor: None,
             network: None,
             name_files: None,
             cores: std::thread::available_parallelism().map_or(1, usize::from),

@@ -9,6 +9,7 @@ mod credentials;
 mod env;
 pub mod failure;
 mod in_place;
+mod in_place_lock;
 mod isolation;
 mod own_program;
 pub mod progress;
@@ -16,7 +17,8 @@ mod refusal;
 pub mod request;
 mod rootless;
 mod session;
-mod turn;
+mod signals;
+mod supervision;
 
 pub use env::{Env, NameFiles, Terminal};
 pub use rootless::Rootless;
@@ -58,20 +60,22 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Does what is asked for, in turn with others in this container.
+/// Does what is asked for. A command that may run processes in place waits for others in this container, and is supervised.
 fn work(request: &Request, env: Env) -> Result<Done, Failure> {
     let env = in_place::guard(request, env);
     let rootless = rootless::prepare(request, &env);
     let env = own_program::protect(request, Env { rootless, ..env });
-    let Some(_turn) = turn::take(request, &env)? else { return run(request, env) };
-    // Meanwhile this folder may have come back to its own place, and what is named by it too.
-    let cwd = std::env::current_dir().map_err(|e| session::cannot("find the working directory", &e))?;
-    // From here on a RUN's files may stand in `/`, also while kiln pushes.
-    let env = Env { cwd, name_files: Some(NameFiles::read()), ..env };
-    match parse(std::env::args_os(), &env)? {
-        Wanted::Text(text) => Ok(Done::from(text)),
-        Wanted::Request(request) => run(&request, env),
-    }
+    let Some(_lock) = in_place_lock::acquire(request, &env)? else { return run(request, env) };
+    supervision::supervised(&in_place::work_directory(&request.store, &env), |supervisor| {
+        // The lock may have come with a working directory that is back in its own place, and so are the files named relative to it.
+        let cwd = std::env::current_dir().map_err(|e| session::cannot("find the working directory", &e))?;
+        // From here on a RUN's files may be in `/`, also while kiln pushes.
+        let env = Env { cwd, supervisor: Some(supervisor), name_files: Some(NameFiles::read()), ..env };
+        match parse(std::env::args_os(), &env)? {
+            Wanted::Text(text) => Ok(Done::from(text)),
+            Wanted::Request(request) => run(&request, env),
+        }
+    })
 }
 
 fn run(request: &Request, env: Env) -> Result<Done, Failure> {

@@ -4,6 +4,7 @@ use super::env::Env;
 use super::isolation::Last;
 use super::progress::{self, Drawing, Style};
 use super::request::RegistryRequest;
+use super::signals::{SignalSource, SignalStream};
 use crate::registry::{Client, Config, Mirror, fixed_resolver};
 use crate::report::{Diagnostic, Kind, Problem, Reporter, SourceText};
 use crate::source::stopped;
@@ -12,7 +13,7 @@ use crate::sys::{Cancel, Signals};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::SignalKind;
 
 /// A failure, and the Dockerfile that it points into.
 #[derive(Debug)]
@@ -53,6 +54,8 @@ pub struct Session {
     pub reporter: Reporter,
     /// Set by Ctrl-C.
     pub cancel: Cancel,
+    /// Where signals come from.
+    signals: SignalSource,
     /// Gets the signals instead of this command, once there is one.
     handed: Arc<OnceLock<Signals>>,
     /// What is done before this process ends in the middle of everything.
@@ -83,7 +86,9 @@ impl Session {
         let (reporter, drawing) =
             progress::start(style, source, std::io::stderr()).map_err(|e| cannot("start a thread", &e))?;
         let registry = Client::new(registry_config(registry, env, reporter.clone())?);
-        Ok(Self { store, registry, reporter, cancel, handed: Arc::default(), last: Arc::default(), runtime, drawing })
+        let signals = SignalSource::new(env.supervisor.clone());
+        let (handed, last) = (Arc::default(), Arc::default());
+        Ok(Self { store, registry, reporter, cancel, signals, handed, last, runtime, drawing })
     }
 
     /// From now on signals are for a process and no longer for this command; to be called within [`Session::run`].
@@ -96,7 +101,7 @@ impl Session {
             [SignalKind::hangup(), SignalKind::quit(), SignalKind::user_defined1(), SignalKind::user_defined2()];
         for kind in kinds {
             // From here on, and not from whenever the task begins.
-            let stream = signal(kind).map_err(|e| cannot("watch for signals", &e))?;
+            let stream = self.signals.stream(kind)?;
             tokio::spawn(pass_on(stream, kind, signals.clone()));
         }
         Ok(self.handed.get_or_init(|| signals).clone())
@@ -116,10 +121,10 @@ impl Session {
             if crate::sys::ignores(kind.as_raw_value()) {
                 continue;
             }
-            let mut stream = signal(kind).map_err(|e| cannot("watch for signals", &e))?;
+            let mut stream = self.signals.stream(kind)?;
             let (cancel, handed) = (self.cancel.clone(), self.handed.clone());
             tokio::spawn(async move {
-                while stream.recv().await.is_some() {
+                while stream.next().await.is_some() {
                     if handed.get().is_none() {
                         cancel.cancel();
                     }
@@ -146,7 +151,9 @@ impl Session {
         // What killed builds left; whether it can be removed is no concern of this one's.
         self.runtime.spawn_blocking(move || sweeper.sweep());
         let done = self.runtime.block_on(async {
-            tokio::spawn(watch(self.cancel.clone(), self.handed.clone(), self.last.clone()));
+            let streams = [SignalKind::interrupt(), SignalKind::terminate()].map(|kind| self.signals.stream(kind));
+            tokio::spawn(watch(streams, self.cancel.clone(), self.handed.clone(), self.last.clone()));
+            self.signals.start(&self.cancel)?;
             work(&self).await
         });
         let Self { runtime, drawing, reporter, registry, store, .. } = self;
@@ -164,16 +171,18 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Waits for signals. Children die with this process, so nothing is left even when it ends at once.
-async fn watch(cancel: Cancel, handed: Arc<OnceLock<Signals>>, last: Arc<Mutex<Option<Last>>>) {
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        return;
-    };
+async fn watch(
+    streams: [Result<SignalStream, Problem>; 2],
+    cancel: Cancel,
+    handed: Arc<OnceLock<Signals>>,
+    last: Arc<Mutex<Option<Last>>>,
+) {
+    let [Ok(mut interrupt), Ok(mut terminate)] = streams else { return };
     let mut handed_on = 0;
     loop {
         let kind = tokio::select! {
-            _ = interrupt.recv() => SignalKind::interrupt(),
-            _ = terminate.recv() => SignalKind::terminate(),
+            _ = interrupt.next() => SignalKind::interrupt(),
+            _ = terminate.next() => SignalKind::terminate(),
         };
         match handed.get() {
             Some(signals) if handed_on < PATIENCE => {
@@ -195,8 +204,8 @@ async fn watch(cancel: Cancel, handed: Arc<OnceLock<Signals>>, last: Arc<Mutex<O
 const PATIENCE: u32 = 2;
 
 /// Signals that mean nothing to kiln itself, for a process that may know what to do with them.
-async fn pass_on(mut stream: Signal, kind: SignalKind, signals: Signals) {
-    while stream.recv().await.is_some() {
+async fn pass_on(mut stream: SignalStream, kind: SignalKind, signals: Signals) {
+    while stream.next().await.is_some() {
         signals.send(number(kind));
     }
 }

@@ -18,6 +18,7 @@ fn env() -> Env {
         rootless: super::Rootless::Untried,
         executed_again: false,
         exposed: None,
+        supervisor: None,
         network: None,
         name_files: None,
         cores: 4,

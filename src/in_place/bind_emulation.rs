@@ -66,8 +66,6 @@ impl<'a> BindEmulation<'a> {
         std::fs::create_dir_all(&dir).said("mkdir", &dir)?;
         // What is in it, a killed process has left.
         clear(&dir)?;
-        let mark = dir.join(MARK);
-        std::fs::File::create_new(&mark).said("create", &mark)?;
         let root = file::open_dir(host.root())?;
         Ok(Self { host, root, confinement, done: Vec::new(), count: 0, over: false })
     }
@@ -362,23 +360,12 @@ fn is_link(stat: &Stat) -> bool {
 
 const DIR: OFlags = OFlags::DIRECTORY;
 
-/// What is in the folder as long as a process runs.
-const MARK: &str = "running";
-
-/// Whether a process runs whose folder this is, or did when its kiln was killed.
-pub(super) fn is_in_use(host: &HostRoot) -> bool {
-    directory(host).join(MARK).exists()
-}
-
-/// Removes whatever is in a folder, the mark last.
-fn clear(folder: &Path) -> Result<()> {
-    for entry in std::fs::read_dir(folder).said("read", folder)? {
-        let name = entry.said("read", folder)?.file_name();
-        if name != MARK {
-            tree::remove(CWD, &folder.join(name))?;
-        }
+/// Removes everything in a directory.
+fn clear(dir: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(dir).said("read", dir)? {
+        tree::remove(CWD, &dir.join(entry.said("read", dir)?.file_name()))?;
     }
-    tree::remove(CWD, &folder.join(MARK))
+    Ok(())
 }
 
 fn reopened(dir: &OwnedFd) -> Result<OwnedFd> {

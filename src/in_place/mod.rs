@@ -11,7 +11,7 @@
 //! | bind, cache, secret and tmpfs mounts, `/etc/hosts`, `/etc/resolv.conf` | renamed to their targets and back | `bind_emulation` |
 //! | nothing of the host is visible | Landlock rules | [`confinement`] |
 //! | … and where the kernel has no Landlock | credentials exist in memory only, while a RUN runs | [`hidden_files`] |
-//! | the end of the PID namespace | processes are found by their seccomp filter, and killed | `reaper` |
+//! | the end of the PID namespace | a resource limit marks the processes of a RUN, which are found by it and killed | `reaper` |
 //! | programs in `/dev` (heredocs) | the shell is given their interpreter | `shebang` |
 //! | a tmpfs at `/dev` of each process | new files in shared mounts are removed | `shared_mounts` |
 //! | `--network=none` | a filter that allows Unix sockets only | [`executor`] |
@@ -24,6 +24,8 @@
 //! | those that create, rename or remove entries of `/` | `entry_request` decodes, `root_entries` answers, from a pool of inodes (`inode_pool`) that have a rule |
 //! | those that list `/` | `root_listing` |
 //! | those that change modes, owners, times and attributes, which Landlock does not restrict | `attribute_calls` |
+//!
+//! A second process, the [`supervisor`], cleans up when kiln is killed.
 //!
 //! `caller` has the credentials with which kiln acts for the process.
 //!
@@ -49,6 +51,7 @@ mod root_listing;
 mod shared_mounts;
 mod shebang;
 pub mod snapshotter;
+pub mod supervisor;
 mod switch;
 mod volumes;
 

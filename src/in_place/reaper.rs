@@ -1,138 +1,224 @@
-//! The processes that a command leaves behind: found by the filter that they can't get rid of, and killed.
+//! Finds and kills the processes of RUNs.
+//!
+//! There is no PID namespace here whose end would end them all, and a process can leave its parent, its process group and its
+//! session. So each RUN's first process gets a mark that its descendants inherit and cannot remove: a hard resource limit below
+//! kiln's own ([`MARK`]). Raising it again takes CAP_SYS_RESOURCE, which no RUN has.
+//!
+//! Several kilns can run in one PID namespace, and only the processes of this one's RUNs may be killed. They are below this process,
+//! or, where their parent has ended, below the process that took them over. That is an ancestor of this process: the supervisor, or
+//! after its death the next subreaper above it.
 
-use crate::sys::{Result, Said};
+use crate::sandbox::Error;
+use crate::sys::Said;
+use rustix::fs::{CWD, Mode, OFlags, RawDir};
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
-use std::collections::HashMap;
+use rustix::process::{Pid, PidfdFlags, Resource, Signal};
+use std::collections::{HashMap, HashSet};
+use std::mem::MaybeUninit;
+use std::time::{Duration, Instant};
 
-/// A process as `/proc/PID/status` tells it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The limit that marks a RUN's processes. It concerns real-time scheduling alone, and that the mark is a microsecond less than
+/// 584,000 years makes no difference there.
+pub(super) const MARK: Resource = Resource::Rttime;
+
+/// The line of `/proc/PID/limits` that shows it.
+const MARK_LINE: &str = "Max realtime timeout";
+
+/// How long processes may take to end once they have been killed.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Milliseconds to wait between two looks.
+pub(super) const PAUSE: u32 = 5;
+
+/// A process as `/proc/PID` shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Process {
+    name: String,
     parent: i32,
-    /// How many filters its calls go through.
-    filters: u64,
-    /// Whether it has ended, and only waits to be waited for.
-    ended: bool,
-    /// Whether it can gain no rights, as all that are started here.
-    confined: bool,
+    /// As `ps` shows it: `Z` has ended and waits for its parent to notice.
+    state: char,
+    /// Whether it belongs to a RUN.
+    marked: bool,
 }
 
-/// More rounds than any process needs to be found between two of its forks.
-pub(super) const ROUNDS: usize = 1000;
+type Processes = HashMap<i32, Process>;
 
-/// Milliseconds from a kill to the end.
-pub(super) const BREATH: u32 = 5;
-
-/// The error for processes that aren't to be found in all the rounds.
-pub(super) fn too_quick() -> Result<()> {
-    Err(Errno::BUSY).call("kill")
+/// Which processes to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Which {
+    /// Those of RUNs: of the one that has just ended, and of earlier ones whose kiln was killed.
+    Runs,
+    /// Everything below this process.
+    Descendants,
 }
 
-/// Kills every descendant of this process that has more filters than it has itself, until there is none. Orphans are this
-/// process's own children, as it is the one that they are left to.
-pub(super) fn kill() -> Result<()> {
-    // Whoever is left is a child, or below one.
-    let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-    if matches!(rustix::process::waitid(WaitId::All, look), Err(Errno::CHILD)) {
-        return Ok(());
-    }
-    kill_all(descendants)
+/// The value of [`MARK`] for a RUN.
+///
+/// # Errors
+/// If kiln's own limit leaves no value below it.
+pub(super) fn mark() -> Result<u64, Error> {
+    let why = || "the hard limit of kiln itself is 0, but in-place isolation needs a lower one for a RUN".to_owned();
+    own_limit().checked_sub(1).ok_or_else(|| Error::Limit { what: "rttime", why: why() })
 }
 
-/// Kills the processes that a killed kiln's process has left, until there is none: those with more filters than this one, and
-/// without a way to more rights, that were left to the first process of all. Nobody else here may have any meanwhile.
-pub(super) fn kill_orphans() -> Result<()> {
-    kill_all(orphans)
+fn own_limit() -> u64 {
+    rustix::process::getrlimit(MARK).maximum.unwrap_or(u64::MAX)
 }
 
-/// Kills those that `find` gives, of all processes, this one and its number of filters, until it gives none.
-fn kill_all(find: fn(&HashMap<i32, Process>, i32, u64) -> Vec<Pid>) -> Result<()> {
-    let own = rustix::process::getpid().as_raw_pid();
-    for _ in 0..ROUNDS {
-        let all = processes()?;
-        let Some(myself) = all.get(&own) else { return Ok(()) };
-        let ours = find(&all, own, myself.filters);
-        if ours.is_empty() {
+/// Kills processes until there are none. `pause` waits for [`PAUSE`] or less, and says whether it is known that none is left.
+///
+/// # Errors
+/// Names those that are still there after [`PATIENCE`].
+pub(super) fn end(which: Which, mut pause: impl FnMut() -> bool) -> Result<(), Error> {
+    let (own, limit) = (rustix::process::getpid().as_raw_pid(), own_limit());
+    let start = Instant::now();
+    loop {
+        let all = list(limit)?;
+        let found = find(&all, own, which);
+        if found.is_empty() {
             return Ok(());
         }
-        for pid in &ours {
-            match rustix::process::kill_process(*pid, Signal::KILL) {
-                Ok(()) | Err(Errno::SRCH) => {}
-                Err(errno) => return Err(errno).call("kill"),
-            }
+        for pid in &found {
+            kill(*pid, &all, own, limit).call("kill")?;
         }
-        for pid in ours {
-            if all.get(&pid.as_raw_pid()).is_some_and(|p| p.parent == own) {
-                // Whoever isn't there any more was waited for by somebody else.
-                let _ = rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED);
-            }
+        if pause() {
+            return Ok(());
+        }
+        if start.elapsed() > PATIENCE {
+            return Err(survivors(&found, &list(limit)?));
         }
     }
-    too_quick()
 }
 
-fn processes() -> Result<HashMap<i32, Process>> {
+/// Waits for [`PAUSE`], knowing nothing.
+pub(super) fn sleep() -> bool {
+    std::thread::sleep(Duration::from_millis(PAUSE.into()));
+    false
+}
+
+/// Kills the processes of a RUN whose first one has ended. `is_over` waits for [`PAUSE`] or less, and says whether there are none left.
+///
+/// It is asked first, as that is quicker than to list processes. It is also asked last: a process that makes another one all the
+/// time and ends may not be in any list.
+///
+/// # Errors
+/// As [`end`].
+pub(super) fn end_run(mut is_over: impl FnMut() -> bool) -> Result<(), Error> {
+    let start = Instant::now();
+    while !is_over() {
+        if start.elapsed() > PATIENCE {
+            let processes = "processes that /proc does not show".to_owned();
+            return Err(Error::Survivors { processes, seconds: PATIENCE.as_secs() });
+        }
+        end(Which::Runs, &mut is_over)?;
+    }
+    Ok(())
+}
+
+/// What to say of processes that do not end.
+fn survivors(found: &[i32], all: &Processes) -> Error {
+    let shown = found.iter().filter_map(|pid| all.get(pid).map(|p| (pid, p))).filter(|(_, p)| !p.has_ended());
+    let shown = shown.map(|(pid, p)| format!("{} (PID {pid}, state {})", p.name.escape_default(), p.state));
+    Error::Survivors { processes: shown.collect::<Vec<_>>().join(", "), seconds: PATIENCE.as_secs() }
+}
+
+/// Kills a process unless its number belongs to another one by now.
+fn kill(pid: i32, all: &Processes, own: i32, limit: u64) -> Result<(), Errno> {
+    let Some(raw) = Pid::from_raw(pid) else { return Ok(()) };
+    // The descriptor stays with the process that has the number now; what is read afterwards is that one's, or it has ended.
+    let pidfd = match rustix::process::pidfd_open(raw, PidfdFlags::empty()) {
+        Err(Errno::SRCH) => return Ok(()),
+        pidfd => pidfd?,
+    };
+    let (Some(now), Some(before)) = (read(pid, limit), all.get(&pid)) else { return Ok(()) };
+    let is_same = now.marked && before.marked || [before.parent, own].contains(&now.parent);
+    if !is_same {
+        return Ok(());
+    }
+    match rustix::process::pidfd_send_signal(&pidfd, Signal::KILL) {
+        Err(errno) if errno != Errno::SRCH => Err(errno),
+        _ => Ok(()),
+    }
+}
+
+/// All processes. The list is read in small pieces, in the order of the numbers: a process that is made meanwhile comes later.
+fn list(limit: u64) -> Result<Processes, Error> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let proc = rustix::fs::openat(CWD, "/proc", flags, Mode::empty()).said("open", "/proc")?;
+    let mut buffer = [MaybeUninit::uninit(); 512];
+    let mut names = RawDir::new(proc, &mut buffer);
     let mut all = HashMap::new();
-    for entry in std::fs::read_dir("/proc").said("read", "/proc")? {
-        let name = entry.said("read", "/proc")?.file_name();
-        let Some(pid) = name.to_str().and_then(|n| n.parse().ok()) else { continue };
-        // It may have ended meanwhile.
-        if let Some(process) = std::fs::read_to_string(format!("/proc/{pid}/status")).ok().and_then(|s| parse(&s)) {
+    while let Some(entry) = names.next() {
+        let entry = entry.said("read", "/proc")?;
+        let pid = entry.file_name().to_str().ok().and_then(|name| name.parse().ok());
+        if let Some((pid, process)) = pid.and_then(|pid| Some((pid, read(pid, limit)?))) {
             all.insert(pid, process);
         }
     }
     Ok(all)
 }
 
-/// A process by its status.
-fn parse(status: &str) -> Option<Process> {
+/// A process; nothing for one that has ended meanwhile.
+fn read(pid: i32, limit: u64) -> Option<Process> {
+    let file = |name| std::fs::read_to_string(format!("/proc/{pid}/{name}")).ok();
+    let (mut process, confined) = parse(&file("status")?)?;
+    process.marked = confined && hard_limit(&file("limits")?).is_some_and(|value| value < limit);
+    Some(process)
+}
+
+/// A process by its status, and whether it can gain no rights by executing a program, as all that kiln starts here.
+fn parse(status: &str) -> Option<(Process, bool)> {
     let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
-    let ended = field("State")?.starts_with(['Z', 'X']);
-    let confined = field("NoNewPrivs") == Some("1");
-    // Before Linux 5.9 nobody counts, but tells whether there is one.
-    let filters = field("Seccomp_filters").or_else(|| field("Seccomp"))?;
-    Some(Process { parent: field("PPid")?.parse().ok()?, filters: filters.parse().ok()?, ended, confined })
-}
-
-/// The processes below one that have more filters.
-fn descendants(all: &HashMap<i32, Process>, top: i32, filters: u64) -> Vec<Pid> {
-    let is_below = |mut pid: i32| {
-        // As many steps as there are processes are enough.
-        for _ in 0..=all.len() {
-            match all.get(&pid) {
-                Some(process) if process.parent == top => return true,
-                Some(process) => pid = process.parent,
-                None => return false,
-            }
-        }
-        false
+    let process = Process {
+        name: field("Name")?.to_owned(),
+        parent: field("PPid")?.parse().ok()?,
+        state: field("State")?.chars().next()?,
+        marked: false,
     };
-    // One that has ended is waited for by its parent; its own orphans are this process's.
-    let counts = |p: &Process| p.filters > filters && (!p.ended || p.parent == top);
-    sorted(all.iter().filter(|(pid, p)| counts(p) && is_below(**pid)))
+    Some((process, field("NoNewPrivs") == Some("1")))
 }
 
-/// The confined processes with more filters, above which there are no others up to the first process of all.
-fn orphans(all: &HashMap<i32, Process>, own: i32, filters: u64) -> Vec<Pid> {
-    let is_left = |p: &Process| p.filters > filters && p.confined;
-    let is_orphan = |mut pid: i32| {
-        for _ in 0..=all.len() {
-            match all.get(&pid) {
-                _ if pid == own => return false,
-                Some(process) if is_left(process) && process.parent == 1 => return true,
-                Some(process) if is_left(process) => pid = process.parent,
-                _ => return false,
-            }
+/// The hard limit that is the mark, of `/proc/PID/limits`: name, soft limit, hard limit, unit.
+fn hard_limit(limits: &str) -> Option<u64> {
+    let values = limits.lines().find_map(|line| line.strip_prefix(MARK_LINE))?;
+    match values.split_whitespace().nth(1)? {
+        "unlimited" => Some(u64::MAX),
+        number => number.parse().ok(),
+    }
+}
+
+impl Process {
+    fn has_ended(&self) -> bool {
+        matches!(self.state, 'Z' | 'X')
+    }
+}
+
+/// The processes to kill, in order.
+fn find(all: &Processes, own: i32, which: Which) -> Vec<i32> {
+    let above = ancestors(all, own);
+    let is_meant = |pid: i32| match which {
+        Which::Runs => {
+            let unmarked = chain(all, pid).find(|pid| !all.get(pid).is_some_and(|p| p.marked));
+            unmarked.is_some_and(|pid| pid == own || above.contains(&pid))
         }
-        false
+        Which::Descendants => chain(all, pid).any(|pid| pid == own),
     };
-    sorted(all.iter().filter(|(pid, p)| !p.ended && is_orphan(**pid)))
-}
-
-fn sorted<'a>(found: impl Iterator<Item = (&'a i32, &'a Process)>) -> Vec<Pid> {
-    let mut found: Vec<i32> = found.map(|(pid, _)| *pid).collect();
+    let wanted = |p: &Process| !p.has_ended() && (p.marked || which == Which::Descendants);
+    let mut found: Vec<i32> = all.iter().filter(|(_, p)| wanted(p)).map(|(pid, _)| *pid).collect();
+    found.retain(|pid| is_meant(*pid));
     found.sort_unstable();
-    found.into_iter().filter_map(Pid::from_raw).collect()
+    found
+}
+
+/// The ancestors of a process, the nearest first. At most as many as there are processes, as a number may have been given to
+/// another process while the list was read.
+fn chain(all: &Processes, pid: i32) -> impl Iterator<Item = i32> {
+    let parent = |pid: &i32| all.get(pid).map(|p| p.parent).filter(|parent| *parent != 0);
+    std::iter::successors(parent(&pid), parent).take(all.len())
+}
+
+fn ancestors(all: &Processes, pid: i32) -> HashSet<i32> {
+    chain(all, pid).collect()
 }
 
 #[cfg(test)]
@@ -140,53 +226,57 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_status_is_read() {
-        let status = "Name:\tsh\nState:\tS (sleeping)\nPPid:\t7\nNoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t3\n";
-        let expected = Process { parent: 7, filters: 3, ended: false, confined: true };
-        assert_eq!(parse(status), Some(expected));
-        let older = Process { filters: 2, confined: false, ..expected };
-        assert_eq!(parse("State:\tS\nPPid:\t7\nSeccomp:\t2\n"), Some(older));
-        assert_eq!(parse("State:\tZ (zombie)\nPPid:\t7\nSeccomp:\t2\n"), Some(Process { ended: true, ..older }));
+    fn a_status_and_limits_are_read() {
+        let status = "Name:\tsh\nState:\tD (disk sleep)\nPPid:\t7\nNoNewPrivs:\t1\nSeccomp:\t2\n";
+        let expected = Process { name: "sh".into(), parent: 7, state: 'D', marked: false };
+        assert_eq!(parse(status), Some((expected, true)));
+        let limits = "Limit                     Soft Limit           Hard Limit           Units     \n\
+                      Max realtime priority     0                    0                    \n\
+                      Max realtime timeout      unlimited            18446744073709551614 us        \n";
+        assert_eq!(hard_limit(limits), Some(u64::MAX - 1));
+        assert_eq!(hard_limit("Max realtime timeout      5    unlimited            us\n"), Some(u64::MAX));
+        assert_eq!(hard_limit(""), None);
     }
 
-    fn process(parent: i32, filters: u64) -> Process {
-        Process { parent, filters, ended: false, confined: filters > 1 }
+    fn process(parent: i32, marked: bool) -> Process {
+        Process { name: "x".into(), parent, state: 'S', marked }
     }
 
-    fn numbers(found: &[Pid]) -> Vec<i32> {
-        found.iter().map(|pid| pid.as_raw_pid()).collect()
+    /// This kiln is 10 and 20, the supervisor and the worker, as is another one with 30 and 40.
+    fn processes() -> Processes {
+        HashMap::from([
+            (1, process(0, false)),
+            (5, process(1, false)),
+            (10, process(5, false)),
+            (20, process(10, false)),
+            (21, process(20, false)), // git, say
+            (22, process(20, true)),
+            (23, process(22, true)),
+            (24, process(10, true)), // its parent has ended
+            (25, Process { state: 'Z', ..process(10, true) }),
+            (26, process(10, false)),
+            (30, process(5, false)),
+            (40, process(30, false)),
+            (41, process(40, true)),
+            (42, process(30, true)),
+            (50, process(1, true)), // left by a kiln that was killed
+            (51, process(50, true)),
+            (52, process(5, true)), // likewise, where 5 is a subreaper
+        ])
     }
 
     #[test]
-    fn only_descendants_with_more_filters_are_found() {
-        let all = HashMap::from([
-            (1, process(0, 1)),
-            (10, process(1, 1)),
-            (11, process(10, 1)), // git, say
-            (12, process(10, 2)),
-            (13, process(12, 2)),
-            (14, process(1, 2)),
-            (15, process(15, 2)),
-            (16, Process { ended: true, ..process(10, 2) }),
-            (17, Process { ended: true, ..process(12, 2) }),
-        ]);
-        assert_eq!(numbers(&descendants(&all, 10, 1)), [12, 13, 16]);
+    fn the_processes_of_runs_are_found_and_those_of_other_kilns_are_spared() {
+        let all = processes();
+        assert_eq!(find(&all, 20, Which::Runs), [22, 23, 24, 50, 51, 52]);
+        assert_eq!(find(&all, 10, Which::Runs), [24, 50, 51, 52], "22 and 23 are the worker's to end");
+        assert_eq!(find(&all, 10, Which::Descendants), [20, 21, 22, 23, 24, 26]);
     }
 
     #[test]
-    fn orphans_are_what_a_killed_kiln_left() {
-        let all = HashMap::from([
-            (1, process(0, 1)),
-            (9, process(1, 1)), // another kiln, which waits
-            (10, process(1, 1)),
-            (12, process(10, 2)),
-            (13, process(9, 2)),
-            (14, process(1, 2)),
-            (15, process(14, 3)),
-            (16, Process { confined: false, ..process(1, 2) }),
-            (17, Process { ended: true, ..process(1, 2) }),
-        ]);
-        assert_eq!(numbers(&orphans(&all, 10, 1)), [14, 15]);
-        assert_eq!(numbers(&orphans(&all, 14, 1)), [0; 0]);
+    fn survivors_are_named() {
+        let all = HashMap::from([(7, Process { state: 'D', ..process(1, true) }), (8, process(1, true))]);
+        let error = survivors(&[7, 8, 9], &all).to_string();
+        assert!(error.contains("x (PID 7, state D), x (PID 8, state S)"), "{error}");
     }
 }

@@ -67,6 +67,14 @@ pub enum Error {
         /// What it said.
         said: String,
     },
+    /// Processes of a RUN are still there although they were killed.
+    #[error("cannot end processes of the RUN: {processes} did not end within {seconds} seconds after SIGKILL")]
+    Survivors {
+        /// Their names, numbers and states.
+        processes: String,
+        /// How long kiln waited.
+        seconds: u64,
+    },
     /// A system call failed.
     #[error("can't make the sandbox")]
     Call(#[from] sys::Error),
@@ -136,9 +144,12 @@ impl Error {
                 Errno::PERM if source.call == "mount" => Kind::Build,
                 _ => Kind::Environment,
             },
-            Self::Limit { .. } | Self::Network { .. } | Self::Runtime { .. } | Self::Call(_) | Self::Denied { .. } => {
-                Kind::Environment
-            }
+            Self::Limit { .. }
+            | Self::Network { .. }
+            | Self::Runtime { .. }
+            | Self::Survivors { .. }
+            | Self::Call(_)
+            | Self::Denied { .. } => Kind::Environment,
         }
     }
 }
@@ -146,6 +157,10 @@ impl Error {
 /// What helps where no control group can be made.
 const NEEDS_GROUP: &str = "leave out --memory, --cpus and --cpu-shares, or let kiln make control groups: as root with /sys/fs/cgroup \
                            writable, or in a group that was handed to this user (systemd: Delegate=yes)";
+
+/// What to do about a process that SIGKILL does not end.
+const UNINTERRUPTIBLE: &str =
+    "a process in state D waits for a device or a file system (such as NFS), and ends once that answers";
 
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
@@ -156,6 +171,7 @@ impl From<Error> for Problem {
         match &error {
             Error::Command { code, .. } => problem.run_exit_code = Some(*code),
             Error::Limit { .. } => problem = problem.hint(NEEDS_GROUP),
+            Error::Survivors { .. } => problem = problem.hint(UNINTERRUPTIBLE),
             Error::Denied { level, source } => problem = problem.hint(super::probe::needs(level, source)),
             _ => {}
         }

@@ -5,7 +5,8 @@
 //! | [`credentials`](Credentials) | credentials of another process, assumed by one thread |
 //! | [`error`](Error) | a failed call, with its name and its path |
 //! | [`cancel`](Cancel) | a flag that can be polled |
-//! | [`signals`](Signals) | signals to hand on, which can be polled |
+//! | [`signals`](Signals) | signals as data: queues, and those to this process |
+//! | [`fork`](fork()) | a copy of this process |
 //! | [`file`] | confined opening, nodes, owners, times, copying, locks |
 //! | [`input`] | opening files whose names come from outside |
 //! | [`program`] | finding helper programs |
@@ -29,6 +30,7 @@ pub mod child;
 mod credentials;
 mod error;
 pub mod file;
+mod fork;
 pub mod input;
 pub mod ipc;
 pub mod landlock;
@@ -47,9 +49,10 @@ pub mod xattr;
 pub use cancel::Cancel;
 pub use credentials::{AssumedCredentials, Credentials};
 pub use error::{Error, Result, Said};
+pub use fork::{Forked, fork};
 pub use processors::ProcessorTime;
 pub use root::{MountPoint, RootMount};
-pub use signals::Signals;
+pub use signals::{BlockedSignals, SignalReceiver, SignalSender, Signals, set_default_action, signal_queue};
 
 use std::path::Path;
 

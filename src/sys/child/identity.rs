@@ -2,7 +2,7 @@
 
 use super::step::Identity;
 use super::{Done, Named, fail};
-use rustix::fs::{Gid, Uid};
+use rustix::fs::{CWD, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketType};
 use rustix::thread::{CapabilitySet, CapabilitySets};
@@ -20,6 +20,15 @@ pub(in crate::sys) fn last_errno() -> Errno {
 pub(super) fn unshare(flags: libc::c_int) -> Done {
     // SAFETY: takes no pointers. A child that leaves the table of open files uses only copies from then on.
     if unsafe { libc::unshare(flags) } == 0 { Ok(()) } else { fail("unshare", last_errno()) }
+}
+
+/// Raises the score by which the kernel chooses what it kills, to the highest, for this process and its children. That needs no
+/// privilege.
+pub(super) fn oom_victim() {
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    if let Ok(file) = rustix::fs::openat(CWD, c"/proc/self/oom_score_adj", flags, Mode::empty()) {
+        let _ = rustix::io::write(&file, b"1000");
+    }
 }
 
 /// An anonymous session keyring, so that no key of the host's session can be reached. Without keyrings in the kernel, or

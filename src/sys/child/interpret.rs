@@ -62,6 +62,10 @@ fn one(step: &Step, state: &mut State) -> Done {
         Step::DieWithMaker => die_with_maker(state),
         Step::JoinCgroup { procs, .. } => rustix::io::write(procs, b"0").fault("write").map(drop),
         Step::NewCgroupNamespace => identity::unshare(libc::CLONE_NEWCGROUP),
+        Step::OomVictim => {
+            identity::oom_victim();
+            Ok(())
+        }
         Step::NewSession => rustix::process::setsid().fault("setsid").map(drop),
         Step::NewKeyring => identity::new_keyring(),
         Step::Umask(mask) => {

@@ -27,6 +27,8 @@ pub enum Step {
     },
     /// Makes the control groups that it is in the root of a new cgroup namespace.
     NewCgroupNamespace,
+    /// Becomes the first process, with its children, that the kernel kills when memory runs out. Where that cannot be set, it is not.
+    OomVictim,
     /// Leaves its maker's session and terminal.
     NewSession,
     /// Leaves its maker's keyring; a kernel without keyrings is no failure.
@@ -426,6 +428,7 @@ impl Step {
             | Self::File { name, .. } => name,
             Self::Exec(exec) => exec.args.strings.first()?,
             Self::DieWithMaker
+            | Self::OomVictim
             | Self::NewCgroupNamespace
             | Self::NewSession
             | Self::NewKeyring
