@@ -8,11 +8,13 @@
 pub mod assemble;
 mod config;
 mod digest;
+mod json;
 mod platform;
 mod reference;
 
 pub use config::{ContainerConfig, Healthcheck, History, ImageConfig, RootFs};
 pub use digest::{Digest, DigestError, Hasher};
+pub use json::{JsonError, MAX_VALUES, read_json};
 pub use oci_spec::image::{Descriptor, ImageIndex, ImageManifest, MediaType};
 pub use platform::{Platform, PlatformError};
 pub use reference::{Reference, ReferenceError};

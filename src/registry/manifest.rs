@@ -4,10 +4,13 @@ use super::auth::Scopes;
 use super::endpoint::Endpoint;
 use super::select::{best, platform};
 use super::{Body, Call, Client, Error, read_body};
-use crate::oci::{Descriptor, Digest, ImageConfig, ImageIndex, ImageManifest, MediaType, Platform, Reference, docker};
+use crate::oci::{
+    Descriptor, Digest, ImageConfig, ImageIndex, ImageManifest, MediaType, Platform, Reference, docker, read_json,
+};
 use bytes::Bytes;
 use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use reqwest::{Method, Response};
+use serde::Deserialize;
 use serde_json::Value;
 
 /// The largest manifest that kiln takes, as containerd and the distribution project have it.
@@ -33,6 +36,13 @@ pub struct Manifest {
     pub descriptor: Descriptor,
     /// The document.
     pub bytes: Bytes,
+}
+
+/// What a document says that it is.
+#[derive(Deserialize)]
+struct Named {
+    #[serde(rename = "mediaType")]
+    media_type: Option<String>,
 }
 
 /// What a manifest's bytes say.
@@ -62,9 +72,8 @@ pub struct Image {
 impl Manifest {
     /// Takes bytes that nobody vouches for as a manifest of the type that they themselves or `content_type` name.
     pub fn new(content_type: &str, bytes: Bytes) -> Self {
-        let named = serde_json::from_slice::<Value>(&bytes).ok();
-        let own = named.as_ref().and_then(|v| v.get("mediaType")?.as_str());
-        let media_type = MediaType::from(own.unwrap_or(content_type));
+        let named = serde_json::from_slice::<Named>(&bytes).ok().and_then(|named| named.media_type);
+        let media_type = MediaType::from(named.as_deref().unwrap_or(content_type));
         Self { descriptor: crate::oci::describe(media_type, &bytes), bytes }
     }
 
@@ -82,7 +91,7 @@ impl Manifest {
     /// [`Error::Content`], with `what` as its subject.
     pub fn document(&self, what: &str) -> Result<Document, Error> {
         let bad = |why: String| Error::Content { what: what.into(), why };
-        let value: Value = serde_json::from_slice(&self.bytes).map_err(|e| bad(format!("no JSON: {e}")))?;
+        let value: Value = read_json(&self.bytes).map_err(|e| bad(format!("no JSON: {e}")))?;
         let has = |field| value.get(field).is_some_and(|v| !v.is_null());
         if value.get("schemaVersion").and_then(Value::as_u64) == Some(1) {
             return Err(bad(
@@ -252,7 +261,7 @@ impl Client {
             digest_of(what, layer)?;
         }
         let config_bytes = self.small_blob(reference, parsed.config(), MAX_CONFIG).await?;
-        let config: ImageConfig = serde_json::from_slice(&config_bytes)
+        let config: ImageConfig = read_json(&config_bytes)
             .map_err(|e| bad(&format!("no sound image configuration: {}", super::error::printable(&e.to_string()))))?;
         if config.rootfs.diff_ids.len() != parsed.layers().len() {
             return Err(bad("its configuration names another number of layers than its manifest"));

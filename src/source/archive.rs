@@ -6,7 +6,7 @@
 use super::error::{Error, Result};
 use crate::layer::{Decoder, EntryKind, EntryPath, Format, TarReader};
 use crate::oci::{
-    Descriptor, Digest, ImageConfig, ImageIndex, ImageManifest, MediaType, Platform, Reference, describe,
+    Descriptor, Digest, ImageConfig, ImageIndex, ImageManifest, MediaType, Platform, Reference, describe, read_json,
 };
 use crate::registry::{Document, Manifest, best};
 use crate::store::{Ingest, Store};
@@ -165,7 +165,7 @@ impl Archive<'_> {
     fn json<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<Option<T>> {
         let Some((digest, _)) = self.find(path) else { return Ok(None) };
         let Some(text) = self.document(&digest)? else { return Ok(None) };
-        serde_json::from_slice(&text).map(Some).map_err(|e| bad(format!("{path}: {e}")))
+        read_json(&text).map(Some).map_err(|e| bad(format!("{path}: {e}")))
     }
 
     /// The images of a layout, each once.
@@ -213,7 +213,7 @@ impl Archive<'_> {
     fn docker(&self, image: &DockerImage) -> Result<Loaded> {
         let (config, _) = self.need(&image.config)?;
         let bytes = self.document(&config)?.ok_or_else(|| bad(format!("it has no file {}", image.config)))?;
-        let parsed: ImageConfig = serde_json::from_slice(&bytes).map_err(|e| bad(format!("{}: {e}", image.config)))?;
+        let parsed: ImageConfig = read_json(&bytes).map_err(|e| bad(format!("{}: {e}", image.config)))?;
         let diff_ids = &parsed.rootfs.diff_ids;
         if diff_ids.len() != image.layers.len() {
             return Err(bad(format!("{} names another number of layers than manifest.json", image.config)));

@@ -2,7 +2,7 @@
 
 use super::error::Result;
 use super::layout::Layout;
-use crate::oci::{Descriptor, Digest, ImageConfig, ImageManifest, Platform, Reference};
+use crate::oci::{Descriptor, Digest, ImageConfig, ImageManifest, JsonError, Platform, Reference, read_json};
 use crate::plan::op::BaseLayer;
 use crate::plan::{ImageKey, ImageName, ResolvedImage};
 use crate::registry::{self, Client, Document, Manifest, best};
@@ -169,8 +169,12 @@ fn known(read: &ReadBlob<'_>, top: &Digest, platform: &Platform) -> Result<Optio
 fn complete(read: &ReadBlob<'_>, manifest: Digest, parsed: ImageManifest) -> Result<Option<Known>> {
     let Ok(digest) = Digest::try_from(parsed.config().digest()) else { return Ok(None) };
     let Some(bytes) = read(&digest, MAX_CONFIG)? else { return Ok(None) };
-    let config = serde_json::from_slice::<ImageConfig>(&bytes);
-    Ok(config.ok().map(|config| Known { manifest, parsed, config }))
+    let bad = |e: JsonError| {
+        let why = format!("no sound image configuration: {}", registry::printable(&e.to_string()));
+        registry::Error::Content { what: digest.to_string(), why }
+    };
+    let config: ImageConfig = read_json(&bytes).map_err(bad)?;
+    Ok(Some(Known { manifest, parsed, config }))
 }
 
 fn resolved(reference: Reference, known: Known) -> Result<ResolvedImage> {

@@ -1,7 +1,7 @@
 //! An OCI image layout on this machine, as `oci-layout://PATH[:TAG|@DIGEST]` names it.
 
 use super::error::{At as _, Error, Result};
-use crate::oci::{Descriptor, Digest, ImageIndex, Reference};
+use crate::oci::{Descriptor, Digest, ImageIndex, Reference, read_json};
 use crate::sys::file::open_dir;
 use crate::sys::input;
 use std::fs::File;
@@ -51,7 +51,7 @@ impl Layout {
         let file = input::open_inside(&root, Path::new("index.json")).at("open", &path)?;
         let bytes =
             read_limited(file, &path, MAX_INDEX)?.ok_or_else(|| self.bad("its index.json is too large".into()))?;
-        let index: ImageIndex = serde_json::from_slice(&bytes).map_err(|e| self.bad(format!("index.json: {e}")))?;
+        let index: ImageIndex = read_json(&bytes).map_err(|e| self.bad(format!("index.json: {e}")))?;
         let all = index.manifests();
         if let Some(digest) = &self.digest {
             let listed = all.iter().find(|d| d.digest().as_ref() == digest.as_str()).cloned();
