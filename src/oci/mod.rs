@@ -42,6 +42,18 @@ pub fn is_layer(media_type: &MediaType) -> bool {
         || docker_layers.contains(&media_type.to_string().as_str())
 }
 
+/// Whether a descriptor of this type is a manifest's or an index's, by OCI's name or Docker's.
+pub fn is_manifest_or_index(media_type: &MediaType) -> bool {
+    let docker = [docker::MANIFEST, docker::MANIFEST_LIST];
+    matches!(media_type, MediaType::ImageManifest | MediaType::ImageIndex)
+        || docker.contains(&media_type.to_string().as_str())
+}
+
+/// Whether a descriptor of this type is an image configuration's, by OCI's name or Docker's.
+pub fn is_config(media_type: &MediaType) -> bool {
+    *media_type == MediaType::ImageConfig || media_type.to_string() == docker::CONFIG
+}
+
 /// A descriptor of `bytes` under `media_type`.
 pub fn describe(media_type: MediaType, bytes: &[u8]) -> Descriptor {
     Descriptor::new(media_type, bytes.len() as u64, Digest::of(bytes).to_spec())
