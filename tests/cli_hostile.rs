@@ -12,6 +12,7 @@ mod server;
 #[path = "support/world.rs"]
 mod world;
 
+use kiln::oci::{Digest, MediaType, describe};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use server::{Answer, Server};
 use std::fs;
@@ -284,5 +285,87 @@ fn programs_that_git_starts_are_looked_for_in_absolute_directories_alone() {
         command.env("PATH", path).current_dir(world.path("context"));
         in_time(command).fails(3).says("ssh");
         assert!(!world.path("ran").exists());
+    }
+}
+
+/// Runs the binary with a gigabyte of address space, of which it takes half without doing anything.
+fn in_little_memory(world: &World, args: &[&str]) -> Run {
+    let script = format!("ulimit -v 1000000; exec '{KILN}' \"$@\"");
+    let envs: Vec<_> =
+        world.command(args).get_envs().filter_map(|(k, v)| Some((k.to_owned(), v?.to_owned()))).collect();
+    let mut shell = Command::new("bash");
+    shell.args(["-c", &script, "kiln"]).args(args).env_clear().envs(envs).current_dir(world.path(""));
+    shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    in_time(shell)
+}
+
+#[test]
+fn dockerfiles_that_would_fill_the_memory_are_refused() {
+    let world = World::new();
+    let doubled = |name: &str| format!("FROM scratch\n{name} A=xxxxxxxx\n{}", format!("{name} A=$A$A\n").repeat(40));
+    let megabyte = format!("FROM scratch\nENV A=xxxxxxxx\n{}", "ENV A=$A$A\n".repeat(16));
+    for (dockerfile, says, place) in [
+        (doubled("ENV"), "variables add more than 1 MiB", ":20:7"),
+        (doubled("ARG"), "variables add more than 1 MiB", ":20:7"),
+        (format!("{megabyte}ENV B=${{A//x/{}}}\n", "y".repeat(100_000)), "variables add more than 1 MiB", ":19:7"),
+        (format!("{megabyte}{}", "RUN make\n".repeat(10_000)), "grows to more than 128 MiB", ":1"),
+        (format!("FROM scratch\nEXPOSE {}\n", "1-65535 ".repeat(1_000)), "grows to more than 128 MiB", ":2:"),
+        (format!("FROM scratch\n{}", "RUN a\n".repeat(1_000_000)), "at most 50000 instructions", ":50001:1"),
+        (format!("FROM scratch\nCOPY {}b\n", "a ".repeat(4_000_000)), "at most 1000000 words", ":2:1"),
+    ] {
+        world.dockerfile(&dockerfile);
+        in_little_memory(&world, &["plan", "context"]).fails(2).says(says).says(place);
+    }
+    let harmless = format!("{}RUN make\n", megabyte.replace("$A$A", "$A-x"));
+    in_little_memory(&world, &["plan", world.dockerfile(&harmless).path("context").to_str().unwrap()]).ok();
+}
+
+/// Writes an OCI layout of one image with this layer, and with its configuration as it is given.
+fn layout(world: &World, layer: &[u8], config: &str) {
+    let config = config.replace("DIFF_ID", Digest::of(layer).as_str());
+    let manifest = serde_json::json!({
+        "schemaVersion": 2, "mediaType": MediaType::ImageManifest.to_string(),
+        "config": describe(MediaType::ImageConfig, config.as_bytes()),
+        "layers": [describe(MediaType::ImageLayer, layer)],
+    });
+    let manifest = manifest.to_string();
+    for blob in [layer, config.as_bytes(), manifest.as_bytes()] {
+        world.file(&format!("layout/blobs/sha256/{}", Digest::of(blob).hex()), blob);
+    }
+    let index =
+        serde_json::json!({"schemaVersion": 2, "manifests": [describe(MediaType::ImageManifest, manifest.as_bytes())]});
+    world.file("layout/index.json", index.to_string());
+}
+
+#[test]
+fn images_that_would_fill_the_memory_are_refused() {
+    let world = World::new();
+    world.dockerfile("FROM scratch\nCOPY --from=base . /\n");
+    let config = r#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":["DIFF_ID"]}"#;
+    let build = ["build", "--platform=linux/amd64", "--build-context", "base=oci-layout://layout", OUT, "context"];
+    let long = |path: &str| {
+        let record = format!(" path={path}\n");
+        let length = (record.len()..).find(|n| n.to_string().len() + record.len() == *n).unwrap();
+        let mut tar = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(tar::EntryType::XHeader);
+        header.set_size(length as u64);
+        tar.append_data(&mut header, "pax", format!("{length}{record}").as_bytes()).unwrap();
+        let mut header = tar::Header::new_ustar();
+        header.set_mode(0o644);
+        header.set_size(1);
+        tar.append_data(&mut header, "short", &b"x"[..]).unwrap();
+        tar.into_inner().unwrap()
+    };
+    layout(&world, &long(&"d/".repeat(500_000)), &format!("{config}}}"));
+    in_little_memory(&world, &build).fails(1).says("longer than 4095 bytes");
+    layout(&world, &long(&("d/".repeat(500) + "f")), &format!("{config}}}"));
+    in_little_memory(&world, &build).ok();
+    assert!(world.path("out").join("d/".repeat(500)).join("f").exists());
+    for more in [r#""history":["#, r#""other":["#] {
+        layout(&world, &long("f"), &format!("{config},{more}{}{{}}]}}", "{},".repeat(2_000_000)));
+        let refused = in_little_memory(&world, &build);
+        assert!(refused.code != Some(0), "{}", refused.stderr);
+        refused.says("more than 100000 values");
     }
 }

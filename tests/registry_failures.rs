@@ -363,6 +363,70 @@ async fn documents_that_are_no_image() {
     }
 }
 
+const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
+const DOCKER_TYPE: &str = "application/vnd.docker.distribution.manifest.v2+json";
+
+/// What a registry says of an image whose index states one media type, and whose manifest another (or none).
+async fn stated(content_type: &'static str, stated: &'static str, own: Option<&str>, parts: [&str; 2]) -> String {
+    let config = r#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":["DIFF"]}}"#;
+    let config = config.replace("DIFF", Digest::of(b"layer").as_str());
+    let mut manifest = serde_json::json!({
+        "schemaVersion": 2,
+        "config": describe(parts[0].into(), config.as_bytes()),
+        "layers": [describe(parts[1].into(), b"layer")],
+    });
+    if let Some(own) = own {
+        manifest["mediaType"] = own.into();
+    }
+    let manifest = manifest.to_string();
+    let mut entry = serde_json::json!(describe(stated.into(), manifest.as_bytes()));
+    entry["platform"] = serde_json::json!({"os": "linux", "architecture": "amd64"});
+    let index = serde_json::json!({"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": [entry]}).to_string();
+    let server = Server::start(move |asked| match asked.path.as_str() {
+        "/v2/a/manifests/latest" => Answer::new(200).header("Content-Type", INDEX_TYPE).body(index.clone()),
+        path if path.contains("/manifests/") => {
+            Answer::new(200).header("Content-Type", content_type).body(manifest.clone())
+        }
+        _ => Answer::new(200).body(config.clone()),
+    })
+    .await;
+    let image = Client::new(config_once()).image(&reference(&server, "a"), &"linux/amd64".parse().unwrap()).await;
+    image.map_or_else(|e| e.to_string(), |_| "an image".into())
+}
+
+fn config_once() -> Config {
+    Config { retry: Retry { attempts: 1, ..config().retry }, ..config() }
+}
+
+#[tokio::test]
+async fn a_false_media_type_is_an_error_that_names_both() {
+    const PARTS: [&str; 2] =
+        ["application/vnd.oci.image.config.v1+json", "application/vnd.oci.image.layer.v1.tar+gzip"];
+    for (content_type, index, own, parts) in [
+        (MANIFEST_TYPE, MANIFEST_TYPE, Some(MANIFEST_TYPE), PARTS),
+        (MANIFEST_TYPE, MANIFEST_TYPE, None, PARTS),
+        ("text/plain", MANIFEST_TYPE, Some(MANIFEST_TYPE), PARTS),
+        (DOCKER_TYPE, DOCKER_TYPE, Some(DOCKER_TYPE), PARTS),
+        (MANIFEST_TYPE, MANIFEST_TYPE, None, ["application/vnd.docker.container.image.v1+json", PARTS[1]]),
+        (MANIFEST_TYPE, MANIFEST_TYPE, None, ["application/octet-stream", "application/x-some-artifact"]),
+    ] {
+        assert_eq!(stated(content_type, index, own, parts).await, "an image", "{content_type} {index} {own:?}");
+    }
+    for (content_type, index, own, parts, says) in [
+        (MANIFEST_TYPE, DOCKER_TYPE, Some(MANIFEST_TYPE), PARTS, [DOCKER_TYPE, MANIFEST_TYPE]),
+        (MANIFEST_TYPE, INDEX_TYPE, Some(MANIFEST_TYPE), PARTS, [INDEX_TYPE, MANIFEST_TYPE]),
+        (INDEX_TYPE, INDEX_TYPE, None, PARTS, [INDEX_TYPE, "but it is an image manifest"]),
+        (DOCKER_TYPE, MANIFEST_TYPE, Some(MANIFEST_TYPE), PARTS, [DOCKER_TYPE, MANIFEST_TYPE]),
+        (MANIFEST_TYPE, MANIFEST_TYPE, None, [MANIFEST_TYPE, PARTS[1]], ["configuration", MANIFEST_TYPE]),
+        (MANIFEST_TYPE, MANIFEST_TYPE, None, [PARTS[1], PARTS[1]], ["configuration", PARTS[1]]),
+        (MANIFEST_TYPE, MANIFEST_TYPE, None, [PARTS[0], INDEX_TYPE], ["layer", INDEX_TYPE]),
+        (MANIFEST_TYPE, MANIFEST_TYPE, None, [PARTS[0], PARTS[0]], ["layer", PARTS[0]]),
+    ] {
+        let said = stated(content_type, index, own, parts).await;
+        assert!(says.iter().all(|part| said.contains(part)), "{content_type} {index} {own:?}: {said}");
+    }
+}
+
 #[tokio::test]
 async fn foreign_layers_are_refused() {
     let server = Server::start(|_| Answer::new(200)).await;

@@ -342,6 +342,31 @@ async fn downloads_tell_how_far_they_are() {
     assert!(place.store.blob(&Digest::of(&pushed.layers[1].1), Some(size)).unwrap().is_some());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layout_that_states_a_false_media_type_is_refused() {
+    let (place, layout) = (Place::new(), tempfile::tempdir().unwrap());
+    write_layout(layout.path(), &three_layers());
+    let text = std::fs::read_to_string(layout.path().join("index.json")).unwrap();
+    let name = ImageName::Layout(layout.path().display().to_string());
+    let [manifest, docker] = ["oci.image.manifest.v1+json", "docker.distribution.manifest.v2+json"];
+    for (text, says) in [
+        (text.clone(), None),
+        (text.replace(manifest, docker), Some([docker, manifest])),
+        (text.replace(manifest, "oci.image.index.v1+json"), Some(["image.index", manifest])),
+        (
+            text.replacen('{', r#"{"mediaType":"application/vnd.oci.image.manifest.v1+json","#, 1),
+            Some(["index.json", manifest]),
+        ),
+    ] {
+        std::fs::write(layout.path().join("index.json"), text).unwrap();
+        match (image_with(&place.resolver(), name.clone()).await, says) {
+            (Ok(image), None) => assert_eq!(image.layers.len(), 3),
+            (Err(told), Some(says)) => assert!(says.iter().all(|part| told.message.contains(part)), "{told:?}"),
+            (other, _) => panic!("{other:?}"),
+        }
+    }
+}
+
 /// Writes an image as an OCI layout.
 fn write_layout(folder: &Path, image: &TestImage) {
     let blobs = folder.join("blobs/sha256");

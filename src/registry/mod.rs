@@ -37,7 +37,7 @@ pub use endpoint::Mirror;
 pub(crate) use error::printable;
 pub use error::{Error, Said};
 pub use login::{Kept, LoginFile};
-pub use manifest::{Document, Image, Manifest};
+pub use manifest::{Document, Image, Manifest, check_parts};
 pub use retry::Retry;
 pub use secret::Secret;
 pub use select::best;

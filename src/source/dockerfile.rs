@@ -15,8 +15,12 @@ use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 
-/// The largest Dockerfile and ignore file that are read, in bytes: BuildKit's limit.
+/// The largest Dockerfile that is read, in bytes: BuildKit's limit.
 const MAX_TEXT: u64 = 16 << 20;
+/// The largest ignore file.
+const MAX_IGNORE: u64 = 1 << 20;
+/// How many matches of patterns are remembered for the directories of a context.
+const MAX_REMEMBERED: usize = 1 << 20;
 
 /// A Dockerfile and where it was.
 #[derive(Debug, Clone)]
@@ -123,20 +127,20 @@ fn stays_below(path: &Path) -> bool {
 }
 
 /// All of a file, if it isn't too large.
-fn read_limited(from: &mut dyn Read, path: &Path) -> Result<Option<Vec<u8>>> {
-    match input::read_all(from, MAX_TEXT) {
+fn read_limited(from: &mut dyn Read, limit: u64, path: &Path) -> Result<Option<Vec<u8>>> {
+    match input::read_all(from, limit) {
         Err(e) if e.kind() == ErrorKind::FileTooLarge => Ok(None),
         other => other.at("read", path).map(Some),
     }
 }
 
-fn too_large() -> String {
-    format!("is larger than {} MiB", MAX_TEXT >> 20)
+fn too_large(limit: u64) -> String {
+    format!("is larger than {} MiB", limit >> 20)
 }
 
 fn read_text(from: &mut dyn Read, path: &Path) -> Result<String> {
     let bad = |why: String| Error::Dockerfile { path: path.into(), why };
-    let bytes = read_limited(from, path)?.ok_or_else(|| bad(too_large()))?;
+    let bytes = read_limited(from, MAX_TEXT, path)?.ok_or_else(|| bad(too_large(MAX_TEXT)))?;
     match String::from_utf8(bytes) {
         Ok(text) => Ok(text),
         Err(e) => match foreign_line(e.as_bytes()) {
@@ -174,7 +178,8 @@ pub fn ignore_patterns(context: &Path, dockerfile: Option<&Path>) -> Result<Opti
     for path in beside.into_iter().chain([context.join(".dockerignore")]) {
         let Some(mut file) = open(context, &path)? else { continue };
         let bad = |why: String| Error::Ignore { path: path.clone(), why };
-        let bytes = read_limited(&mut file, &path)?.ok_or_else(|| bad(format!("it {}", too_large())))?;
+        let bytes = read_limited(&mut file, MAX_IGNORE, &path)?;
+        let bytes = bytes.ok_or_else(|| bad(format!("it {}", too_large(MAX_IGNORE))))?;
         let text = String::from_utf8(bytes).map_err(|_| bad("it is not UTF-8 text".into()))?;
         let matcher = Matcher::new(patterns(&text)).map_err(|e| bad(e.to_string()))?;
         return Ok(Some(matcher));
@@ -184,7 +189,7 @@ pub fn ignore_patterns(context: &Path, dockerfile: Option<&Path>) -> Result<Opti
 
 /// Patterns as a tree's ignore rules. A folder's verdict is kept for what is in it, which is asked for many times.
 fn rules(matcher: Matcher) -> Box<Ignore> {
-    let folders = RwLock::new(HashMap::new());
+    let folders = RwLock::new(Folders::default());
     Box::new(move |path, is_dir| {
         let matched = enter(&matcher, &folders, path);
         let name = String::from_utf8_lossy(path.as_bytes());
@@ -196,11 +201,28 @@ fn rules(matcher: Matcher) -> Box<Ignore> {
     })
 }
 
+/// The verdicts of folders, and how many matches they remember together.
+#[derive(Default)]
+struct Folders {
+    verdicts: HashMap<EntryPath, Matched>,
+    weight: usize,
+}
+
+impl Folders {
+    fn insert(&mut self, path: EntryPath, verdict: Matched) {
+        if self.weight > MAX_REMEMBERED {
+            *self = Self::default();
+        }
+        self.weight += verdict.weight();
+        self.verdicts.insert(path, verdict);
+    }
+}
+
 /// A path's verdict by that of the folder it is in.
-fn enter(matcher: &Matcher, folders: &RwLock<HashMap<EntryPath, Matched>>, path: &EntryPath) -> Matched {
+fn enter(matcher: &Matcher, folders: &RwLock<Folders>, path: &EntryPath) -> Matched {
     let name = String::from_utf8_lossy(path.as_bytes());
     let Some(parent) = path.parent().filter(|p| !p.is_root()) else { return matcher.enter(&name, None) };
-    if let Some(known) = folders.read().unwrap_or_else(PoisonError::into_inner).get(&parent) {
+    if let Some(known) = folders.read().unwrap_or_else(PoisonError::into_inner).verdicts.get(&parent) {
         return matcher.enter(&name, Some(known));
     }
     // As deep as the path at most, and paths are short: EntryPath sees to that.

@@ -1,7 +1,7 @@
 //! An OCI image layout on this machine, as `oci-layout://PATH[:TAG|@DIGEST]` names it.
 
 use super::error::{At as _, Error, Result};
-use crate::oci::{Descriptor, Digest, ImageIndex, Reference};
+use crate::oci::{Descriptor, Digest, ImageIndex, MediaType, Reference, read_json};
 use crate::sys::file::open_dir;
 use crate::sys::input;
 use std::fs::File;
@@ -51,7 +51,8 @@ impl Layout {
         let file = input::open_inside(&root, Path::new("index.json")).at("open", &path)?;
         let bytes =
             read_limited(file, &path, MAX_INDEX)?.ok_or_else(|| self.bad("its index.json is too large".into()))?;
-        let index: ImageIndex = serde_json::from_slice(&bytes).map_err(|e| self.bad(format!("index.json: {e}")))?;
+        let index: ImageIndex = read_json(&bytes).map_err(|e| self.bad(format!("index.json: {e}")))?;
+        check_index(&index).map_err(|why| self.bad(format!("index.json: {why}")))?;
         let all = index.manifests();
         if let Some(digest) = &self.digest {
             let listed = all.iter().find(|d| d.digest().as_ref() == digest.as_str()).cloned();
@@ -97,6 +98,16 @@ impl Layout {
             tag: None,
             digest: Some(digest.clone()),
         })
+    }
+}
+
+/// Refuses an `index.json` that says that it is something else.
+pub(super) fn check_index(index: &ImageIndex) -> std::result::Result<(), String> {
+    match index.media_type() {
+        Some(own) if *own != MediaType::ImageIndex => {
+            Err(format!("its media type is {own}, not {}", MediaType::ImageIndex))
+        }
+        _ => Ok(()),
     }
 }
 
