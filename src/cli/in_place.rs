@@ -92,13 +92,28 @@ pub fn place(store: &Store, needs: &Needs<'_>, env: &Env) -> Result<Place, Strin
         Walled::behind(&protection, needs.credentials, needs.process.force_in_place);
     let host = HostRoot::new(Path::new("/"), &work_directory(store.root(), env), layout).map_err(|e| unusable(&e))?;
     let host = Arc::new(host.hiding(withheld));
-    host.probe().map_err(|e| unusable(&e))?;
     let network = ["/etc/resolv.conf", "/etc/hosts"].map(|path| read(path).unwrap_or_default());
     let executor = InPlaceExecutor::new(network, host.clone(), protection).map_err(|e| said(&e))?;
+    host.probe(|| executor.probe().map_err(ProbeError::Executor)).map_err(|e| match e {
+        ProbeError::Root(e) => unusable(&e),
+        ProbeError::Executor(e) => said(&e),
+    })?;
     let threads = NonZeroUsize::new(env.cores).unwrap_or(NonZeroUsize::MIN);
     let form = store.form().map_err(|e| e.to_string())?;
     let snapshots = InPlaceSnapshotter::new(host, form, threads).map_err(|e| said(&e))?;
     Ok(Place { snapshots: Arc::new(snapshots), executor: Arc::new(executor), together, warning, last })
+}
+
+/// What a RUN would fail with here.
+enum ProbeError {
+    Root(crate::snapshot::Error),
+    Executor(crate::sandbox::Error),
+}
+
+impl From<crate::snapshot::Error> for ProbeError {
+    fn from(error: crate::snapshot::Error) -> Self {
+        Self::Root(error)
+    }
 }
 
 /// What stays in `/` while a stage is switched in.

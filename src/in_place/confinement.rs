@@ -2,7 +2,7 @@
 //! another [split directory](SplitDirectory).
 
 use crate::sandbox::Error;
-use crate::sys::landlock::{self, Ruleset};
+use crate::sys::landlock::{self, Rights, Ruleset};
 use crate::sys::{Result, Said, file};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
@@ -169,13 +169,21 @@ impl Confinement {
                 continue;
             }
             // A symbolic link has no rights. The file that it leads to has them.
-            if !entry.is_symlink() {
-                ruleset.allow_all(open(&entry)?)?;
+            if entry.is_symlink() {
+                continue;
+            }
+            match READ_ONLY.iter().any(|path| entry == Path::new(path)) {
+                true => ruleset.allow(open(&entry)?, Rights::READ)?,
+                false => ruleset.allow_all(open(&entry)?)?,
             }
         }
         Ok(())
     }
 }
+
+/// Directories of the kernel's in which a RUN can change nothing: a file there may belong to kiln's process (`oom_score_adj`), to
+/// the container (its control group) or to the whole machine. What `/proc/self/fd` leads to has rights of its own.
+const READ_ONLY: [&str; 2] = ["/proc", "/sys"];
 
 fn open(path: &Path) -> Result<OwnedFd> {
     rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()).said("open", path)

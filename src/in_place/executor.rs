@@ -1,16 +1,13 @@
 //! The executor of the level `in-place`.
 
-use super::attribute_calls::{self, AttributeCalls};
 use super::bind_emulation::BindEmulation;
-use super::caller::AssumedIdentity;
 use super::confinement::{Confinement, Protection, SplitDirectory};
 use super::host_root::HostRoot;
 use super::inode_pool::InodePool;
 use super::reaper::{self, Which};
-use super::root_entries::RootEntries;
-use super::root_listing::RootListing;
+use super::responder::{InterceptedCalls, Responder};
 use super::shared_mounts::{self, SharedMounts};
-use super::{entry_request, shebang};
+use super::shebang;
 use crate::sandbox::cgroup::{self, Group, Hierarchy};
 use crate::sandbox::control::Control;
 use crate::sandbox::host::{explained, streams};
@@ -57,9 +54,7 @@ pub struct InPlaceExecutor {
     /// The same without any network.
     alone: Vec<sock_filter>,
     protection: Protection,
-    /// The filter that tells of changes of names.
-    notifier: Vec<sock_filter>,
-    attributes: attribute_calls::Table,
+    intercepted: InterceptedCalls,
     /// The pools of split directories that earlier RUNs used. One RUN executes at a time.
     pools: Mutex<HashMap<PathBuf, InodePool>>,
     runs: AtomicU64,
@@ -85,11 +80,22 @@ impl InPlaceExecutor {
             filter: seccomp::filter(capabilities),
             alone: seccomp::without_network(capabilities),
             protection,
-            notifier: seccomp::notifier_of(&entry_request::CALLS, &attribute_calls::calls().collect::<Vec<_>>()),
-            attributes: attribute_calls::Table::new(),
+            intercepted: InterceptedCalls::new(),
             pools: Mutex::default(),
             runs: AtomicU64::new(0),
         })
+    }
+
+    /// Does all that a RUN needs but the execution of its command, which no stage has.
+    ///
+    /// # Errors
+    /// Whatever a RUN would fail with.
+    pub fn probe(&self) -> Result<(), Error> {
+        let spec = Spec::new(RootMount::Dir("/".into()), vec!["/bin/kiln-probe".into()]);
+        match self.run(&spec, &mut |_, _| {}, &Cancel::new()?) {
+            Ok(_) | Err(Error::Command { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// What is hidden from processes at the moment.
@@ -161,7 +167,7 @@ impl InPlaceExecutor {
         // Before the table of open files becomes the child's own.
         let listener = wall.is_some().then(|| {
             let out = program.slot();
-            program.push(Step::Notify { filter: self.notifier.clone(), out });
+            program.push(Step::Notify { filter: self.intercepted.filter().to_vec(), out });
             out
         });
         program.push(Step::Stdio(Streams { streams, terminal: false }));
@@ -214,9 +220,7 @@ impl InPlaceExecutor {
             let ended = pipes.follow(&mut spawn(program)?, output, control);
             return end_all().and(ended);
         };
-        let mut entries = RootEntries::new(&confinement, &mut pools)?;
-        let mut attributes = AttributeCalls::new(&self.attributes, &confinement);
-        let listing = RootListing::new(&confinement)?;
+        let mut responder = Responder::new(&self.intercepted, &confinement, &mut pools)?;
         let (never, gone) = (Cancel::new()?, Cancel::new()?);
         let (hand_over, handed_over) = std::sync::mpsc::channel();
         let ended = std::thread::scope(|scope| {
@@ -226,12 +230,7 @@ impl InPlaceExecutor {
             let thread = std::thread::Builder::new().name("calls".into()).spawn_scoped(scope, || {
                 let handed_over = handed_over;
                 let Ok(listener) = handed_over.recv() else { return Ok(()) };
-                let mut role = AssumedIdentity::default();
-                let served = Listener::serve(&listener, &never, &mut |call| {
-                    let role = &mut role;
-                    let special = attributes.answer(call, role).or_else(|| listing.answer(call, role));
-                    special.unwrap_or_else(|| entries.answer(call, role))
-                });
+                let served = responder.serve(&listener, &never);
                 gone.cancel();
                 served
             });

@@ -114,23 +114,33 @@ impl HostRoot {
         &self.work
     }
 
-    /// Does with a stage of a few files all that a RUN needs of `/`.
+    /// Switches to a stage of a few files, does something there, and switches back: all that a RUN needs of `/`.
     ///
     /// # Errors
-    /// Whatever a RUN would fail with.
-    pub fn probe(self: &Arc<Self>) -> Result<(), Error> {
+    /// Whatever a RUN would fail with, and what `act` says.
+    pub fn probe<E: From<Error>>(self: &Arc<Self>, act: impl FnOnce() -> Result<(), E>) -> Result<(), E> {
+        self.make_probe()?;
+        let stage = self.switch_in(&self.work.join("probe"))?;
+        act()?;
+        let counted = stage.count()?;
+        stage.finish(&|dir| counted.get(dir).copied().unwrap_or(0))?;
+        Ok(self.remove_probe()?)
+    }
+
+    fn make_probe(&self) -> Result<(), Error> {
+        self.remove_probe()?;
         let place = self.work.join("probe");
-        at::remove(at::open_root(&self.work)?.as_fd(), b"probe").map_err(|e| Error::host("remove", &place, e))?;
         for dir in ["bin", "etc"] {
             let dir = place.join(dir);
             std::fs::create_dir_all(&dir).map_err(|e| Error::host("mkdir", &dir, e))?;
         }
         let file = place.join("etc/kiln-probe");
-        std::fs::write(&file, "").map_err(|e| Error::host("write", &file, e))?;
-        let stage = self.switch_in(&place)?;
-        let counted = stage.count()?;
-        stage.finish(&|dir| counted.get(dir).copied().unwrap_or(0))?;
-        at::remove(at::open_root(&self.work)?.as_fd(), b"probe").map_err(|e| Error::host("remove", &place, e))
+        std::fs::write(&file, "").map_err(|e| Error::host("write", &file, e))
+    }
+
+    fn remove_probe(&self) -> Result<(), Error> {
+        let removed = at::remove(at::open_root(&self.work)?.as_fd(), b"probe");
+        removed.map_err(|e| Error::host("remove", &self.work.join("probe"), e))
     }
 
     /// Waits until no stage of this process is switched in, and lets none be from then on.

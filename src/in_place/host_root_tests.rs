@@ -180,9 +180,10 @@ fn what_a_killed_process_left_is_restored() {
 #[test]
 fn the_probe_changes_nothing() {
     let fixture = fixture();
-    fixture.host(&["/kiln"]).probe().unwrap();
+    fixture.host(&["/kiln"]).probe(|| Ok::<_, Error>(())).unwrap();
+    assert!(fixture.host(&["/kiln"]).probe(|| Err(Error::NoUser("x".into()))).is_err());
     assert_eq!(fixture.list("root"), ["etc", "kiln", "proc"]);
-    assert_eq!(fixture.list("root/kiln/work"), ["own"]);
+    assert_eq!(fixture.list("root/kiln/work"), ["own", "probe"], "a stage that failed is removed by the next build");
 }
 
 fn volumes() -> Fixture {
@@ -297,4 +298,28 @@ fn a_volume_that_the_stage_lacks_is_the_stages_if_a_process_uses_it() {
         (fixture.list("stage/tmp"), fixture.list("root/tmp")),
         (vec!["new".into()], vec!["own".into(), "sub".to_owned()])
     );
+}
+
+#[test]
+fn attributes_of_the_root_directory_do_not_reach_the_next_stage() {
+    let fixture = fixture();
+    let set = |path: &str, name: &str| {
+        rustix::fs::setxattr(fixture.path(path), name, b"1", rustix::fs::XattrFlags::empty()).is_ok()
+    };
+    if !set("root", "user.own") {
+        eprintln!("skipped: no extended attributes of users here");
+        return;
+    }
+    let list = |path: &str| crate::sys::xattr::list(&fixture.path(path)).unwrap();
+    let host = fixture.host(&["/kiln"]);
+    let stage = host.switch_in(&fixture.path("stage")).unwrap();
+    assert_eq!(list("root"), Vec::<Vec<u8>>::new(), "the stage has none");
+    assert!(set("root", "user.theirs"));
+    Fixture::finish(stage).unwrap();
+    assert_eq!((list("root"), list("stage")), (vec![b"user.own".to_vec()], vec![b"user.theirs".to_vec()]));
+    fs::create_dir(fixture.path("other")).unwrap();
+    let stage = host.switch_in(&fixture.path("other")).unwrap();
+    assert_eq!(list("root"), Vec::<Vec<u8>>::new());
+    drop(stage);
+    assert_eq!(list("root"), [b"user.own".to_vec()]);
 }

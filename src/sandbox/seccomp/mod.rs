@@ -102,6 +102,8 @@ pub enum When {
     Is(u8, u32),
     /// If this argument is a pointer to something.
     Points(u8),
+    /// If the lower half of this argument is not 0.
+    Nonzero(u8),
 }
 
 /// A filter that tells its listener of these calls, by name, and lets everything else through; names that the architecture
@@ -125,6 +127,7 @@ fn told<'a>(calls: impl Iterator<Item = &'a (&'static str, When)>) -> HashMap<&'
         When::With(argument, bits) => Decision::NotifyWith { argument, bits },
         When::Is(argument, value) => Decision::NotifyIf { argument, value },
         When::Points(argument) => Decision::NotifyUnlessNull { argument },
+        When::Nonzero(argument) => Decision::NotifyWith { argument, bits: u32::MAX },
     };
     calls.map(|(name, when)| (*name, decision(*when))).collect()
 }
