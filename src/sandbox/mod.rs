@@ -27,6 +27,7 @@
 //! | [`private_network`] | a network by pasta or slirp4netns |
 //! | [`seccomp`] | Docker's profile to a filter |
 //! | [`cgroup`] | limits, and whether memory ran out |
+//! | `streams` | its standard streams |
 //! | `output` | what the process writes |
 //! | `control` | signals for the process, and its end from outside |
 //! | [`terminal`] | a person's terminal connected to the sandbox's |
@@ -54,6 +55,7 @@ mod recorded;
 pub mod root;
 pub mod seccomp;
 pub mod spec;
+mod streams;
 pub mod terminal;
 
 pub use chroot::ChrootExecutor;
