@@ -45,6 +45,25 @@ fn perl_on(network: Network, script: &str) -> Option<i32> {
     Some(exit.code)
 }
 
+/// The exit code of a script of busybox's shell.
+fn busybox(script: &str) -> Option<i32> {
+    if !rustix::process::geteuid().is_root() || !Path::new("/bin/busybox").exists() {
+        eprintln!("skipped: it needs root, and Debian's busybox-static");
+        return None;
+    }
+    let root = tempfile::tempdir().unwrap();
+    fs::create_dir(root.path().join("bin")).unwrap();
+    fs::copy("/bin/busybox", root.path().join("bin/busybox")).unwrap();
+    let script = format!("/bin/busybox --install -s /bin; PATH=/bin; {script}");
+    let args = ["/bin/busybox", "sh", "-c", &script].map(String::from);
+    let spec = Spec::new(RootMount::Dir(root.path().to_owned()), args.to_vec());
+    let mut said = Vec::new();
+    let executor = executor::executor(String::new());
+    let exit = executor.run(&spec, &mut |_, bytes| said.extend_from_slice(bytes), &Cancel::new().unwrap()).unwrap();
+    eprintln!("{}", String::from_utf8_lossy(&said));
+    Some(exit.code)
+}
+
 /// A process is on this machine's network, and so among its abstract sockets: those of container runtimes and desktops do
 /// whatever root asks for (CVE-2020-15257).
 #[test]
@@ -151,4 +170,15 @@ fn programs_of_32_bits_have_no_raw_sockets_either() {
             ran => assert_eq!(ran.unwrap().code, expected, "{network:?} {family} {kind:o} {protocol}"),
         }
     }
+}
+
+/// Neither the machine's terminals, nor what stands for them, are among a process's devices.
+#[test]
+fn terminals_of_the_machine_are_out_of_reach() {
+    let mode = || fs::metadata("/dev/pts/ptmx").map(|meta| meta.permissions().mode()).unwrap_or(0);
+    let before = mode();
+    let script =
+        "test ! -e /dev/console && chmod 600 /dev/pts/ptmx && test $(ls /dev/pts) = ptmx && ! echo x > /dev/tty";
+    let Some(code) = busybox(script) else { return };
+    assert_eq!((code, mode()), (0, before));
 }

@@ -4,7 +4,6 @@ use crate::sys::xattr;
 use crate::sys::{Error, Result, Said};
 use rustix::fs::{Gid, Mode, Timespec, Timestamps, Uid};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt as _;
@@ -19,14 +18,14 @@ pub(super) struct DirectoryMetadata {
     pub(super) gid: u32,
     /// Seconds and nanoseconds since 1970.
     mtime: (i64, i64),
-    /// Attributes by name: those of users, and access control lists, which would apply to a stage's files as well.
-    attributes: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// Names and values of attributes: those of users, and access control lists, which would apply to a stage's files as well.
+    attributes: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 impl DirectoryMetadata {
     /// A directory that was made on the way to something else.
     pub(super) fn made() -> Self {
-        Self { mode: 0o755, uid: 0, gid: 0, mtime: (0, libc::UTIME_NOW), attributes: BTreeMap::new() }
+        Self { mode: 0o755, uid: 0, gid: 0, mtime: (0, libc::UTIME_NOW), attributes: Vec::new() }
     }
 
     /// Reads the metadata of an open directory; `path` is for errors.
@@ -35,11 +34,11 @@ impl DirectoryMetadata {
     /// As `fstat(2)` and `fgetxattr(2)`.
     pub(super) fn read(dir: impl AsFd, path: &Path) -> Result<Self> {
         let stat = rustix::fs::fstat(&dir).said("fstat", path)?;
-        let mut attributes = BTreeMap::new();
+        let mut attributes = Vec::new();
         for name in switched_attributes(&dir, path)? {
             // One that is gone by now is not there.
             if let Some(value) = xattr::get_fd(&dir, OsStr::from_bytes(&name), path)? {
-                attributes.insert(name, value);
+                attributes.push((name, value));
             }
         }
         let mtime = (stat.st_mtime, i64::try_from(stat.st_mtime_nsec).unwrap_or(0));
@@ -52,14 +51,15 @@ impl DirectoryMetadata {
     /// As the calls that change metadata. Attributes that the file system does not support are an error only if there are any.
     pub(super) fn apply(&self, dir: impl AsFd, path: &Path) -> Result<()> {
         let now = Self::read(&dir, path)?;
-        for name in now.attributes.keys().filter(|name| !self.attributes.contains_key(*name)) {
+        let is_gone = |name: &Vec<u8>| !self.attributes.iter().any(|(other, _)| other == name);
+        for (name, _) in now.attributes.iter().filter(|(name, _)| is_gone(name)) {
             xattr::remove_fd(&dir, OsStr::from_bytes(name), path)?;
         }
         if (now.uid, now.gid) != (self.uid, self.gid) {
             let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
             rustix::fs::fchown(&dir, Some(uid), Some(gid)).said("fchown", path)?;
         }
-        for (name, value) in self.attributes.iter().filter(|(name, value)| now.attributes.get(*name) != Some(value)) {
+        for (name, value) in self.attributes.iter().filter(|attribute| !now.attributes.contains(attribute)) {
             xattr::set_fd(&dir, OsStr::from_bytes(name), value, path)?;
         }
         // A change of the owner clears set-ID bits, and an access control list changes the group's bits.
@@ -79,6 +79,7 @@ impl DirectoryMetadata {
 /// The names of the attributes that are switched with a directory.
 fn switched_attributes(dir: impl AsFd, path: &Path) -> Result<Vec<Vec<u8>>> {
     let mut names = xattr::list_fd(dir, path)?;
+    names.sort();
     names.retain(|name| {
         let is_users = name.starts_with(b"user.") && !name.starts_with(b"user.overlay.");
         is_users || name.starts_with(b"system.posix_acl_")

@@ -10,11 +10,13 @@ use super::shared_mounts::{self, SharedMounts};
 use super::shebang;
 use crate::sandbox::cgroup::{self, Group, Hierarchy};
 use crate::sandbox::control::Control;
-use crate::sandbox::host::{explained, streams};
-use crate::sandbox::program::{CAPABILITIES, c_string};
+use crate::sandbox::host::explained;
+use crate::sandbox::program::c_string;
 use crate::sandbox::spec::clean;
+use crate::sandbox::streams::streams;
 use crate::sandbox::{
-    Error, Executor, Exit, MountKind, Network, Part, Spec, Stdio, Stream, command, network_files, seccomp,
+    Error, Executor, Exit, MountKind, Network, Part, Spec, Stdio, Stream, capabilities_for, command, network_files,
+    seccomp,
 };
 use crate::sys::child::step::{Identity, Stdio as Streams, Stream as Source};
 use crate::sys::child::{Ended, Namespaces, Program, Slot, Step};
@@ -70,7 +72,8 @@ impl InPlaceExecutor {
         let read = |path| std::fs::read_to_string(path).said("read", path);
         let hierarchies = cgroup::hierarchies(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?);
         let permitted = rustix::thread::capabilities(None).call("capget")?.permitted;
-        let capabilities = protection.capabilities(CAPABILITIES, permitted);
+        // Processes are on kiln's own network, or on none.
+        let capabilities = protection.capabilities(capabilities_for(true), permitted);
         Ok(Self {
             resolv_conf,
             hosts,

@@ -5,7 +5,7 @@
 //! (a second `chroot` below its working directory), since the walk up ends at the topmost mount of the namespace's root. To
 //! unmount what lies above it takes CAP_SYS_ADMIN, which only `--security=insecure` gives.
 //!
-//! `/proc`, `/sys`, terminals and message queues are the host's where the kernel refuses new ones.
+//! `/proc` and `/sys` are the host's where the kernel refuses new ones.
 
 use super::host::Host;
 use super::program::Door;

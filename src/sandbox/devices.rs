@@ -94,11 +94,12 @@ fn special(builder: &mut Builder<'_>, spec: &Spec, dir: Slot) -> Result<Slot, Er
     let quiet = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let tty = builder.given(5).to_string();
     let options = [("newinstance", None), ("ptmxmode", Some("0666")), ("mode", Some("0620")), ("gid", Some(&*tty))];
-    let pts = builder.kernels(c"devpts", &options, quiet, c"/dev/pts")?;
+    // Never those of the host, where the person's terminal is.
+    let pts = builder.file_system(c"devpts", &options, quiet)?;
     let size = spec.limits.shm_size.unwrap_or(SHM).to_string();
     let quiet = quiet | MountAttrFlags::MOUNT_ATTR_NODEV;
     let shm = builder.file_system(c"tmpfs", &[("mode", Some("1777")), ("size", Some(&size))], quiet)?;
-    let mqueue = builder.kernels(c"mqueue", &[], quiet, c"/dev/mqueue")?;
+    let mqueue = builder.file_system(c"mqueue", &[], quiet)?;
     for (mount, name) in [(pts, "pts"), (shm, "shm"), (mqueue, "mqueue")] {
         let name = c_string(name)?;
         builder.push(Step::Folder { dir, name: name.clone(), mode: 0o755 });

@@ -3,20 +3,17 @@
 use super::cgroup::{self, Group, Hierarchy};
 use super::control::Control;
 use super::error::Part;
-use super::output::Pipes;
 use super::overlay::{Calls, Way};
 use super::program::{self, CAPABILITIES, Door, Place, Prepared, Rights};
 use super::raw_sockets::{self, NoRawSockets, capabilities_for};
 use super::recorded::{Recorder, Told};
-use super::{Error, Exit, Network, PrivateNetwork, Spec, Stdio, Stream, oci, seccomp, terminal};
-use crate::sys::child::step::Stream as Source;
+pub(super) use super::streams::streams;
+use super::{Error, Exit, Network, PrivateNetwork, Spec, Stream, oci, seccomp, terminal};
 use crate::sys::child::{Child, Ended, Failure, Namespaces, Slot};
 use crate::sys::notify::Listener;
 use crate::sys::{Cancel, Said, userns};
 use libc::sock_filter;
-use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::FsOpenFlags;
-use rustix::pipe::PipeFlags;
 use rustix::thread::CapabilitySet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -205,26 +202,6 @@ fn way() -> Result<Way, Error> {
         .and_then(|fs| rustix::mount::fsconfig_set_string(fs.as_fd(), c"lowerdir+", c"/"));
     let calls = if one_by_one.is_ok() { Calls::Fsconfig } else { Calls::Mount };
     Ok(Way { calls, user_attributes: !userns::is_initial()? })
-}
-
-/// The streams of the process, and the caller's ends of those that are captured.
-pub(crate) fn streams(stdio: Stdio) -> Result<([Source; 3], Pipes), Error> {
-    if stdio != Stdio::Captured {
-        return Ok(([Source::Inherit(0), Source::Inherit(1), Source::Inherit(2)], Pipes::new(Vec::new())));
-    }
-    let null = rustix::fs::openat(CWD, "/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-    let null = null.said("open", "/dev/null")?;
-    let (out, out_end) = pipe()?;
-    let (err, err_end) = pipe()?;
-    let pipes = Pipes::new(vec![(Stream::Stdout, out), (Stream::Stderr, err)]);
-    Ok(([Source::Fd(null), Source::Fd(out_end), Source::Fd(err_end)], pipes))
-}
-
-fn pipe() -> Result<(OwnedFd, OwnedFd), Error> {
-    let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).call("pipe2")?;
-    // Of this end alone: the process expects an ordinary pipe.
-    rustix::io::ioctl_fionbio(&read, true).call("ioctl(FIONBIO)")?;
-    Ok((read, write))
 }
 
 /// A child's failure in terms of the spec.

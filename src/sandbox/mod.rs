@@ -26,6 +26,7 @@
 //! | [`private_network`] | a network by pasta or slirp4netns |
 //! | [`seccomp`] | Docker's profile to a filter |
 //! | [`cgroup`] | limits, and whether memory ran out |
+//! | `streams` | its standard streams |
 //! | `output` | what the process writes |
 //! | `control` | signals for the process, and its end from outside |
 //! | [`terminal`] | a person's terminal connected to the sandbox's |
@@ -52,6 +53,7 @@ mod recorded;
 pub mod root;
 pub mod seccomp;
 pub mod spec;
+pub(crate) mod streams;
 pub mod terminal;
 
 pub use chroot::ChrootExecutor;

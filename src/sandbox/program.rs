@@ -5,6 +5,7 @@ use super::cgroup::Shown;
 use super::error::Part;
 use super::oci::{self, Hand};
 use super::overlay::{self, Way};
+pub(super) use super::raw_sockets::CAPABILITIES;
 use super::spec::clean;
 use super::{Error, Mount, MountKind, Spec, Stdio, begin, devices, kernel, network_files};
 use crate::sys::RootMount;
@@ -76,22 +77,6 @@ pub(super) struct Prepared {
     /// The folder that a runtime got.
     pub(super) bundle: Option<Slot>,
 }
-
-/// Docker's default set.
-pub(crate) const CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
-    .union(CapabilitySet::DAC_OVERRIDE)
-    .union(CapabilitySet::FSETID)
-    .union(CapabilitySet::FOWNER)
-    .union(CapabilitySet::MKNOD)
-    .union(CapabilitySet::NET_RAW)
-    .union(CapabilitySet::SETGID)
-    .union(CapabilitySet::SETUID)
-    .union(CapabilitySet::SETFCAP)
-    .union(CapabilitySet::SETPCAP)
-    .union(CapabilitySet::NET_BIND_SERVICE)
-    .union(CapabilitySet::SYS_CHROOT)
-    .union(CapabilitySet::KILL)
-    .union(CapabilitySet::AUDIT_WRITE);
 
 /// Lays the steps out.
 ///

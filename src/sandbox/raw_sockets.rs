@@ -4,7 +4,6 @@
 //! there. So the seccomp filter refuses raw and packet sockets instead. It can't see what 32-bit programs of x86 ask `socketcall(2)` for:
 //! that stands behind a pointer. Those calls are told to kiln, which makes the ordinary sockets itself.
 
-use super::program::CAPABILITIES;
 use super::seccomp::{self, When};
 use super::{Error, Spec};
 use crate::sys::notify::{Answer, Call, Listener};
@@ -13,6 +12,22 @@ use libc::sock_filter;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, Protocol, SocketFlags, SocketType};
 use rustix::thread::CapabilitySet;
+
+/// Docker's default set.
+pub(super) const CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::FSETID)
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::MKNOD)
+    .union(CapabilitySet::NET_RAW)
+    .union(CapabilitySet::SETGID)
+    .union(CapabilitySet::SETUID)
+    .union(CapabilitySet::SETFCAP)
+    .union(CapabilitySet::SETPCAP)
+    .union(CapabilitySet::NET_BIND_SERVICE)
+    .union(CapabilitySet::SYS_CHROOT)
+    .union(CapabilitySet::KILL)
+    .union(CapabilitySet::AUDIT_WRITE);
 
 /// What a process may at most: Docker's default set, without CAP_NET_RAW on kiln's own network. For levels where it can't get back what
 /// it hasn't: by a runtime, whose bounding set has no more either, and with `no_new_privs`.

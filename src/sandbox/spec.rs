@@ -170,7 +170,7 @@ pub enum Stdio {
     /// Input is empty; output and errors go to the caller.
     #[default]
     Captured,
-    /// All three are kiln's own.
+    /// All three are kiln's own, or pipes to what the process is not to open again.
     Inherit,
     /// A new terminal, connected to kiln's own.
     Terminal,
