@@ -290,3 +290,45 @@ fn a_failed_build_is_explained_too() {
     Run::of(build(&world, &bases, &[])).ok();
     world.kiln(["explain"]).ok().prints("the base image: busybox@sha256:").prints(" → alpine@sha256:");
 }
+
+/// The one file of this name in the store's unpacked layers.
+fn unpacked(world: &World, name: &str) -> PathBuf {
+    let snapshots = fs::read_dir(world.path("store/snapshots")).unwrap().map(|e| e.unwrap().path());
+    let mut found = snapshots.map(|snapshot| snapshot.join("fs").join(name)).filter(|path| path.exists());
+    found.next().unwrap_or_else(|| panic!("{name} is in no layer"))
+}
+
+#[test]
+fn an_unpacked_layer_that_lost_a_file_becomes_no_image() {
+    let Some((world, bases)) =
+        given("FROM busybox\nCOPY dir /dir\nRUN mkdir /made && echo 1 > /made/a && echo 2 > /made/b\n")
+    else {
+        return;
+    };
+    world.file("context/dir/a", "1").file("context/dir/b", "2");
+    let build = |tag: &str| world.kiln(["build", "--progress=plain", &bases.mirror(), "-t", tag, "context"]);
+    let whole = || {
+        world.kiln(["build", "--progress=plain", &bases.mirror(), "-otype=tar,dest=out.tar", "context"]).ok();
+        let mut archive = tar::Archive::new(fs::File::open(world.path("out.tar")).unwrap());
+        let names = archive.entries().unwrap().map(|e| e.unwrap().path().unwrap().display().to_string());
+        let names: Vec<_> = names.filter(|n| n.starts_with("dir/") || n.starts_with("made/")).collect();
+        assert_eq!(names, ["dir/", "dir/a", "dir/b", "made/", "made/a", "made/b"]);
+    };
+    // Nothing is packed yet.
+    whole();
+    fs::remove_file(unpacked(&world, "dir/b")).unwrap();
+    build("one").fails(4).says("is damaged").says("run the build again").points_at("COPY dir");
+    build("one").ok().doesnt_say("[2/3] COPY dir /dir\n#2 CACHED");
+    whole();
+    // What a process made is counted when it is packed. The blobs are gone, so that it is packed again.
+    for digest in fs::read_dir(world.path("store/blobs/sha256")).unwrap() {
+        fs::remove_file(digest.unwrap().path()).unwrap();
+    }
+    fs::remove_file(unpacked(&world, "made/b")).unwrap();
+    build("two").fails(4).says("is damaged").points_at("RUN mkdir /made");
+    build("two").ok();
+    whole();
+    // Without its files, a layer is not there.
+    fs::remove_dir_all(unpacked(&world, "made").parent().unwrap()).unwrap();
+    whole();
+}

@@ -140,6 +140,8 @@ impl Chain {
             writer.add(&entry, &mut reader).unwrap();
         }
         writer.finish().unwrap();
+        // As many files are there as were counted.
+        diff(layer.folder(), &self.layers[1..], &mut Listing::default()).unwrap();
         let mut layers = vec![self.moved(&layer, "unpacked")];
         layers.extend_from_slice(&self.layers[1..]);
         assert_eq!(show(&view(&layers)), show(&self.view()));

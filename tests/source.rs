@@ -8,13 +8,14 @@ mod support {
     pub(crate) mod server;
 }
 
-use kiln::layer::{Entry, EntryKind, EntryPath, EntrySink as _, TarWriter};
+use kiln::layer::{Entry, EntryKind, EntryPath, EntrySink as _, Tally, TarWriter};
 use kiln::oci::{Digest, MediaType, Platform, Reference, describe};
-use kiln::plan::op::{GitOp, HttpOp, ImageOp};
+use kiln::plan::op::{BaseLayer, GitOp, HttpOp, ImageOp};
 use kiln::plan::{GitKey, HttpKey, ImageKey, ImageName, ResolvedBases, ResolvedImage, Wanted};
 use kiln::registry::{Client, Config, Content, Manifest, Retry, Upload};
 use kiln::report::{Event, Kind, Problem, Reporter, Span};
-use kiln::source::{Git, Puller, Remotes, Resolver};
+use kiln::snapshot::Layers;
+use kiln::source::{Git, Puller, Remotes, Resolver, note_tally};
 use kiln::store::{Key, Store};
 use kiln::sys::Cancel;
 use std::io::{Read as _, Write as _};
@@ -305,6 +306,31 @@ async fn as_root_a_layer_that_is_not_what_it_should_be_leaves_nothing() {
             assert!(rounds < 200, "{tag}: something is left");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
+}
+
+#[tokio::test]
+async fn as_root_a_layer_unpacks_to_as_many_entries_as_were_packed() {
+    let place = Place::new();
+    let bytes = tar(&[("a", "1"), ("b", "22")], &["gone"]);
+    let blob = gzip(&bytes);
+    let (digest, diff_id) = (Digest::of(&blob), Digest::of(&bytes));
+    let mut ingest = place.store.ingest_unhashed().unwrap();
+    ingest.write_all(&blob).unwrap();
+    ingest.commit(&digest).unwrap();
+    let layer = BaseLayer { descriptor: describe(MediaType::ImageLayerGzip, &blob), diff_id: diff_id.clone() };
+    let unpack = async |name: &str| {
+        place.puller().unpack_stored(layer.clone(), Key::of(name.as_bytes()), Layers::default()).await
+    };
+    // Of a layer that somebody else packed nothing is known.
+    unpack("unknown").await.unwrap();
+    note_tally(&place.store, &diff_id, Tally { entries: 3, bytes: 3 }).unwrap();
+    unpack("known").await.unwrap();
+    for tally in [Tally { entries: 4, bytes: 3 }, Tally { entries: 2, bytes: 3 }, Tally { entries: 3, bytes: 4 }] {
+        note_tally(&place.store, &diff_id, tally).unwrap();
+        let said = unpack("other").await.unwrap_err().to_string();
+        assert!(said.contains(digest.as_str()) && said.contains("3 entries with 3 bytes"), "{said}");
+        assert!(place.store.snapshot(&Key::of(b"other")).unwrap().is_none());
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a layer is made of.
 
 use super::{EntryPath, Error};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
@@ -67,6 +68,23 @@ pub struct Timestamp {
     pub secs: i64,
     /// Nanoseconds after them.
     pub nanos: u32,
+}
+
+/// How much there is in a layer, or was read of one: to notice if it becomes less on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Tally {
+    /// How many entries.
+    pub entries: u64,
+    /// The bytes of all files together.
+    pub bytes: u64,
+}
+
+impl Tally {
+    /// Counts an entry.
+    pub fn add(&mut self, entry: &Entry) {
+        self.entries += 1;
+        self.bytes = self.bytes.saturating_add(entry.size());
+    }
 }
 
 /// Takes the entries of a layer in order: parents before what is in them, a file before its hardlinks.

@@ -28,7 +28,7 @@ mod tests;
 pub use compress::Encoder;
 pub use compression::{Compression, CompressionError};
 pub use decompress::{Decoder, Format, is_archive};
-pub use entry::{Device, Entry, EntryKind, EntrySink, Timestamp};
+pub use entry::{Device, Entry, EntryKind, EntrySink, Tally, Timestamp};
 pub use error::Error;
 pub use pack::{Packed, Packer};
 pub use path::{EntryPath, MAX_PATH, PathError};

@@ -2,7 +2,7 @@
 
 use super::compress::Encoder;
 use super::whiteout::is_reserved;
-use super::{Compression, Entry, EntrySink, Error, TarWriter};
+use super::{Compression, Entry, EntrySink, Error, Tally, TarWriter};
 use crate::oci::{Descriptor, Digest, Hasher, MediaType};
 use std::io::{self, Read, Write};
 use std::num::NonZeroUsize;
@@ -15,6 +15,7 @@ pub struct Packer<W: Write> {
     compression: Compression,
     /// Whether the blob will be read as a layer, in which some names mark removed files.
     is_layer: bool,
+    tally: Tally,
 }
 
 /// What a layer's blob turned out to be.
@@ -30,6 +31,8 @@ pub struct Packed {
     pub size: u64,
     /// What the blob is.
     pub media_type: MediaType,
+    /// How much is in it.
+    pub tally: Tally,
 }
 
 impl Packed {
@@ -49,7 +52,7 @@ impl<W: Write> Packer<W> {
     /// Writes a blob that is read by [`TarReader::archive`](super::TarReader::archive): every name is that of a file.
     pub fn archive(out: W, compression: Compression, threads: NonZeroUsize) -> Self {
         let encoder = Encoder::new(Hashed::new(out), compression, threads);
-        Self { tar: TarWriter::new(Hashed::new(encoder)), compression, is_layer: false }
+        Self { tar: TarWriter::new(Hashed::new(encoder)), compression, is_layer: false, tally: Tally::default() }
     }
 
     /// Ends the layer; gives back what it was written to, unflushed.
@@ -62,6 +65,7 @@ impl<W: Write> Packer<W> {
             digest: blob.hasher.finish(),
             size: blob.size,
             media_type: self.compression.media_type(),
+            tally: self.tally,
         };
         Ok((packed, blob.inner))
     }
@@ -72,6 +76,7 @@ impl<W: Write> EntrySink for Packer<W> {
         if self.is_layer && is_reserved(&entry.path) {
             return Err(Error::Reserved(entry.path.clone()));
         }
+        self.tally.add(entry);
         self.tar.add(entry, content)
     }
 }

@@ -181,6 +181,13 @@ fn an_error_names_the_file() {
 }
 
 #[test]
+fn a_blob_comes_with_the_number_of_its_entries_and_bytes() {
+    let (packed, _) = pack(Compression::GZIP, 1, &[("a", b"x"), ("b", b""), ("c", b"yz")]);
+    assert_eq!(packed.tally, Tally { entries: 3, bytes: 3 });
+    assert_eq!(pack(Compression::None, 1, &[]).0.tally, Tally::default());
+}
+
+#[test]
 fn names_that_act_as_whiteouts_are_refused_in_layers_alone() {
     let file = EntryKind::File { size: 0 };
     let kinds = [
@@ -389,6 +396,68 @@ proptest! {
         is_archive(bytes.as_slice());
         if let Ok(decoder) = Decoder::new(bytes.as_slice()) {
             let _ = io::copy(&mut decoder.take(1 << 20), &mut io::sink());
+        }
+    }
+}
+
+/// Names as archives have them, those that mean something among them.
+fn names() -> impl Strategy<Value = Vec<u8>> {
+    let part = prop_oneof![
+        prop::sample::select(vec![
+            "",
+            ".",
+            "..",
+            "a",
+            "b",
+            ".wh.",
+            ".wh.a",
+            ".wh..wh..opq",
+            ".wh..wh.plnk",
+            ".wha",
+            "..."
+        ])
+        .prop_map(|part| part.as_bytes().to_vec()),
+        prop::collection::vec(any::<u8>(), 0..4),
+    ];
+    prop::collection::vec(part, 0..6).prop_map(|parts| parts.join(&b'/'))
+}
+
+proptest! {
+    #[test]
+    fn a_path_is_confined_or_refused(name in names()) {
+        let Ok(path) = EntryPath::parse(&name) else {
+            prop_assert!(name.contains(&0) || name.split(|b| *b == b'/').any(|part| part == b".."));
+            return Ok(());
+        };
+        prop_assert!(path.components().all(|part| !matches!(part, b"" | b"." | b"..") && !part.contains(&0)));
+        prop_assert_eq!(EntryPath::parse(path.as_bytes()).unwrap(), path.clone());
+        let again = path.components().try_fold(EntryPath::root(), |dir, part| dir.join(part));
+        prop_assert_eq!(again.unwrap(), path.clone());
+        if let Some((parent, name)) = path.parent().zip(path.file_name()) {
+            prop_assert!(path.starts_with(&parent) && parent < path);
+            prop_assert_eq!(parent.join(name).unwrap(), path);
+        }
+    }
+
+    #[test]
+    fn what_is_packed_is_read_as_it_was_or_refused(name in names(), gone in any::<bool>(), dir in any::<bool>()) {
+        let Ok(path) = EntryPath::parse(&name) else { return Ok(()) };
+        let kind = match (gone, dir) {
+            (true, true) => EntryKind::Opaque,
+            (true, false) => EntryKind::Whiteout,
+            (false, true) => EntryKind::Dir,
+            (false, false) => EntryKind::File { size: 0 },
+        };
+        let is_reserved = path.components().any(|part| part.starts_with(b".wh."));
+        prop_assume!(dir || !path.is_root());
+        let entry = Entry::new(path, kind);
+        let mut packer = Packer::layer(Vec::new(), Compression::None, threads(1));
+        let packed = packer.add(&entry, &mut io::empty());
+        prop_assert_eq!(matches!(packed, Err(Error::Reserved(_))), is_reserved);
+        if packed.is_ok() {
+            let (_, tar) = packer.finish().unwrap();
+            let read = TarReader::layer(tar.as_slice()).next_entry().unwrap().unwrap();
+            prop_assert_eq!((read.path, read.kind), (entry.path, entry.kind));
         }
     }
 }

@@ -198,7 +198,12 @@ pub(super) fn set_xattr(file: BorrowedFd<'_>, name: &[u8], value: &[u8]) -> Resu
 
 /// Removes whatever `name` in the directory is, with everything in it, however deep.
 pub(crate) fn remove(dir: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
-    sys::tree::remove(dir, Path::new(OsStr::from_bytes(name))).map_err(|e| e.errno)
+    remove_counting(dir, name).map(drop)
+}
+
+/// The same, and how many files and directories that were.
+pub(super) fn remove_counting(dir: BorrowedFd<'_>, name: &[u8]) -> Result<u64, Errno> {
+    sys::tree::remove_counting(dir, Path::new(OsStr::from_bytes(name))).map_err(|e| e.errno)
 }
 
 /// The target of the symbolic link `name` of a directory.

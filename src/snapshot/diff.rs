@@ -1,6 +1,7 @@
 //! What a step changed: an overlay's upper directory to the entries of a layer.
 
 use super::at::{self, Attributes, Kind, Meta, Xattrs};
+use super::count;
 use super::notes::Notes;
 use super::{Error, StackTree, Tree};
 use crate::layer::{Entry, EntryKind, EntryPath, EntrySink};
@@ -23,9 +24,11 @@ use std::vec::IntoIter;
 /// - sockets are left out; of extended attributes, only users' and capabilities count.
 ///
 /// Beyond it: a root directory whose mode, owner or attributes changed is an entry, and times keep their nanoseconds.
+///
+/// What was found is compared with what is [noted](super::count) of the layer: one that lost files is an error.
 pub(super) fn diff(upper: &Path, base: &StackTree, sink: &mut dyn EntrySink) -> Result<(), Error> {
     let notes = Notes::read(upper)?;
-    let mut differ = Differ { base, sink, notes, names: HashMap::new(), parents: Vec::new() };
+    let mut differ = Differ { base, sink, notes, names: HashMap::new(), parents: Vec::new(), listed: 0, found: 0 };
     let root = at::open_root(upper)?;
     let below = if base.is_empty() { Below::Nothing } else { Below::Merged };
     let below = if differ.root(root.as_fd(), below)? { Below::Hidden } else { below };
@@ -42,7 +45,8 @@ pub(super) fn diff(upper: &Path, base: &StackTree, sink: &mut dyn EntrySink) -> 
             stack.push(differ.open(fd, path, below)?);
         }
     }
-    Ok(())
+    let Differ { listed, found, .. } = differ;
+    count::check(upper, listed, found)
 }
 
 /// A directory of the upper layer on the way of the walk.
@@ -72,6 +76,9 @@ struct Differ<'a> {
     names: HashMap<(u64, u64), EntryPath>,
     /// The directories on the way, as long as they aren't written.
     parents: Vec<Option<Entry>>,
+    /// How many names the upper directory and those below it have, and how many of these were found to be there.
+    listed: u64,
+    found: u64,
 }
 
 impl Differ<'_> {
@@ -97,6 +104,7 @@ impl Differ<'_> {
             self.parents.push(None);
         }
         let mut names = at::names(fd.as_fd()).map_err(|e| Error::inside("getdents", &path, e))?;
+        self.listed += names.len() as u64;
         if below == Below::Hidden {
             names.extend(self.base.read_dir(&path)?.into_iter().map(|(name, _)| name));
             names.sort_unstable();
@@ -109,6 +117,7 @@ impl Differ<'_> {
     fn visit(&mut self, dir: &Frame, name: &[u8], path: &EntryPath) -> Result<Option<(OwnedFd, Below)>, Error> {
         let old = if dir.below == Below::Nothing { None } else { self.base.stat(path)? };
         let new = at::stat_name(dir.fd.as_fd(), name).map_err(|e| Error::inside("stat", path, e))?;
+        self.found += u64::from(new.is_some());
         match new.map(|m| self.notes.meta(path, m)).filter(|m| !m.is_whiteout()) {
             None => {
                 if old.is_some() {

@@ -26,6 +26,16 @@ pub enum Error {
     /// A directory was moved by overlayfs itself, which a layer can't say.
     #[error("{0} was renamed by overlayfs (redirect_dir is on), which can't become a layer")]
     Redirect(EntryPath),
+    /// A layer in the store that has lost files, or gained some.
+    #[error("the unpacked layer {} is damaged: it has {found} files and directories, {expected} were written", folder.display())]
+    Damaged {
+        /// Its snapshot.
+        folder: std::path::PathBuf,
+        /// How many there should be.
+        expected: u64,
+        /// How many there are.
+        found: u64,
+    },
     /// A device, which only the machine's root may make.
     #[error("{0} is a device, which can't be made in a user namespace; isolation level root can")]
     Device(EntryPath),
@@ -100,7 +110,12 @@ impl Error {
     pub fn is_of_environment(&self) -> bool {
         matches!(
             self,
-            Self::Exposed { .. } | Self::Occupied { .. } | Self::Fixed(_) | Self::Held(_) | Self::Lost { .. }
+            Self::Damaged { .. }
+                | Self::Exposed { .. }
+                | Self::Occupied { .. }
+                | Self::Fixed(_)
+                | Self::Held(_)
+                | Self::Lost { .. }
         )
     }
 

@@ -6,6 +6,7 @@ use crate::layer::{Entry, EntryKind, EntryPath, Timestamp};
 use rustix::fs::{self, Mode, OFlags, Timestamps};
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
+use std::collections::HashMap;
 use std::os::fd::BorrowedFd;
 
 /// Owner, attributes, mode and time of an open file. The order counts: a change of owner takes set-id bits and
@@ -29,6 +30,19 @@ pub(super) fn set_meta(file: BorrowedFd<'_>, entry: &Entry, noted: bool) -> Resu
 pub(super) fn placeholder(dir: BorrowedFd<'_>, name: &[u8], path: &EntryPath) -> Result<(), Error> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     fs::openat(dir, name, flags, Mode::RUSR | Mode::WUSR).map(drop).map_err(|e| Error::inside("create", path, e))
+}
+
+/// Sets the times of directories below `root`, which is done last: whatever is made in them changes these.
+pub(super) fn set_times(root: BorrowedFd<'_>, times: &HashMap<EntryPath, Timestamp>) -> Result<(), Error> {
+    for (path, time) in times {
+        match at::open(root, path, OFlags::RDONLY | OFlags::DIRECTORY) {
+            Ok(dir) => fs::futimens(&dir, &both(*time)).map_err(|e| Error::inside("futimens", path, e))?,
+            // A later entry took its place.
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
+            Err(e) => return Err(Error::inside("open", path, e)),
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn owner(entry: &Entry) -> (Option<Uid>, Option<Gid>) {

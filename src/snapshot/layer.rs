@@ -1,5 +1,6 @@
 //! The form that every layer is kept in, whatever a process gets of it: overlayfs's upper directory, in a folder of its own.
 
+use super::count;
 use super::diff::diff as diff_of;
 use super::notes::open_mode;
 use super::{Error, FolderWriter, Layers, StackTree, Tree, at};
@@ -104,10 +105,19 @@ pub fn files(folder: &Path) -> PathBuf {
     folder.join(FILES)
 }
 
+/// How many files and directories the layer in `folder` has, if somebody has noted it: names below [`files`], whiteouts among
+/// them. A walk of all of them that finds another number has found a damaged layer.
+///
+/// # Errors
+/// If the note can't be read.
+pub fn entries(folder: &Path) -> Result<Option<u64>, Error> {
+    count::noted(&files(folder))
+}
+
 /// Writes what the layer in `folder`, finished or not, changes in `parents` (topmost first) to `sink`, in sorted order.
 ///
 /// # Errors
-/// If a file can't be read, or the sink's own.
+/// If a file can't be read, or the sink's own; [`Error::Damaged`] if there are not as many files as were noted.
 pub fn diff(folder: &Path, parents: impl Into<Layers>, sink: &mut dyn EntrySink) -> Result<(), Error> {
     diff_of(&files(folder), &view(parents), sink)
 }

@@ -7,6 +7,7 @@
 //!                  the one below has the attribute trusted.overlay.opaque=y
 //! SNAPSHOT/work/   overlayfs's own, only while the layer is made
 //! SNAPSHOT/notes.json   what can't be given to files here: owners, modes, capabilities, devices; whiteouts, what is opaque
+//! SNAPSHOT/entries      how many files and directories are in fs, once that is known
 //! ```
 //!
 //! A chain of layers is a list of such folders, topmost first: [`Layers`]. Where they lie, how long they live and who may
@@ -27,6 +28,7 @@ pub(crate) mod at;
 mod clock;
 mod content;
 mod copy;
+mod count;
 mod diff;
 mod error;
 pub(crate) mod excluded;
@@ -56,7 +58,7 @@ pub use copy::Copy;
 pub use error::{Error, hint_of};
 pub use flatten::flatten;
 pub use folder::{FolderTree, Ignore, Verdict, walked};
-pub use layer::{NewLayer, diff, files, view};
+pub use layer::{NewLayer, diff, entries, files, view};
 pub use layers::Layers;
 pub use overlay::Overlay;
 pub use root_copy::{RootCopy, RootCopyPool};

@@ -169,10 +169,11 @@ impl StackTree {
         for layer in top.all().map(|part| part.layer) {
             let dir = self.fd(layer, path, OFlags::RDONLY | OFlags::DIRECTORY)?;
             for name in at::names(dir.as_fd()).map_err(fail("getdents"))? {
-                if let btree_map::Entry::Vacant(free) = entries.entry(name)
-                    && let Some(meta) = at::stat_name(dir.as_fd(), free.key()).map_err(fail("stat"))?
-                {
+                if let btree_map::Entry::Vacant(free) = entries.entry(name) {
                     let at = path.join(free.key())?;
+                    let meta = at::stat_name(dir.as_fd(), free.key()).map_err(fail("stat"))?;
+                    // Layers don't change: without a file that has just been there, the view would not be the layer's.
+                    let meta = meta.ok_or_else(|| missing("stat", &at))?;
                     free.insert(self.noted(layer, &at, meta)?);
                 }
             }

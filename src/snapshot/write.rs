@@ -2,7 +2,8 @@
 
 use super::at::{self, Kind, Meta};
 use super::content::{copy_exactly, copy_file};
-use super::given::{both, owner, placeholder, set_meta};
+use super::count;
+use super::given::{both, owner, placeholder, set_meta, set_times};
 use super::notes::{Notes, open_mode};
 use super::overlay;
 use super::tree::{MOST_LINKS, entry, missing, steps};
@@ -41,6 +42,8 @@ pub struct FolderWriter {
     times: HashMap<EntryPath, Timestamp>,
     /// The time of directories that no entry speaks of.
     made: Timestamp,
+    /// How many files and directories this writer has put into the folder, less those that it has removed.
+    entries: i64,
 }
 
 /// An open directory of the folder.
@@ -66,7 +69,8 @@ impl FolderWriter {
     pub(super) fn new(folder: &Path, lower: StackTree, made: Timestamp, form: Form) -> Result<Self, Error> {
         let root = Step { path: EntryPath::root(), fd: at::open_root(folder)?, lower: !lower.is_empty() };
         let (way, times, folder) = (vec![root], HashMap::new(), folder.to_owned());
-        let mut writer = Self { lower, notes: Notes::new(form), folder, is_plain: false, way, times, made };
+        let notes = Notes::new(form);
+        let mut writer = Self { lower, notes, folder, is_plain: false, way, times, made, entries: 0 };
         writer.note_root()?;
         Ok(writer)
     }
@@ -107,6 +111,12 @@ impl FolderWriter {
         self.set_meta(root.as_fd(), &entry.path, entry)
     }
 
+    /// How many files and directories there are in the folder more than before: names, whiteouts among them, not the entries
+    /// that were [added](EntrySink::add), as some of these take the place of others, and some bring directories along.
+    pub fn entries(&self) -> i64 {
+        self.entries
+    }
+
     /// Makes a socket that nobody listens at, which only a folder that is never packed has.
     pub(super) fn add_socket(&mut self, entry: &Entry) -> Result<(), Error> {
         let name = self.go_to(&entry.path)?;
@@ -125,10 +135,17 @@ impl FolderWriter {
     pub(super) fn empty(&mut self, path: &EntryPath) -> Result<(), Error> {
         self.descend(path)?;
         let fd = self.here()?.fd.as_fd();
+        let mut removed = 0;
         for name in at::names(fd).map_err(|e| Error::inside("getdents", path, e))? {
-            at::remove(fd, &name).map_err(|e| Error::inside("unlink", path, e))?;
+            removed += at::remove_counting(fd, &name).map_err(|e| Error::inside("unlink", path, e))?;
         }
+        self.lost(removed);
         Ok(())
+    }
+
+    /// Counts what was removed.
+    fn lost(&mut self, removed: u64) {
+        self.entries = self.entries.saturating_sub_unsigned(removed);
     }
 
     /// Notes of the root that it is like the one below.
@@ -149,21 +166,15 @@ impl FolderWriter {
         set_meta(file, entry, self.notes.form().owners)
     }
 
-    /// Sets the times of all directories.
+    /// Sets the times of all directories, and notes what belongs to the layer.
     pub fn finish(self) -> Result<(), Error> {
-        if !self.notes.form().is_native() && !self.is_plain {
-            self.notes.write(&self.folder)?;
-        }
-        let Some(root) = self.way.first() else { return Ok(()) };
-        for (path, time) in &self.times {
-            match at::open(root.fd.as_fd(), path, OFlags::RDONLY | OFlags::DIRECTORY) {
-                Ok(dir) => fs::futimens(&dir, &both(*time)).map_err(|e| Error::inside("futimens", path, e))?,
-                // A later entry took its place.
-                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
-                Err(e) => return Err(Error::inside("open", path, e)),
+        if !self.is_plain {
+            if !self.notes.form().is_native() {
+                self.notes.write(&self.folder)?;
             }
+            count::note(&self.folder, u64::try_from(self.entries).unwrap_or(0))?;
         }
-        Ok(())
+        self.way.first().map_or(Ok(()), |root| set_times(root.fd.as_fd(), &self.times))
     }
 
     /// Makes a regular file to be written to, with [`end_file`](Self::end_file) to follow.
@@ -311,9 +322,11 @@ impl FolderWriter {
             None => Ok(Was::Nothing),
             Some(meta) if for_dir && meta.is_dir() => Ok(Was::Dir),
             Some(_) => {
-                at::remove(here.fd.as_fd(), name).map_err(|e| Error::inside("unlink", &here.path, e))?;
+                let removed = at::remove_counting(here.fd.as_fd(), name);
+                let removed = removed.map_err(|e| Error::inside("unlink", &here.path, e))?;
                 let path = here.path.join(name)?;
                 self.notes.forget(&path);
+                self.lost(removed);
                 Ok(Was::Hiding)
             }
         }
@@ -321,11 +334,12 @@ impl FolderWriter {
 
     fn make_dir(&mut self, name: &[u8], entry: &Entry) -> Result<(), Error> {
         let was = self.clear(name, true)?;
-        let here = self.here()?;
-        let path = here.path.join(name)?;
+        let path = self.here()?.path.join(name)?;
         if !matches!(was, Was::Dir) {
-            fs::mkdirat(&here.fd, name, Mode::RWXU).map_err(|e| Error::inside("mkdir", &path, e))?;
+            fs::mkdirat(&self.here()?.fd, name, Mode::RWXU).map_err(|e| Error::inside("mkdir", &path, e))?;
+            self.entries += 1;
         }
+        let here = self.here()?;
         let dir = at::open_dir(here.fd.as_fd(), name).map_err(|e| Error::inside("open", &path, e))?;
         if matches!(was, Was::Hiding) && self.lower_stat(&path)?.is_some_and(|m| m.is_dir()) {
             self.mark_opaque(dir.as_fd(), &path)?;
@@ -344,6 +358,7 @@ impl FolderWriter {
         match at::stat_name(here.fd.as_fd(), &name).map_err(|e| Error::inside("stat", &path, e))? {
             None if self.notes.form().marks => {
                 placeholder(here.fd.as_fd(), &name, &path)?;
+                self.entries += 1;
                 self.notes.note_gone(path);
                 Ok(())
             }
@@ -386,6 +401,7 @@ impl FolderWriter {
         // `source` has no link on its way: it was walked just now.
         fs::linkat(&root.fd, source.as_path(), &here.fd, name.as_slice(), AtFlags::empty())
             .map_err(|e| Error::inside("link", &path, e))?;
+        self.entries += 1;
         self.notes.note_link(&source, path);
         Ok(())
     }
@@ -415,8 +431,11 @@ impl FolderWriter {
     fn create(&mut self, name: &[u8], entry: &Entry) -> Result<(), Error> {
         let path = &entry.path;
         match &entry.kind {
-            EntryKind::Symlink(target) => fs::symlinkat(target.as_slice(), &self.here()?.fd, name)
-                .map_err(|e| Error::inside("symlink", path, e))?,
+            EntryKind::Symlink(target) => {
+                let made = fs::symlinkat(target.as_slice(), &self.here()?.fd, name);
+                made.map_err(|e| Error::inside("symlink", path, e))?;
+                self.entries += 1;
+            }
             EntryKind::CharDevice(device) => self.mknod(name, path, FileType::CharacterDevice, *device)?,
             EntryKind::BlockDevice(device) => self.mknod(name, path, FileType::BlockDevice, *device)?,
             EntryKind::Fifo => self.mknod(name, path, FileType::Fifo, Device { major: 0, minor: 0 })?,
@@ -436,19 +455,24 @@ impl FolderWriter {
             }
             created => created,
         };
-        created.map(File::from).map_err(|e| Error::inside("create", path, e))
+        let created = created.map(File::from).map_err(|e| Error::inside("create", path, e))?;
+        self.entries += 1;
+        Ok(created)
     }
 
-    fn mknod(&self, name: &[u8], path: &EntryPath, kind: FileType, device: Device) -> Result<(), Error> {
+    fn mknod(&mut self, name: &[u8], path: &EntryPath, kind: FileType, device: Device) -> Result<(), Error> {
         let is_device = device != (Device { major: 0, minor: 0 });
         if is_device && self.notes.form().owners {
-            return self.here().and_then(|here| placeholder(here.fd.as_fd(), name, path));
+            placeholder(self.here()?.fd.as_fd(), name, path)?;
+        } else {
+            let number = fs::makedev(device.major, device.minor);
+            fs::mknodat(&self.here()?.fd, name, kind, Mode::empty(), number).map_err(|e| match e {
+                Errno::PERM if is_device => Error::Device(path.clone()),
+                e => Error::inside("mknod", path, e),
+            })?;
         }
-        let number = fs::makedev(device.major, device.minor);
-        fs::mknodat(&self.here()?.fd, name, kind, Mode::empty(), number).map_err(|e| match e {
-            Errno::PERM if is_device => Error::Device(path.clone()),
-            e => Error::inside("mknod", path, e),
-        })
+        self.entries += 1;
+        Ok(())
     }
 
     /// Owner, mode and time of what isn't opened: links, devices, pipes. None of them has extended attributes.

@@ -27,7 +27,8 @@ pub struct MountTree {
 /// number.
 pub fn run(env: &Env, step: Step, op: &ExecOp, parents: &Layers, trees: &[(usize, MountTree)]) -> Result<TempSnapshot> {
     let layer = env.store.new_snapshot().map_err(problem::from)?;
-    let active = env.snapshots.prepare(layer.folder(), parents).map_err(problem::snapshot)?;
+    let prepared = env.snapshots.prepare(layer.folder(), parents);
+    let active = prepared.map_err(|e| problem::of_layers(&env.store, e))?;
     let user = users::exec_user(&parents.view(), &op.user).map_err(problem::snapshot)?;
     let mut held = Held::default();
     let mut spec = Spec::new(active.root_mount(), op.args.clone());
@@ -141,7 +142,8 @@ fn add_mount(env: &Env, step: Step, mount: &Mount, tree: &MountTree, spec: &mut 
     let kind = match &mount.kind {
         MountSource::Bind { source, readonly, .. } => {
             let mut scratch = || held.folder(&env.store);
-            match env.snapshots.show(&tree.layers, &mut scratch, !readonly).map_err(problem::snapshot)? {
+            let shown = env.snapshots.show(&tree.layers, &mut scratch, !readonly);
+            match shown.map_err(|e| problem::of_layers(&env.store, e))? {
                 Shown::Layers(lowers) => MountKind::Layers { lowers, path: source.into() },
                 Shown::Root(root) => MountKind::Tree { root, path: source.into(), readonly: *readonly },
             }

@@ -115,7 +115,7 @@ impl Worker {
             (false, true) => {
                 let mut packer = pack::packer(&self.env)?;
                 write(&mut packer)?;
-                made.stored = Some(pack::finish(packer)?);
+                made.stored = Some(pack::finish(&self.env, packer)?);
             }
             (_, false) => made.snapshot = Some(self.fill_snapshot(base, &mut |writer| write(writer))?),
             (true, true) => {
@@ -123,7 +123,7 @@ impl Worker {
                 made.snapshot = Some(
                     self.fill_snapshot(base, &mut |writer| write(&mut Tee { sink: &mut packer, folder: writer }))?,
                 );
-                made.stored = Some(pack::finish(packer)?);
+                made.stored = Some(pack::finish(&self.env, packer)?);
             }
         }
         Ok(made)

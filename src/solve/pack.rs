@@ -10,6 +10,7 @@ use crate::layer::{Entry, EntrySink, Error, Packer, Timestamp};
 use crate::plan::op::VertexId;
 use crate::report::{Kind, Problem};
 use crate::snapshot::{self, Layers};
+use crate::source;
 use crate::store::RawIngest;
 use std::io::Read;
 use std::path::Path;
@@ -85,8 +86,8 @@ impl Worker {
 /// Packs what the snapshot in `folder` changes in `parents`.
 fn pack(env: &Env, folder: &Path, parents: Layers) -> Result<StoredLayer> {
     let mut packer = packer(env)?;
-    snapshot::diff(folder, &parents, &mut packer).map_err(problem::snapshot)?;
-    finish(packer)
+    snapshot::diff(folder, &parents, &mut packer).map_err(|e| problem::of_layers(&env.store, e))?;
+    finish(env, packer)
 }
 
 /// A packer into a new blob.
@@ -96,10 +97,11 @@ pub fn packer(env: &Env) -> Result<Dated<Packer<RawIngest>>> {
     Ok(Dated { inner: packer, latest: env.options.epoch.map(Timestamp::from_secs) })
 }
 
-/// Ends a blob and puts it into its place.
-pub fn finish(sink: Dated<Packer<RawIngest>>) -> Result<StoredLayer> {
+/// Ends a blob, puts it into its place, and notes how much is in it.
+pub fn finish(env: &Env, sink: Dated<Packer<RawIngest>>) -> Result<StoredLayer> {
     let (packed, blob) = sink.inner.finish().map_err(|e| problem::snapshot(e.into()))?;
     blob.commit(&packed.digest).map_err(problem::from)?;
+    source::note_tally(&env.store, &packed.diff_id, packed.tally).map_err(problem::from)?;
     Ok(StoredLayer { descriptor: packed.descriptor(), diff_id: packed.diff_id })
 }
 

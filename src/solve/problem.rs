@@ -3,6 +3,7 @@
 use super::file;
 use crate::report::{Kind, Problem};
 use crate::snapshot;
+use crate::store::Store;
 
 /// What the steps of a build return.
 pub type Result<T> = std::result::Result<T, Problem>;
@@ -15,6 +16,20 @@ pub fn from(error: impl Into<Problem>) -> Problem {
 /// A root filesystem or a layer that couldn't be read or written.
 pub fn snapshot(error: snapshot::Error) -> Problem {
     file::Error::from(error).into()
+}
+
+/// The same, of layers in the store. A damaged one is removed: it is unpacked or made again when somebody needs it, instead
+/// of giving fewer files than were in it.
+pub fn of_layers(store: &Store, error: snapshot::Error) -> Problem {
+    let kept = match &error {
+        snapshot::Error::Damaged { folder, .. } => store.discard_snapshot(folder).err(),
+        _ => None,
+    };
+    let problem = snapshot(error);
+    match kept {
+        Some(kept) => problem.cause("it can't be removed").because(&kept),
+        None => problem,
+    }
 }
 
 /// The build was stopped from outside, or another step failed first.

@@ -1,5 +1,6 @@
 //! What can go wrong on the way from a name to files.
 
+use crate::layer::Tally;
 use crate::oci::Digest;
 use crate::report::{Kind, Problem};
 use crate::{layer, registry, snapshot, store, sys};
@@ -42,6 +43,19 @@ pub enum Error {
         expected: Digest,
         /// The digest of what was unpacked.
         got: Digest,
+    },
+    /// Other entries came out of a layer than kiln had put into it.
+    #[error(
+        "layer {digest} unpacks to {} entries with {} bytes, but {} entries with {} bytes were packed",
+        got.entries, got.bytes, packed.entries, packed.bytes
+    )]
+    Incomplete {
+        /// The layer's blob.
+        digest: Digest,
+        /// How much was packed.
+        packed: Tally,
+        /// How much was unpacked.
+        got: Tally,
     },
     /// A layer in a form that kiln doesn't know.
     #[error("layer {digest} has media type {media_type:?}: kiln unpacks tar, tar+gzip and tar+zstd")]
@@ -189,7 +203,9 @@ impl From<Error> for Problem {
             Error::Store(e) => return e.into(),
             Error::Registry(e) => return e.into(),
             Error::Cancelled => Kind::Cancelled,
-            Error::Sys(_) | Error::Snapshot(_) | Error::Worker(_) | Error::NoGit(_) => Kind::Environment,
+            Error::Sys(_) | Error::Snapshot(_) | Error::Worker(_) | Error::NoGit(_) | Error::Incomplete { .. } => {
+                Kind::Environment
+            }
             Error::Unpack { ref source, .. } if snapshot::hint_of(source).is_some() => Kind::Environment,
             Error::Unpack { .. } | Error::DiffId { .. } | Error::MediaType { .. } | Error::Checksum { .. } => {
                 Kind::Build
@@ -238,6 +254,7 @@ fn hint(error: &Error) -> Option<String> {
         }
         Error::Unpack { source, .. } => snapshot::hint_of(source).map(str::to_owned),
         Error::Snapshot(error) => error.hint().map(str::to_owned),
+        Error::Incomplete { .. } => Some("this is a bug in kiln: please report it, with the Dockerfile".into()),
         Error::NoGit(_) => {
             Some("install git in an absolute directory of $PATH, or clone the repository and name the directory".into())
         }

@@ -4,6 +4,7 @@ use super::error::{Error, Result};
 use super::growing::{Follower, Grower, growing};
 use super::stopped;
 use super::unpack::{check_media_type, unpack};
+use crate::layer::Tally;
 use crate::oci::{Descriptor, Digest, Reference};
 use crate::plan::op::{BaseLayer, ImageOp};
 use crate::registry::Client;
@@ -212,6 +213,25 @@ pub fn note_same(store: &Store, chain: &Key, snapshot: &Key) -> Result<()> {
     Ok(())
 }
 
+/// The records of how much is in layers that were packed here, by their diff ids.
+const TALLIES: &str = "tallies";
+
+/// Notes how much is in a layer that was packed here.
+///
+/// # Errors
+/// What the store says.
+pub fn note_tally(store: &Store, diff_id: &Digest, tally: Tally) -> Result<()> {
+    Ok(store.put_record(TALLIES, &Key::from(diff_id), &tally)?)
+}
+
+/// Compares what was unpacked of a layer with what was packed, where that is known.
+fn check_tally(store: &Store, diff_id: &Digest, digest: &Digest, got: Tally) -> Result<()> {
+    match store.record::<Tally>(TALLIES, &Key::from(diff_id))? {
+        Some(packed) if packed != got => Err(Error::Incomplete { digest: digest.clone(), packed, got }),
+        Some(_) | None => Ok(()),
+    }
+}
+
 /// The snapshot of an image's layer, unpacked or of the step that made it.
 fn at_hand(store: &Store, chain: &Key) -> Result<Option<Snapshot>> {
     if let Some(own) = store.snapshot(chain)? {
@@ -282,8 +302,9 @@ impl Job {
         }
         let digest = digest_of(&self.layer.descriptor)?;
         let temp = store.new_snapshot()?;
-        unpack(Stoppable { blob, cancel }, &digest, &self.layer.diff_id, &self.parents, &temp)
+        let got = unpack(Stoppable { blob, cancel }, &digest, &self.layer.diff_id, &self.parents, &temp)
             .map_err(|error| if cancel.is_cancelled() { Error::Cancelled } else { blame(store, &digest, error) })?;
+        check_tally(store, &self.layer.diff_id, &digest, got)?;
         let info = SnapshotInfo { driver: "overlay".into(), size: None, note: digest.to_string() };
         Ok(store.commit_snapshot(temp, &self.key, info)?)
     }

@@ -30,7 +30,7 @@ pub use error::{Error, Result};
 pub use file::FileTree;
 pub use git::Git;
 pub use image::stored_image;
-pub use layers::{Puller, note_same};
+pub use layers::{Puller, note_same, note_tally};
 pub use local::LocalTree;
 pub use remote::Remotes;
 pub use repositories::{note_repository, repositories};

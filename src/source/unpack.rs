@@ -1,7 +1,7 @@
 //! A layer's blob to a snapshot: decompressed and hashed on one thread, written on another.
 
 use super::error::{Error, Result};
-use crate::layer::{self, Decoder, EntrySink as _, Format, TarReader, Timestamp};
+use crate::layer::{self, Decoder, EntrySink as _, Format, Tally, TarReader, Timestamp};
 use crate::oci::{self, Descriptor, Digest, Hasher};
 use crate::snapshot::{Layers, NewLayer};
 use crate::store::TempSnapshot;
@@ -20,31 +20,33 @@ pub(super) fn check_media_type(descriptor: &Descriptor) -> Result<()> {
     Err(Error::MediaType { digest: descriptor.digest().to_string(), media_type: descriptor.media_type().to_string() })
 }
 
-/// Unpacks a layer upon `parents` into `temp`, and verifies that it is the one with this `diff_id`.
+/// Unpacks a layer upon `parents` into `temp`, and verifies that it is the one with this `diff_id`. Says how much was in it.
 pub(super) fn unpack(
     blob: impl Read + Send,
     digest: &Digest,
     diff_id: &Digest,
     parents: &Layers,
     temp: &TempSnapshot,
-) -> Result<()> {
+) -> Result<Tally> {
     let layer = NewLayer::prepare(temp.folder(), parents, temp.form())?;
     // Directories that no entry speaks of: the same time wherever they are made.
     let mut writer = layer.writer(Timestamp::default())?;
-    let tar = |input: &mut dyn Read| -> std::result::Result<(), layer::Error> {
-        let mut tar = TarReader::layer(input);
+    let tar = |input: &mut dyn Read| -> std::result::Result<Tally, layer::Error> {
+        let (mut tar, mut tally) = (TarReader::layer(input), Tally::default());
         while let Some(entry) = tar.next_entry()? {
+            tally.add(&entry);
             writer.add(&entry, &mut tar)?;
         }
-        tar.drain()
+        tar.drain().map(|()| tally)
     };
     let hasher = diff_id.hasher();
     let (read, got) = read_ahead(blob, hasher, tar);
-    read.map_err(|source| Error::Unpack { digest: digest.clone(), source })?;
+    let tally = read.map_err(|source| Error::Unpack { digest: digest.clone(), source })?;
     if got != *diff_id {
         return Err(Error::DiffId { digest: digest.clone(), expected: diff_id.clone(), got });
     }
-    Ok(writer.finish()?)
+    writer.finish()?;
+    Ok(tally)
 }
 
 /// Runs `work` on the decompressed bytes of `blob`, which another thread reads, decompresses and hashes ahead of it.

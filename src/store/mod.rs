@@ -6,6 +6,7 @@
 //!   blobs/sha256/<hex>                 content by digest, mode 0444; also blobs/sha512/
 //!   snapshots/<id>/fs/                 one unpacked layer (an overlay's upper folder), never changed once here
 //!   snapshots/<id>/meta.json           its key, the boot it was written in, its driver and size
+//!   snapshots/<id>/entries             how many files it has, once that is known; compared by who walks it (see `snapshot`)
 //!   snapshots/<id>/settled             empty; there once a syncfs has covered the snapshot
 //!   records/<kind>/<key>.json          what a cache key gave; also pinned git and HTTP sources
 //!   users                              whose numbers those of users are, in a user namespace (see `owner`)

@@ -62,7 +62,8 @@ pub struct TempSnapshot {
 }
 
 impl TempSnapshot {
-    /// What will be the snapshot's place in the store: nothing but `fs` and `work` may be in it.
+    /// What will be the snapshot's place in the store: nothing may be in it but `fs`, `work`, and what the maker notes of
+    /// the files beside them.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
@@ -144,6 +145,9 @@ impl Store {
         let Some(meta) = files::read_json::<Meta>(&file, &path)? else {
             return self.clear(&place);
         };
+        if !place.join("fs").is_dir() {
+            return self.clear(&place);
+        }
         if !place.join("settled").exists() {
             if meta.boot != self.inner.boot() {
                 return self.clear(&place);
@@ -160,6 +164,12 @@ impl Store {
     /// Removes the snapshot of a key. Nobody may be using it.
     pub fn remove_snapshot(&self, key: &Key) -> Result<()> {
         self.clear(&self.snapshot_path(key)?).map(|_| ())
+    }
+
+    /// Removes the snapshot in this folder, which is no longer what was put there; what is elsewhere stays.
+    pub fn discard_snapshot(&self, folder: &Path) -> Result<()> {
+        let is_ours = folder.parent() == Some(&self.inner.root.join("snapshots"));
+        if is_ours { self.clear(folder).map(drop) } else { Ok(()) }
     }
 
     fn snapshot_path(&self, key: &Key) -> Result<PathBuf> {

@@ -19,13 +19,22 @@ const OPEN: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOL
 /// # Errors
 /// As `unlink(2)` and `open(2)`, of whatever couldn't be removed.
 pub fn remove(at: impl AsFd, name: &Path) -> Result<()> {
+    remove_counting(at, name).map(drop)
+}
+
+/// The same, and how many files and folders that were.
+///
+/// # Errors
+/// As [`remove`].
+pub fn remove_counting(at: impl AsFd, name: &Path) -> Result<u64> {
     let at = at.as_fd();
     match unlinkat(at, name, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => return Ok(()),
+        Ok(()) => return Ok(1),
+        Err(Errno::NOENT) => return Ok(0),
         Err(Errno::ISDIR | Errno::PERM) => {}
         Err(other) => return Err(other).said("unlink", name),
     }
-    let mut top = Top { fd: open_folder(at, name).said("open", name)?, moved: 0 };
+    let mut top = Top { fd: open_folder(at, name).said("open", name)?, moved: 0, removed: 0 };
     // Folders moved up are in the top one, each no deeper than before less DEEP: so this ends.
     loop {
         let before = top.moved;
@@ -34,7 +43,8 @@ pub fn remove(at: impl AsFd, name: &Path) -> Result<()> {
             break;
         }
     }
-    unlinkat(at, name, AtFlags::REMOVEDIR).said("rmdir", name)
+    unlinkat(at, name, AtFlags::REMOVEDIR).said("rmdir", name)?;
+    Ok(top.removed + 1)
 }
 
 /// Opens a folder, given back its owner's rights where they were taken.
@@ -65,6 +75,8 @@ struct Top {
     fd: OwnedFd,
     /// How many folders were moved up to it.
     moved: u64,
+    /// How many files and folders in it are gone.
+    removed: u64,
 }
 
 impl Top {
@@ -93,7 +105,7 @@ impl Top {
             match unlinkat(folder, name, AtFlags::empty()) {
                 // The file system may not say what is a folder.
                 Err(Errno::ISDIR | Errno::PERM) if kind == FileType::Unknown => {}
-                other => return other,
+                done => return done.inspect(|()| self.removed += 1),
             }
         }
         if depth >= DEEP {
@@ -101,7 +113,7 @@ impl Top {
         }
         let inner = open_folder(folder.as_fd(), name)?;
         self.empty(&inner, depth + 1)?;
-        unlinkat(folder, name, AtFlags::REMOVEDIR)
+        unlinkat(folder, name, AtFlags::REMOVEDIR).inspect(|()| self.removed += 1)
     }
 
     /// Moves a folder to the top, under a name that nothing has there.
@@ -146,9 +158,11 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let (doomed, kept) = (doomed(temp.path()), temp.path().join("kept"));
         std::fs::write(&kept, "x").unwrap();
-        remove(rustix::fs::CWD, &doomed).unwrap();
+        let removed = remove_counting(rustix::fs::CWD, &doomed).unwrap();
+        // 3000 folders in each other; the link, the closed folder and its file; the folder itself.
+        assert_eq!(removed, 3000 + 3 + 1);
         assert!(!doomed.exists() && kept.exists());
-        remove(rustix::fs::CWD, &doomed).unwrap();
-        remove(rustix::fs::CWD, &kept).unwrap();
+        assert_eq!(remove_counting(rustix::fs::CWD, &doomed).unwrap(), 0);
+        assert_eq!(remove_counting(rustix::fs::CWD, &kept).unwrap(), 1);
     }
 }

@@ -81,6 +81,9 @@ impl From<Error> for Problem {
             Error::Tree(snapshot::Error::NoUser(_) | snapshot::Error::NoGroup(_)) => problem.hint(
                 "names are looked up in the image's /etc/passwd and /etc/group (never with --link): use a number",
             ),
+            Error::Tree(snapshot::Error::Damaged { .. }) => {
+                problem.hint("something else changed kiln's store; run the build again, which makes this layer anew")
+            }
             Error::Tree(snapshot::Error::Exposed { .. }) => problem
                 .cause("this kernel, or the container's seccomp profile, has no Landlock, which would keep it from processes")
                 .hint(
