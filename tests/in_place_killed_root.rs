@@ -11,7 +11,7 @@ use container::{AS_DOCKER, BASE, Place, text};
 /// One of them waits for kiln's lock on `/`.
 const HIDES: &str = "RUN mkdir /made; echo > /dev/shm/left; (setsid sh -c '(setsid sleep 1234 &); sleep 1235' &); \
     (setsid sh -c 'trap \"\" HUP INT TERM; setsid sleep 1231; sleep 1232' &); \
-    (/hostile lock 1238 &); (sleep 1233 & kill -STOP $!); setsid sleep 1236 & \
+    (/hostile lock 1238 &); (/hostile hide 1239 &); (sleep 1233 & kill -STOP $!); setsid sleep 1236 & \
     sleep 0.5; echo > /started; sleep 1237\n";
 
 /// Functions for scripts: `look` prints what is in `/`; `same N` exits with N unless that is as it was at `before`; `alive` prints
@@ -19,7 +19,7 @@ const HIDES: &str = "RUN mkdir /made; echo > /dev/shm/left; (setsid sh -c '(sets
 const FUNCTIONS: &str = "look() { b stat -c '%n %a %u %g' / /*; b ls -lA /etc /run /dev/shm; }
     before() { look > /kiln/before; }
     same() { look > /kiln/after; b diff /kiln/before /kiln/after || exit $1; }
-    alive() { b ps -o pid,ppid,stat,args | b grep -e 'sleep 123' -e 'lock 123' | b grep -v grep; }
+    alive() { b ps -o pid,ppid,stat,args | b grep -e 'sleep 123' -e 'lock 123' -e 'hide 123' | b grep -v grep; }
     dead() { ! alive || exit $1; }
     started() { until test -e /started; do b usleep 10000; done; }
     worker() { b cat /proc/$1/task/$1/children; }

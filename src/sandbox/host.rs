@@ -81,7 +81,8 @@ impl Host {
         let (listener, recorder) = (Listener::new(listener)?, Recorder::new(told, spec)?);
         let stop = Cancel::new()?;
         std::thread::scope(|scope| {
-            let answering = scope.spawn(|| recorder.serve(listener, &stop));
+            let answering = std::thread::Builder::new().spawn_scoped(scope, || recorder.serve(listener, &stop));
+            let answering = answering.call("clone")?;
             let ended = follow();
             // It ends by itself with the process; where that couldn't be followed, it lives still.
             if ended.is_err() {
