@@ -5,11 +5,10 @@ use super::bind_emulation::BindEmulation;
 use super::caller::AssumedIdentity;
 use super::confinement::{Confinement, Protection};
 use super::inode_pool::InodePool;
-use super::reaper::{self, Which};
 use super::root_entries::RootEntries;
 use super::root_listing::RootListing;
 use super::shared_mounts::{self, SharedMounts};
-use super::{entry_request, shebang};
+use super::{entry_request, reaper, shebang};
 use crate::sandbox::cgroup::{self, Group, Hierarchy};
 use crate::sandbox::control::Control;
 use crate::sandbox::host::{explained, streams};
@@ -40,7 +39,7 @@ use std::sync::{Mutex, PoisonError};
 /// # Errors
 /// If they cannot be found, or do not end.
 pub fn end_all() -> Result<(), Error> {
-    reaper::end(Which::Runs, reaper::sleep)
+    reaper::end_runs()
 }
 
 /// Runs processes in `/`. One serves a whole build.

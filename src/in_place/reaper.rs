@@ -76,11 +76,12 @@ fn own_limit() -> u64 {
     rustix::process::getrlimit(MARK).maximum.unwrap_or(u64::MAX)
 }
 
-/// Kills processes until there are none. `pause` waits for [`PAUSE`] or less, and says whether it is known that none is left.
+/// Kills processes until there are none; whether there were any. `pause` waits for [`PAUSE`] or less, and says whether it is known
+/// that none is left.
 ///
 /// # Errors
 /// Names those that are still there [`PATIENCE`] after they were killed.
-pub(super) fn end(which: Which, mut pause: impl FnMut() -> bool) -> Result<(), Error> {
+pub(super) fn end(which: Which, mut pause: impl FnMut() -> bool) -> Result<bool, Error> {
     let (own, limit) = (rustix::process::getpid().as_raw_pid(), own_limit());
     let start = Instant::now();
     let mut seen: HashMap<i32, Instant> = HashMap::new();
@@ -88,11 +89,11 @@ pub(super) fn end(which: Which, mut pause: impl FnMut() -> bool) -> Result<(), E
         let snapshot = Snapshot::take(limit, which)?;
         let found = find(&snapshot.processes, own, which);
         if found.is_empty() {
-            return Ok(());
+            return Ok(!seen.is_empty());
         }
         snapshot.kill(&found)?;
         if pause() {
-            return Ok(());
+            return Ok(true);
         }
         seen = found.into_iter().map(|pid| (pid, seen.get(&pid).copied().unwrap_or_else(Instant::now))).collect();
         if start.elapsed() > MORE_PATIENCE || seen.values().any(|since| since.elapsed() > PATIENCE) {
@@ -115,16 +116,44 @@ pub(super) fn sleep() -> bool {
 /// # Errors
 /// As [`end`].
 pub(super) fn end_run(mut is_over: impl FnMut() -> bool) -> Result<(), Error> {
+    if is_over() {
+        return Ok(());
+    }
     let start = Instant::now();
-    while !is_over() {
+    loop {
+        let _ = end(Which::Runs, &mut is_over)?;
+        if is_over() {
+            return await_reaping();
+        }
         if start.elapsed() > PATIENCE {
             let processes = "processes that /proc does not show".to_owned();
             return Err(Error::Survivors { processes, seconds: PATIENCE.as_secs() });
         }
-        end(Which::Runs, &mut is_over)?;
+    }
+}
+
+/// Kills the processes of all RUNs.
+///
+/// # Errors
+/// As [`end`].
+pub(super) fn end_runs() -> Result<(), Error> {
+    if end(Which::Runs, sleep)? { await_reaping() } else { Ok(()) }
+}
+
+/// Waits until the supervisor has reaped what was killed, but not for long: until then, each of these processes takes a PID, and the
+/// next RUN may find that there is none.
+fn await_reaping() -> Result<(), Error> {
+    let start = Instant::now();
+    let supervisor = rustix::process::getppid().map_or(0, Pid::as_raw_pid);
+    let waits = |process: &Process| process.has_ended() && process.parent == supervisor;
+    while Snapshot::take(0, Which::Runs)?.processes.values().any(waits) && start.elapsed() < MOMENT {
+        sleep();
     }
     Ok(())
 }
+
+/// The longest that reaping takes.
+const MOMENT: Duration = Duration::from_secs(2);
 
 /// What to say of processes that do not end: those that have been there longest.
 fn survivors(seen: &HashMap<i32, Instant>, all: &Processes) -> Error {
