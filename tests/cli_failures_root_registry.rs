@@ -62,6 +62,28 @@ fn a_program_that_is_not_there() {
     world.builds_to_nothing(&bases, 1).says("/no/such/program").points_at("RUN");
 }
 
+/// `.wh.NAME` in a layer removes NAME: a process can make such a file, but no image can hold it.
+#[test]
+fn a_run_that_makes_a_file_whose_name_is_that_of_a_whiteout() {
+    for (run, name) in [
+        ("touch /.wh.a", "/.wh.a"),
+        ("mkdir -p /a/.wh.b", "/a/.wh.b"),
+        ("ln -s /bin /tmp/.wh.bin", "/tmp/.wh.bin"),
+        ("echo x > /x && ln /x /.wh.x", "/.wh.x"),
+        ("mkdir /a && cp /bin/busybox /a/.wh..wh..opq", "/a/.wh..wh..opq"),
+    ] {
+        let dockerfile = format!("FROM busybox\nRUN true\nRUN {run}\nRUN true\n");
+        let Some((world, bases)) = broken(&dockerfile) else { return };
+        let said = format!("a layer cannot hold {name}:");
+        // The second time the cache has what the process made.
+        for _ in 0..2 {
+            world.builds_to_nothing(&bases, 1).says(&said).says("Dockerfile:3").points_at("RUN ");
+        }
+    }
+    let Some((world, bases)) = broken("FROM busybox\nRUN touch /.wh.a && mv /.wh.a /.wha\n") else { return };
+    world.kiln(["build", &bases.mirror(), "-t", "whole", "context"]).ok();
+}
+
 #[test]
 fn a_source_that_is_not_in_the_context() {
     let Some((world, bases)) = broken("FROM busybox\nCOPY nope.txt /\n") else { return };

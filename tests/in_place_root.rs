@@ -100,7 +100,7 @@ fn a_process_reaches_nothing_but_its_stage() {
              RUN for d in /kiln /kiln/store /workspace; do ! touch $d/new && ! mkdir $d/dir && ! mv /etc $d/ || exit 1; done\n\
              RUN ! rm /kiln/kiln && ! mv /kiln/kiln /etc/x && ! ln /kiln/kiln /etc/y && ! kill -9 1\n\
              RUN ! env | grep -q s3cr3t\n\
-             RUN cd /kiln/store/in-place/stock && for d in folders/*; do echo planted > $d/f; done; for f in files/*; do echo planted > $f; done; true\n\
+             RUN cd /kiln/store/in-place/pool && for d in directories/*; do echo planted > $d/f; done; for f in files/*; do echo planted > $f; done; true\n\
              RUN mkdir /planted && touch /empty && test -z \"$(ls -A /planted)\" && test ! -s /empty\n\
              RUN echo left > /dev/shm/left && echo left > /dev/left\n\
              RUN test ! -e /dev/shm/left && test ! -e /dev/left\n\

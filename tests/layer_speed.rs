@@ -56,7 +56,7 @@ fn speed_and_memory_of_a_tree() {
     let tree = std::env::var("KILN_BENCH_TREE").expect("KILN_BENCH_TREE names the folder to pack");
     let way = std::env::var("KILN_BENCH_WAY").map_or(Compression::GZIP, |way| way.parse().expect("a way"));
     let start = Instant::now();
-    let mut packer = Packer::new(io::sink(), way, TWO);
+    let mut packer = Packer::layer(io::sink(), way, TWO);
     add_tree(&mut packer, Path::new(&tree));
     let (packed, _) = packer.finish().expect("no error");
     let seconds = start.elapsed().as_secs_f64();
@@ -90,7 +90,7 @@ fn speed_of_small_layers() {
     for way in [Compression::None, Compression::GZIP, Compression::ZSTD] {
         let start = Instant::now();
         for n in 0..1000 {
-            let mut packer = Packer::new(Vec::new(), way, TWO);
+            let mut packer = Packer::layer(Vec::new(), way, TWO);
             let entry = Entry::new(EntryPath::parse(b"f").expect("a path"), EntryKind::File { size: 8 });
             packer.add(&entry, &mut format!("{n:08}").as_bytes()).expect("no error");
             packer.finish().expect("no error");

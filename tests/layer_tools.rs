@@ -216,7 +216,7 @@ fn decompressors_agree_on_our_blobs() {
     let content = b"some text that repeats ".repeat(40_000);
     for (way, program) in [(Compression::GZIP, "gzip"), (Compression::ZSTD, "zstd"), (Compression::GZIP, "pigz")] {
         if has(program) {
-            let mut packer = Packer::new(Vec::new(), way, NonZeroUsize::new(2).unwrap());
+            let mut packer = Packer::layer(Vec::new(), way, NonZeroUsize::new(2).unwrap());
             let entry = Entry::new(path("f"), EntryKind::File { size: content.len() as u64 });
             packer.add(&entry, &mut content.as_slice()).unwrap();
             let device = EntryKind::CharDevice(Device { major: 1, minor: 3 });

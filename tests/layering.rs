@@ -19,7 +19,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("snapshot", &["layer", "report", "store", "sys"]),
     ("sandbox", &["report", "sys"]),
     ("in_place", &["layer", "report", "sandbox", "snapshot", "store", "sys"]),
-    ("registry", &["oci", "report"]),
+    ("registry", &["oci", "report", "sys"]),
     ("source", &["dockerfile", "layer", "oci", "plan", "registry", "report", "snapshot", "store", "sys"]),
     ("solve", &["dockerfile", "layer", "oci", "plan", "registry", "report", "sandbox", "snapshot", "source", "store", "sys"]),
     ("export", &["layer", "oci", "registry", "report", "store", "sys"]),

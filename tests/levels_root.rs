@@ -11,7 +11,7 @@ mod user;
 
 use kiln::sys::child::step::{Exec, FileSystem, OverlayByMount, Pointers, Stdio, Stream};
 use kiln::sys::child::{Ended, Namespaces, Program, Step};
-use levels::{Built, Case, EXCEPTIONS, Level, cases, names};
+use levels::{Built, Case, EXCEPTIONS, Level, NEEDS, arguments, built, cases, names, results, same, script};
 use rustix::mount::MountAttrFlags;
 use std::ffi::CString;
 use std::fs::{self, File};
@@ -21,41 +21,17 @@ use std::path::Path;
 use std::process::{Command, ExitStatus, Output};
 use user::{BASE, Place, can, text};
 
-/// Builds with the same result each time, in a folder that holds what `cases` made.
-fn build(level: Level, case: &Case, folder: &str) -> Vec<String> {
-    let mut args: Vec<String> =
-        ["build", "-q", "--compression=uncompressed", "--build-arg=SOURCE_DATE_EPOCH=1700000000", "-t", "x"]
-            .map(String::from)
-            .to_vec();
-    args.extend(["--isolation".to_owned(), level.flag().to_owned()]);
-    for secret in ["s,src=@/secret", "outside,src=@/outside"] {
-        args.extend(["--secret".to_owned(), format!("id={}", secret.replace('@', folder))]);
-    }
-    match level {
-        Level::Runtime(name) => args.extend(["--oci-runtime".to_owned(), name.to_owned()]),
-        Level::RootAgain => args.extend(["--jobs".to_owned(), "1".to_owned()]),
-        _ => {}
-    }
-    args.extend(["--ssh".to_owned(), format!("default={folder}/key"), "-f".to_owned()]);
-    args.extend([format!("{folder}/{}", case.file()), format!("{folder}/context")]);
-    args
-}
-
-fn built(output: &Output) -> Built {
-    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-    if output.status.success() { Ok(said(&output.stdout)) } else { Err(said(&output.stderr)) }
-}
-
 /// Builds all at a level that can be had on the machine itself.
 fn build_all(place: &Place, level: Level, cases: &[Case]) -> Vec<Built> {
     let folder = place.path("context");
     let folder = folder.parent().unwrap().to_str().unwrap();
     let one = |case: &Case| {
-        let args = build(level, case, folder);
+        let args = arguments(level, case, folder);
         built(&match level {
             Level::Ranges | Level::OneNumber => place.as_user(args),
             Level::Chroot => confined(place, &args, false),
             Level::Copies => confined(place, &args, true),
+            Level::OneNumberCopies => confined_as_user(place, &args),
             Level::RootAgain => place.finish(Command::new(place.path("kiln")).args(args), "another-home"),
             _ => place.as_root(args),
         })
@@ -63,26 +39,14 @@ fn build_all(place: &Place, level: Level, cases: &[Case]) -> Vec<Built> {
     cases.iter().map(one).collect()
 }
 
-/// Builds all as root, and in one container, one after the other. What each says there is left in the folder that it shares.
+/// Builds all as root, and in one container, one after the other.
 fn build_all_in_place(place: &container::Place, cases: &[Case]) -> [Vec<Built>; 2] {
-    let words = |args: &[String]| args.iter().map(|arg| format!("'{arg}'")).collect::<Vec<_>>().join(" ");
-    fs::create_dir(place.path("out")).unwrap();
-    let one = |case: &Case| {
-        let (args, name) = (words(&build(Level::InPlace, case, "/workspace")), &case.name);
-        format!("cd /workspace/out; kiln {args} > {name} 2> {name}.err || b rm {name}\n")
-    };
-    let script: String = cases.iter().map(one).collect();
-    let ran = place.container(&[container::AS_DOCKER], &script);
-    let read = |name: String| fs::read_to_string(place.path(&format!("out/{name}")));
-    let there = |case: &Case| match read(case.name.clone()) {
-        Ok(digest) => Ok(digest.trim().to_owned()),
-        Err(_) => Err(read(format!("{}.err", case.name)).unwrap_or_else(|_| text(&ran))),
-    };
+    let ran = place.container(&[container::AS_DOCKER], &script(Level::InPlace, cases, "/workspace"));
     let here = |case: &Case| {
-        let args = build(Level::Root, case, ".");
+        let args = arguments(Level::Root, case, ".");
         built(&place.as_root(&args.iter().map(String::as_str).collect::<Vec<_>>()))
     };
-    [cases.iter().map(here).collect(), cases.iter().map(there).collect()]
+    [cases.iter().map(here).collect(), results(cases, &place.path(""), &ran)]
 }
 
 /// Builds every Dockerfile of the table as root and at another level.
@@ -92,8 +56,7 @@ fn same_as_root(level: Level) {
         Level::Runtime(_) => &["/usr/sbin/runc"],
         _ => &[],
     };
-    let needs = ["/usr/sbin/setcap", "/usr/bin/setfattr", "/usr/bin/ssh-keygen", "/usr/bin/bsdtar"];
-    if !can(runtime) || !can(&needs) {
+    if !can(runtime) || !can(NEEDS) {
         return;
     }
     let (table, [root, got]) = match level {
@@ -104,16 +67,17 @@ fn same_as_root(level: Level) {
             (table, built)
         }
         _ => {
-            let place = if level == Level::OneNumber { Place::with_one_number() } else { Place::new(level.flag()) };
+            let place = match level {
+                Level::OneNumber | Level::OneNumberCopies => Place::with_one_number(),
+                _ => Place::new(level.flag()),
+            };
             let Some(place) = place else { return };
             let table = cases(&place.path(""), level);
             let built = [Level::Root, level].map(|level| build_all(&place, level, &table));
             (table, built)
         }
     };
-    let both = root.iter().zip(&got);
-    let faults: Vec<String> = table.iter().zip(both).filter_map(|(case, (root, got))| case.fault(root, got)).collect();
-    assert!(faults.is_empty(), "{level:?}, {} of {}:\n{}", faults.len(), table.len(), faults.join("\n"));
+    same(level, &table, &root, &got);
 }
 
 #[test]
@@ -139,6 +103,11 @@ fn chroot_on_overlays() {
 #[test]
 fn chroot_on_copies() {
     same_as_root(Level::Copies);
+}
+
+#[test]
+fn chroot_on_copies_for_a_user_with_one_number() {
+    same_as_root(Level::OneNumberCopies);
 }
 
 #[test]
@@ -169,12 +138,30 @@ fn an_exception_is_of_a_dockerfile_and_says_why() {
 /// The binary as root in a mount namespace where `pivot_root` is refused; the store lies on an overlay, on which the kernel
 /// makes no other, if there are to be `copies`.
 fn confined(place: &Place, args: &[impl AsRef<str>], copies: bool) -> Output {
+    let kiln = place.path("kiln").display().to_string();
+    let command = [kiln].into_iter().chain(args.iter().map(|arg| arg.as_ref().to_owned()));
+    in_confinement(place, command.collect(), copies)
+}
+
+/// The same as the place's user, on copies.
+fn confined_as_user(place: &Place, args: &[String]) -> Output {
+    let [uid, gid] = place.ids();
+    let kiln = place.path("kiln").display().to_string();
+    let mut command: Vec<String> =
+        ["/usr/bin/setpriv", "--reuid", &uid, "--regid", &gid, "--clear-groups", "--", &kiln].map(String::from).into();
+    command.extend_from_slice(args);
+    in_confinement(place, command, true)
+}
+
+fn in_confinement(place: &Place, command: Vec<String>, copies: bool) -> Output {
     let path = |name: &str| place.path(name);
     let text = |path: &Path| CString::new(path.as_os_str().as_bytes()).unwrap();
     let file = |name: &str| Stream::Fd(File::create(path(name)).unwrap().into());
     let home = path("confined");
     for folder in ["lower", "upper", "work", "home"] {
         fs::create_dir_all(home.join(folder)).unwrap();
+        let [uid, gid] = place.ids().map(|id| id.parse().ok());
+        std::os::unix::fs::chown(home.join(folder), uid, gid).unwrap();
     }
     let mut program = Program::default();
     let (overlay, proc) = (program.slot(), program.slot());
@@ -193,7 +180,7 @@ fn confined(place: &Place, args: &[impl AsRef<str>], copies: bool) -> Output {
     let null = Stream::Fd(File::open("/dev/null").unwrap().into());
     program.push(Step::Stdio(Stdio { streams: [null, file("out.txt"), file("err.txt")], terminal: false }));
     program.push(Step::Seccomp(without_pivot_root()));
-    let args = ["kiln"].into_iter().chain(args.iter().map(AsRef::as_ref)).map(|arg| CString::new(arg).unwrap());
+    let args: Vec<CString> = command.into_iter().map(|arg| CString::new(arg).unwrap()).collect();
     let (store, home) = (home.join("home/store"), home.display());
     let env = [
         format!("KILN_ROOT={}", store.display()),
@@ -202,8 +189,8 @@ fn confined(place: &Place, args: &[impl AsRef<str>], copies: bool) -> Output {
     ];
     let env = env.map(|e| CString::new(e).unwrap()).to_vec();
     program.push(Step::Exec(Exec {
-        candidates: vec![text(&path("kiln"))],
-        args: Pointers::new(args.collect()),
+        candidates: args.first().cloned().into_iter().collect(),
+        args: Pointers::new(args),
         env: Pointers::new(env),
     }));
     let status = match program.spawn(Namespaces::default()).unwrap().wait().unwrap() {

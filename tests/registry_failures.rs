@@ -119,6 +119,27 @@ async fn many_requests_share_one_token() {
 }
 
 #[tokio::test]
+async fn credentials_that_were_read_are_not_read_again() {
+    let server = token_registry(Some(format!("Basic {ANN}")), |_| true).await;
+    let (_, folder) = with_credentials(&[&server.host], &format!(r#"{{"auth":"{ANN}"}}"#));
+    let file = folder.path().join("config.json");
+    let good = std::fs::read(&file).unwrap();
+    // Of a file that is broken, missing or somebody else's when it is read, what counts is what it was then.
+    for at_start in [&b"{"[..], b"{}", b""] {
+        std::fs::write(&file, at_start).unwrap();
+        let client = Client::new(Config { credentials: Some(file.clone()), ..config() });
+        client.read_credentials().await;
+        std::fs::write(&file, &good).unwrap();
+        let error = client.manifest(&reference(&server, "a:1")).await.unwrap_err();
+        assert!(matches!(error, Error::Credentials { .. } | Error::Unauthorized { .. }), "{error:?}");
+    }
+    let client = Client::new(Config { credentials: Some(file.clone()), ..config() });
+    client.read_credentials().await;
+    std::fs::remove_file(&file).unwrap();
+    client.manifest(&reference(&server, "a:1")).await.unwrap();
+}
+
+#[tokio::test]
 async fn wrong_passwords_are_said_to_be_wrong() {
     let server = token_registry(Some("Basic other".into()), |_| true).await;
     let (client, _folder) = with_credentials(&[&server.host], &format!(r#"{{"auth":"{ANN}"}}"#));
@@ -339,6 +360,70 @@ async fn documents_that_are_no_image() {
         let client = Client::new(config());
         let error = client.image(&reference(&server, "a"), &"linux/amd64".parse().unwrap()).await.unwrap_err();
         assert!(error.to_string().contains(want), "{want}: {error}");
+    }
+}
+
+const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
+const DOCKER_TYPE: &str = "application/vnd.docker.distribution.manifest.v2+json";
+
+/// What a registry says of an image whose index states one media type, and whose manifest another (or none).
+async fn stated(content_type: &'static str, stated: &'static str, own: Option<&str>, parts: [&str; 2]) -> String {
+    let config = r#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":["DIFF"]}}"#;
+    let config = config.replace("DIFF", Digest::of(b"layer").as_str());
+    let mut manifest = serde_json::json!({
+        "schemaVersion": 2,
+        "config": describe(parts[0].into(), config.as_bytes()),
+        "layers": [describe(parts[1].into(), b"layer")],
+    });
+    if let Some(own) = own {
+        manifest["mediaType"] = own.into();
+    }
+    let manifest = manifest.to_string();
+    let mut entry = serde_json::json!(describe(stated.into(), manifest.as_bytes()));
+    entry["platform"] = serde_json::json!({"os": "linux", "architecture": "amd64"});
+    let index = serde_json::json!({"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": [entry]}).to_string();
+    let server = Server::start(move |asked| match asked.path.as_str() {
+        "/v2/a/manifests/latest" => Answer::new(200).header("Content-Type", INDEX_TYPE).body(index.clone()),
+        path if path.contains("/manifests/") => {
+            Answer::new(200).header("Content-Type", content_type).body(manifest.clone())
+        }
+        _ => Answer::new(200).body(config.clone()),
+    })
+    .await;
+    let image = Client::new(config_once()).image(&reference(&server, "a"), &"linux/amd64".parse().unwrap()).await;
+    image.map_or_else(|e| e.to_string(), |_| "an image".into())
+}
+
+fn config_once() -> Config {
+    Config { retry: Retry { attempts: 1, ..config().retry }, ..config() }
+}
+
+#[tokio::test]
+async fn a_false_media_type_is_an_error_that_names_both() {
+    const PARTS: [&str; 2] =
+        ["application/vnd.oci.image.config.v1+json", "application/vnd.oci.image.layer.v1.tar+gzip"];
+    for (content_type, index, own, parts) in [
+        (MANIFEST_TYPE, MANIFEST_TYPE, Some(MANIFEST_TYPE), PARTS),
+        (MANIFEST_TYPE, MANIFEST_TYPE, None, PARTS),
+        ("text/plain", MANIFEST_TYPE, Some(MANIFEST_TYPE), PARTS),
+        (DOCKER_TYPE, DOCKER_TYPE, Some(DOCKER_TYPE), PARTS),
+        (MANIFEST_TYPE, MANIFEST_TYPE, None, ["application/vnd.docker.container.image.v1+json", PARTS[1]]),
+        (MANIFEST_TYPE, MANIFEST_TYPE, None, ["application/octet-stream", "application/x-some-artifact"]),
+    ] {
+        assert_eq!(stated(content_type, index, own, parts).await, "an image", "{content_type} {index} {own:?}");
+    }
+    for (content_type, index, own, parts, says) in [
+        (MANIFEST_TYPE, DOCKER_TYPE, Some(MANIFEST_TYPE), PARTS, [DOCKER_TYPE, MANIFEST_TYPE]),
+        (MANIFEST_TYPE, INDEX_TYPE, Some(MANIFEST_TYPE), PARTS, [INDEX_TYPE, MANIFEST_TYPE]),
+        (INDEX_TYPE, INDEX_TYPE, None, PARTS, [INDEX_TYPE, "but it is an image manifest"]),
+        (DOCKER_TYPE, MANIFEST_TYPE, Some(MANIFEST_TYPE), PARTS, [DOCKER_TYPE, MANIFEST_TYPE]),
+        (MANIFEST_TYPE, MANIFEST_TYPE, None, [MANIFEST_TYPE, PARTS[1]], ["configuration", MANIFEST_TYPE]),
+        (MANIFEST_TYPE, MANIFEST_TYPE, None, [PARTS[1], PARTS[1]], ["configuration", PARTS[1]]),
+        (MANIFEST_TYPE, MANIFEST_TYPE, None, [PARTS[0], INDEX_TYPE], ["layer", INDEX_TYPE]),
+        (MANIFEST_TYPE, MANIFEST_TYPE, None, [PARTS[0], PARTS[0]], ["layer", PARTS[0]]),
+    ] {
+        let said = stated(content_type, index, own, parts).await;
+        assert!(says.iter().all(|part| said.contains(part)), "{content_type} {index} {own:?}: {said}");
     }
 }
 

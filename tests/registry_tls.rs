@@ -106,6 +106,38 @@ async fn elsewhere_certificates_are_checked() {
     }
 }
 
+/// What a RUN does in place, while kiln pushes: it puts certificates where kiln looks for them.
+#[tokio::test]
+async fn certificates_that_were_read_at_the_start_are_not_read_again() {
+    let Some(address) = outer_address() else { return };
+    let Some(pair) = Pair::new(&address) else { return };
+    let Some(registry) = pair.registry(&address, None) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let (file, own) = (folder.path().join("cert.pem"), folder.path().join("certs.d").join(&registry.host));
+    let certificates = || Certificates {
+        file: Some(file.clone()),
+        per_registry: vec![folder.path().join("certs.d")],
+        ..Certificates::default()
+    };
+    let with = |certificates| Config { certificates, ..config() };
+    // Nothing is there at the start, and what comes later is not trusted.
+    let held = with(certificates().hold());
+    std::fs::create_dir_all(&own).unwrap();
+    std::fs::copy(pair.certificate(), own.join("ca.crt")).unwrap();
+    std::fs::copy(pair.certificate(), &file).unwrap();
+    let error = ask(held, &registry).await;
+    assert!(matches!(error, Error::Tls { .. }), "{error:?}");
+    // What is there at the start is trusted, also when it is gone.
+    let held = with(certificates().hold());
+    std::fs::remove_file(&file).unwrap();
+    let of_registry = with(Certificates { file: None, ..certificates() }.hold());
+    std::fs::remove_dir_all(&own).unwrap();
+    for config in [held, of_registry] {
+        let error = ask(config, &registry).await;
+        assert!(error.is_not_found(), "{error:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_certificate_of_the_users_is_still_for_one_name() {
     let Some(address) = outer_address() else { return };

@@ -243,6 +243,34 @@ async fn as_root_layers_are_unpacked_while_they_come_and_once() {
     assert_eq!(std::fs::read_dir(place.store.root().join("locks")).unwrap().count(), 0);
 }
 
+/// The digest of an uncompressed first layer is also its chain ID, by which its unpacking is locked.
+#[tokio::test(flavor = "multi_thread")]
+async fn as_root_an_uncompressed_first_layer_is_downloaded_while_its_unpacking_is_locked() {
+    let Some(registry) = DockerRegistry::start(&Options::default()) else { return };
+    let name = reference(&registry, "base:plain");
+    let text = "x".repeat(3 << 20);
+    let plain = tar(&[("a", &text)], &[]);
+    let mut pushed = image(std::slice::from_ref(&plain));
+    pushed.layers[0] = (MediaType::ImageLayer, plain.clone());
+    let mut manifest: serde_json::Value = serde_json::from_slice(&pushed.manifest).unwrap();
+    manifest["layers"] = serde_json::json!([describe(MediaType::ImageLayer, &plain)]);
+    pushed.manifest = serde_json::to_vec(&manifest).unwrap();
+    let place = Place::new();
+    push(&place.client, &name, &pushed).await;
+    let base = op(place.image(&name).await.unwrap(), None);
+    let chain = Key::from(&Digest::of(&plain));
+    let puller = place.puller();
+    let unpacked = tokio::time::timeout(Duration::from_secs(20), puller.unpacked(0, &base, &[chain])).await;
+    let stopped = || place.cancel.cancel();
+    assert_eq!(unpacked.inspect_err(|_| stopped()).expect("a deadlock").unwrap().folders().len(), 1);
+    // Whoever comes first: here the unpacking, of another process.
+    let other = Place::new();
+    let _unpacking = other.store.try_lock(&chain).unwrap().unwrap();
+    let puller = other.puller();
+    let fetched = tokio::time::timeout(Duration::from_secs(20), puller.fetch(0, &base, 0)).await;
+    fetched.inspect_err(|_| other.cancel.cancel()).expect("a deadlock").unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn as_root_a_layer_that_is_not_what_it_should_be_leaves_nothing() {
     let Some(registry) = DockerRegistry::start(&Options::default()) else { return };
@@ -312,6 +340,31 @@ async fn downloads_tell_how_far_they_are() {
         matches!(&told[..], [Event::Progress { step: 7, done, total: Some(t), .. }] if (*done, *t) == (size, size))
     );
     assert!(place.store.blob(&Digest::of(&pushed.layers[1].1), Some(size)).unwrap().is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layout_that_states_a_false_media_type_is_refused() {
+    let (place, layout) = (Place::new(), tempfile::tempdir().unwrap());
+    write_layout(layout.path(), &three_layers());
+    let text = std::fs::read_to_string(layout.path().join("index.json")).unwrap();
+    let name = ImageName::Layout(layout.path().display().to_string());
+    let [manifest, docker] = ["oci.image.manifest.v1+json", "docker.distribution.manifest.v2+json"];
+    for (text, says) in [
+        (text.clone(), None),
+        (text.replace(manifest, docker), Some([docker, manifest])),
+        (text.replace(manifest, "oci.image.index.v1+json"), Some(["image.index", manifest])),
+        (
+            text.replacen('{', r#"{"mediaType":"application/vnd.oci.image.manifest.v1+json","#, 1),
+            Some(["index.json", manifest]),
+        ),
+    ] {
+        std::fs::write(layout.path().join("index.json"), text).unwrap();
+        match (image_with(&place.resolver(), name.clone()).await, says) {
+            (Ok(image), None) => assert_eq!(image.layers.len(), 3),
+            (Err(told), Some(says)) => assert!(says.iter().all(|part| told.message.contains(part)), "{told:?}"),
+            (other, _) => panic!("{other:?}"),
+        }
+    }
 }
 
 /// Writes an image as an OCI layout.

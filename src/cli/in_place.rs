@@ -1,12 +1,12 @@
 //! The level `in-place`: whether this is a container whose `/` may be taken, and what stays in it.
 
 use super::env::Env;
-use super::isolation::{Last, Place, Together};
+use super::isolation::{Last, Needs, Place, Together};
 use super::request::{Isolation, Request};
-use crate::in_place::{self, HiddenFiles, HostRoot, InPlaceExecutor, InPlaceSnapshotter, Protection};
+use crate::in_place::{self, HiddenFiles, HostRoot, InPlaceExecutor, InPlaceSnapshotter, Layout, Protection, layout};
 
 use crate::store::Store;
-use std::collections::BTreeSet;
+use rustix::thread::CapabilitySet;
 use std::ffi::OsStr;
 use std::num::NonZeroUsize;
 use std::os::unix::ffi::OsStrExt as _;
@@ -19,8 +19,8 @@ const MARK: &str = ".in-place";
 /// What kiln's own images have in `/` besides.
 const OWN: [&[u8]; 2] = [b"busybox", b"kaniko"];
 
-/// What belongs to every container and is shown to processes as it is.
-const SHOWN: [&[u8]; 3] = [b"dev", b"proc", b"sys"];
+/// The mounts that this process sees.
+const MOUNTINFO: &str = "/proc/self/mountinfo";
 
 /// Before there are threads: makes a process that may let strange files stand in `/` take no program and no library of theirs
 /// for the container's own. What is looked up by `$PATH` later (git, credential helpers) is only found beside kiln, and names
@@ -46,9 +46,24 @@ pub fn is_here(forced: bool, env: &Env) -> bool {
     may_be_taken(forced, env) && !mounts()
 }
 
-/// The folder of kiln's own for what belongs to `/`.
-pub fn folder(store: &Path) -> PathBuf {
-    store.join("in-place")
+/// Kiln's work directory: on the file system of `/`, where it can rename what lies in `/` to. It is in the store, unless the store is
+/// on a volume.
+pub fn work_directory(store: &Path, env: &Env) -> PathBuf {
+    let store = absolute(store, env);
+    let mountinfo = std::fs::read_to_string(MOUNTINFO).unwrap_or_default();
+    if layout::mount_of(&mountinfo, &store) == Path::new("/") {
+        return store.join("in-place");
+    }
+    match env.program.parent() {
+        Some(dir) if is_own_image(env) => dir.join("in-place"),
+        _ => PathBuf::from("/.kiln"),
+    }
+}
+
+/// A path without symbolic links, as far as it exists.
+fn absolute(path: &Path, env: &Env) -> PathBuf {
+    let path = env.cwd.join(path);
+    path.canonicalize().unwrap_or(path)
 }
 
 /// Whether a folder of `/` is one of kiln's own image's.
@@ -59,32 +74,73 @@ fn is_kilns(name: &[u8], own: Option<&[u8]>) -> bool {
 /// Whether this process might mount something: then better levels than this one are there.
 fn mounts() -> bool {
     let effective = rustix::thread::capabilities(None).map(|sets| sets.effective);
-    effective.is_ok_and(|e| e.contains(rustix::thread::CapabilitySet::SYS_ADMIN))
+    effective.is_ok_and(|e| e.contains(CapabilitySet::SYS_ADMIN))
 }
 
-/// Lets processes run in `/`, where they don't see the files of `credentials`; `forced` is `--force-in-place`.
+/// Runs processes in `/`. Everything that a RUN needs of `/` is tried.
 ///
 /// # Errors
-/// Why that can't be.
-pub fn place(store: &Store, forced: bool, credentials: &[PathBuf], env: &Env) -> Result<Place, String> {
-    why_not(store, forced, env)?;
-    // What is in this process's memory is nobody's business.
+/// Why that cannot be.
+pub fn place(store: &Store, needs: &Needs<'_>, env: &Env) -> Result<Place, String> {
+    why_not(store, needs.process.force_in_place, env)?;
+    // A core dump would have the credentials that are in this process's memory.
     crate::sys::leave_no_core_dump().map_err(|e| e.to_string())?;
     let read = |path: &str| std::fs::read_to_string(path).map_err(|e| format!("read {path}: {e}"));
-    let held = held(store.root(), env);
-    let mut stay = mounted(&read("/proc/self/mountinfo")?);
-    stay.extend(held.iter().cloned());
-    let closed: BTreeSet<Vec<u8>> = stay.iter().filter(|n| !SHOWN.contains(&n.as_slice())).cloned().collect();
-    let folder = folder(store.root());
-    let wall = Protection::find();
-    let Walled { withheld, together, warning, last } = Walled::behind(&wall, credentials, forced);
-    let ground = HostRoot::new(Path::new("/"), &folder, stay, held).map_err(|e| said(&e))?.without(withheld);
+    let layout = layout(store.root(), needs.contexts, &read(MOUNTINFO)?, env);
+    let protection = Protection::find();
+    let Walled { withheld, together, warning, last } =
+        Walled::behind(&protection, needs.credentials, needs.process.force_in_place);
+    let host = HostRoot::new(Path::new("/"), &work_directory(store.root(), env), layout).map_err(|e| unusable(&e))?;
+    let host = Arc::new(host.hiding(withheld));
     let network = ["/etc/resolv.conf", "/etc/hosts"].map(|path| read(path).unwrap_or_default());
-    let executor = InPlaceExecutor::new(network, folder, closed, wall).map_err(|e| said(&e))?;
+    let executor = InPlaceExecutor::new(network, host.clone(), protection).map_err(|e| said(&e))?;
+    host.probe(|| executor.probe().map_err(ProbeError::Executor)).map_err(|e| match e {
+        ProbeError::Root(e) => unusable(&e),
+        ProbeError::Executor(e) => said(&e),
+    })?;
     let threads = NonZeroUsize::new(env.cores).unwrap_or(NonZeroUsize::MIN);
-    let roots = store.new_snapshot().map_err(|e| e.to_string())?;
-    let snapshots = InPlaceSnapshotter::new(ground, roots, threads).map_err(|e| said(&e))?;
+    let form = store.form().map_err(|e| e.to_string())?;
+    let snapshots = InPlaceSnapshotter::new(host, form, threads).map_err(|e| said(&e))?;
     Ok(Place { snapshots: Arc::new(snapshots), executor: Arc::new(executor), together, warning, last })
+}
+
+/// What a RUN would fail with here.
+enum ProbeError {
+    Root(crate::snapshot::Error),
+    Executor(crate::sandbox::Error),
+}
+
+impl From<crate::snapshot::Error> for ProbeError {
+    fn from(error: crate::snapshot::Error) -> Self {
+        Self::Root(error)
+    }
+}
+
+/// What stays in `/` while a stage is switched in.
+fn layout(store: &Path, contexts: &[PathBuf], mountinfo: &str, env: &Env) -> Layout {
+    let on_volume = |path: &Path| layout::mount_of(mountinfo, path) != Path::new("/");
+    let (store, contexts) = (absolute(store, env), contexts.iter().map(|path| absolute(path, env)));
+    let tops = [env.program.clone(), store.clone(), work_directory(&store, env)];
+    let tops = tops.iter().filter(|path| !on_volume(path)).filter_map(|path| top(path));
+    let mut own: Vec<PathBuf> = tops.map(|name| at_top(&name)).collect();
+    own.extend(OWN.iter().map(|name| at_top(name)).filter(|path| path.exists()));
+    own.extend(contexts.chain([store]).filter(|path| on_volume(path)));
+    Layout::new(mountinfo, &own, Path::is_dir)
+}
+
+fn at_top(name: &[u8]) -> PathBuf {
+    Path::new("/").join(OsStr::from_bytes(name))
+}
+
+/// Why `/` cannot be switched, and what helps where that is known.
+fn unusable(error: &crate::snapshot::Error) -> String {
+    let text = said(error);
+    match error {
+        crate::snapshot::Error::Call { source, .. } if source.raw_os_error() == Some(libc::EROFS) => {
+            format!("{text}; a RUN needs a container whose root filesystem is writable")
+        }
+        _ => text,
+    }
 }
 
 /// What a wall makes necessary.
@@ -128,7 +184,12 @@ fn said(error: &dyn std::error::Error) -> String {
 }
 
 fn may_be_taken(forced: bool, env: &Env) -> bool {
-    rustix::process::geteuid().is_root() && (forced || env.program.with_file_name(MARK).exists())
+    rustix::process::geteuid().is_root() && (forced || is_own_image(env))
+}
+
+/// Whether this container's image is kiln's own, which has nothing in `/` that a build could harm.
+fn is_own_image(env: &Env) -> bool {
+    env.program.with_file_name(MARK).exists()
 }
 
 fn why_not(store: &Store, forced: bool, env: &Env) -> Result<(), String> {
@@ -142,35 +203,39 @@ fn why_not(store: &Store, forced: bool, env: &Env) -> Result<(), String> {
                 .into(),
         );
     }
-    if store.form().map_err(|e| e.to_string())?.owners {
-        return Err(
-            "it needs the capabilities CHOWN, DAC_OVERRIDE, FOWNER, FSETID and SETFCAP, as Docker gives them".into()
-        );
+    let capabilities = rustix::thread::capabilities(None).map_err(|e| format!("capget: {e}"))?.effective;
+    if let Some(text) = missing(capabilities) {
+        return Err(text);
     }
-    moves(store.root())
+    // In a user namespace with few IDs, files cannot have their owners in spite of all capabilities.
+    match store.form().map_err(|e| e.to_string())?.owners {
+        true => Err("files cannot have their owners here: the user namespace of this container has too few IDs".into()),
+        false => Ok(()),
+    }
 }
 
-/// Whether what stands in `/` can be moved to the store and back.
-fn moves(store: &Path) -> Result<(), String> {
-    let name = format!(".kiln-{}", std::process::id());
-    let (top, inside) = (Path::new("/").join(&name), store.join(&name));
-    std::fs::create_dir(&top).map_err(|e| format!("mkdir in /: {e}"))?;
-    let moved = std::fs::rename(&top, &inside);
-    let removed = std::fs::remove_dir(if moved.is_ok() { &inside } else { &top });
-    moved.map_err(|e| {
+/// The capabilities that a build needs in place: to write files of any owner and mode, and to become the user of a RUN.
+const NEEDED: CapabilitySet = CapabilitySet::CHOWN
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::FSETID)
+    .union(CapabilitySet::SETFCAP)
+    .union(CapabilitySet::SETGID)
+    .union(CapabilitySet::SETPCAP)
+    .union(CapabilitySet::SETUID);
+
+/// What a process with these capabilities lacks, and what helps.
+fn missing(capabilities: CapabilitySet) -> Option<String> {
+    let names = |set: CapabilitySet| set.iter_names().map(|(name, _)| name).collect::<Vec<_>>().join(", ");
+    let missing = NEEDED - capabilities;
+    (!missing.is_empty()).then(|| {
         format!(
-            "rename from / to {}: {e}; the store must be on the container's own file system (--root)",
-            store.display()
+            "it needs the capabilities {}, which Docker gives by default; this container lacks {} (docker run --cap-add, or \
+             securityContext.capabilities.add in Kubernetes)",
+            names(NEEDED),
+            names(missing)
         )
-    })?;
-    removed.map_err(|e| format!("rmdir {}: {e}", store.display()))
-}
-
-/// The names in `/` that hold what this build needs: no stage may have them.
-fn held(store: &Path, env: &Env) -> BTreeSet<Vec<u8>> {
-    let store = env.cwd.join(store);
-    let own = OWN.iter().map(|name| name.to_vec()).filter(|name| Path::new("/").join(OsStr::from_bytes(name)).exists());
-    [env.program.as_path(), &store].into_iter().filter_map(top).chain(own).collect()
+    })
 }
 
 /// The first name of an absolute path.
@@ -181,45 +246,16 @@ fn top(path: &Path) -> Option<Vec<u8>> {
     })
 }
 
-/// The names in `/` that something is mounted on.
-fn mounted(mountinfo: &str) -> BTreeSet<Vec<u8>> {
-    let points = mountinfo.lines().filter_map(|line| line.split(' ').nth(4)).map(unescaped);
-    points
-        .filter(|p| p.iter().filter(|b| **b == b'/').count() == 1)
-        .filter_map(|p| top(Path::new(OsStr::from_bytes(&p))))
-        .collect()
-}
-
-/// A path of `/proc/self/mountinfo`: space, tab, newline and backslash are `\` and three octal digits.
-fn unescaped(text: &str) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let mut rest = text.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        let octal = (*first == b'\\').then(|| after.get(..3)).flatten().and_then(|d| std::str::from_utf8(d).ok());
-        match octal.and_then(|d| u8::from_str_radix(d, 8).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = after.get(3..).unwrap_or_default();
-            }
-            None => {
-                bytes.push(*first);
-                rest = after;
-            }
-        }
-    }
-    bytes
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn mount_points_at_the_top_stay() {
-        let info = "73 48 0:40 / / rw - overlay overlay rw\n74 73 0:43 / /proc rw - proc proc rw\n\
-                    79 73 254:0 /x /etc/resolv.conf rw - ext4 /dev/vda rw\n80 73 0:1 / /my\\040work rw - ext4 /dev/vda rw\n";
-        let names: Vec<Vec<u8>> = mounted(info).into_iter().collect();
-        assert_eq!(names, [b"my work".to_vec(), b"proc".to_vec()]);
+    fn missing_capabilities_are_named() {
+        assert_eq!(missing(CapabilitySet::all()), None);
+        let text = missing(NEEDED - CapabilitySet::SETPCAP).unwrap();
+        assert!(text.contains("FSETID, SETFCAP") || text.contains("SETFCAP"), "{text}");
+        assert!(text.contains("lacks SETPCAP ("), "{text}");
     }
 
     #[test]

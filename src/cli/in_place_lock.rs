@@ -36,7 +36,7 @@ pub fn acquire(request: &Request, env: &Env) -> Result<Option<InPlaceLock>, Prob
         let _ = writeln!(std::io::stderr(), "waiting for another build in this container to end");
         wait(&program).map_err(cannot_wait)?;
     }
-    supervisor::recover(Path::new("/"), &in_place::folder(&request.store))
+    supervisor::recover(Path::new("/"), &in_place::work_directory(&request.store, env))
         .map_err(|e| cannot("restore /, which an interrupted build has left modified", &e))?;
     Ok(Some(InPlaceLock(program)))
 }

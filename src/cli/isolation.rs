@@ -2,6 +2,7 @@
 
 use super::env::Env;
 use super::in_place;
+use super::own_program;
 use super::request::{Isolation, ProcessRequest, Request};
 use super::rootless::{self, Rootless};
 use super::session::Session;
@@ -83,12 +84,23 @@ impl Refused {
     }
 }
 
+/// What a build or a command needs of a level.
+#[derive(Clone, Copy)]
+pub struct Needs<'a> {
+    /// What was said of processes.
+    pub process: &'a ProcessRequest,
+    /// Whether a process will be run at all.
+    pub runs: bool,
+    /// Files of credentials, which processes cannot read.
+    pub credentials: &'a [PathBuf],
+    /// Directories that are read while processes run.
+    pub contexts: &'a [PathBuf],
+}
+
 /// Where levels are tried.
 struct Site<'a> {
     store: &'a Store,
-    process: &'a ProcessRequest,
-    /// Files of credentials, which processes mustn't read.
-    credentials: &'a [PathBuf],
+    needs: Needs<'a>,
     env: &'a Env,
 }
 
@@ -102,31 +114,25 @@ pub fn network(request: &Request, env: &Env) -> Result<Option<Arc<PrivateNetwork
     Ok(Some(Arc::new(PrivateNetwork::start(helper, &env.path(), &resolv_conf())?)))
 }
 
-/// Finds the place for processes: the level that is asked for, or the best that works. Who `wants` no process gets one untried.
-/// Processes mustn't read the files of `credentials`.
+/// Finds the place for processes: the level that is asked for, or the best that works. A build without RUN steps gets a level that was
+/// not tried.
 ///
 /// # Errors
 /// With the reason for each level that doesn't work here.
-pub fn place(
-    session: &Session,
-    process: &ProcessRequest,
-    wants: bool,
-    credentials: &[PathBuf],
-    env: &Env,
-) -> Result<Place, Problem> {
-    let site = Site { store: &session.store, process, credentials, env };
-    let place = find(session, &site, wants)?;
+pub fn place(session: &Session, needs: Needs<'_>, env: &Env) -> Result<Place, Problem> {
+    let site = Site { store: &session.store, needs, env };
+    let place = find(session, &site)?;
     if let Some(last) = &place.last {
         session.before_exit(last.clone())?;
     }
-    if let Some(warning) = place.warning.as_ref().filter(|_| wants) {
+    if let Some(warning) = place.warning.as_ref().filter(|_| needs.runs) {
         session.reporter.send(Event::Note(warning.clone()));
     }
     Ok(place)
 }
 
-fn find(session: &Session, site: &Site<'_>, wants: bool) -> Result<Place, Problem> {
-    let isolation = site.process.isolation;
+fn find(session: &Session, site: &Site<'_>) -> Result<Place, Problem> {
+    let (isolation, wants) = (site.needs.process.isolation, site.needs.runs);
     if isolation == Isolation::Auto {
         return if wants { climb(session, site) } else { untried() };
     }
@@ -163,8 +169,10 @@ fn climb(session: &Session, site: &Site<'_>) -> Result<Place, Problem> {
 /// Each level, tried in turn, whether or not a better one works. Who has no rights over mounts is in a user namespace after
 /// that, where there may be one.
 pub fn levels(store: &Store, env: &Env) -> Vec<Level> {
-    let outside = LADDER.each_ref().map(|rung| rung.outside.then(|| level(rung, store, env)));
-    let inside = Env { rootless: rootless::enter(env), ..env.clone() };
+    let env = Env { exposed: own_program::why_exposed(env), ..env.clone() };
+    let outside = LADDER.each_ref().map(|rung| rung.outside.then(|| level(rung, store, &env)));
+    let rootless = rootless::enter(&env);
+    let inside = Env { exposed: own_program::why_exposed(&env), rootless, ..env };
     let tried = LADDER.iter().zip(outside);
     tried.map(|(rung, level_outside)| level_outside.unwrap_or_else(|| level(rung, store, &inside))).collect()
 }
@@ -172,7 +180,8 @@ pub fn levels(store: &Store, env: &Env) -> Vec<Level> {
 /// A level, tried.
 fn level(rung: &Rung, store: &Store, env: &Env) -> Level {
     let process = ProcessRequest::default();
-    let refused = (rung.open)(&Site { store, process: &process, credentials: &[], env }).err();
+    let needs = Needs { process: &process, runs: true, credentials: &[], contexts: &[] };
+    let refused = (rung.open)(&Site { store, needs, env }).err();
     let remark = match rung.isolation {
         Isolation::Rootless if refused.is_none() => rootless::remark(&env.rootless, &|| new_proc(store.root())),
         _ => None,
@@ -208,9 +217,7 @@ fn rootless(site: &Site<'_>) -> Result<Place, Refused> {
         Rootless::Untried if site.env.uid == 0 => return Err(Refused::Never(rootless::FOR_USERS)),
         Rootless::Untried => return Err(Refused::Never("it wasn't asked for")),
         Rootless::Refused(why) => return Err(Refused::Here(why.clone())),
-        Rootless::Entered => {}
-        // What is recorded goes with the files of an overlay alone.
-        Rootless::Single(_) => site.works(Way { pivot: true, overlay: true })?,
+        Rootless::Entered | Rootless::Single(_) => {}
     }
     let snapshots = site.snapshots(true)?;
     site.place(RootExecutor::new(resolv_conf()).map(|e| e.on(site.network())), snapshots)
@@ -225,11 +232,11 @@ fn in_place(site: &Site<'_>) -> Result<Place, Refused> {
     if site.env.network.is_some() {
         return Err(Refused::Here("its processes are on the container's network, or on none".into()));
     }
-    in_place::place(site.store, site.process.force_in_place, site.credentials, site.env).map_err(Refused::Here)
+    in_place::place(site.store, &site.needs, site.env).map_err(Refused::Here)
 }
 
 fn oci(site: &Site<'_>) -> Result<Place, Refused> {
-    let wanted = site.process.oci_runtime.as_deref().or_else(|| site.env.set_var("KILN_OCI_RUNTIME"));
+    let wanted = site.needs.process.oci_runtime.as_deref().or_else(|| site.env.set_var("KILN_OCI_RUNTIME"));
     let runtime = Runtime::find(wanted, &site.env.path()).map_err(Refused::Here)?;
     let snapshots = site.snapshots(true)?;
     let executor = OciExecutor::new(resolv_conf(), runtime, site.env.program.clone());
@@ -265,6 +272,9 @@ impl Site<'_> {
         executor: Result<E, sandbox::Error>,
         snapshots: Arc<dyn Snapshotter>,
     ) -> Result<Place, Refused> {
+        if let Some(why) = &self.env.exposed {
+            return Err(Refused::Here(format!("processes could change kiln's own program file: {why}")));
+        }
         let executor = executor.map_err(|e| Refused::Here(e.to_string()))?;
         Ok(Place { snapshots, executor: Arc::new(executor), together: Together::Steps, warning: None, last: None })
     }

@@ -11,6 +11,7 @@ pub mod failure;
 mod in_place;
 mod in_place_lock;
 mod isolation;
+mod own_program;
 pub mod progress;
 mod refusal;
 pub mod request;
@@ -19,7 +20,7 @@ mod session;
 mod signals;
 mod supervision;
 
-pub use env::{Env, Terminal};
+pub use env::{Env, NameFiles, Terminal};
 pub use rootless::Rootless;
 
 use crate::report::{Kind, Problem};
@@ -63,12 +64,13 @@ pub fn main() -> ExitCode {
 fn work(request: &Request, env: Env) -> Result<Done, Failure> {
     let env = in_place::guard(request, env);
     let rootless = rootless::prepare(request, &env);
-    let env = Env { rootless, ..env };
+    let env = own_program::protect(request, Env { rootless, ..env });
     let Some(_lock) = in_place_lock::acquire(request, &env)? else { return run(request, env) };
-    supervision::supervised(&in_place::folder(&request.store), |supervisor| {
+    supervision::supervised(&in_place::work_directory(&request.store, &env), |supervisor| {
         // The lock may have come with a working directory that is back in its own place, and so are the files named relative to it.
         let cwd = std::env::current_dir().map_err(|e| session::cannot("find the working directory", &e))?;
-        let env = Env { cwd, supervisor: Some(supervisor), ..env };
+        // From here on a RUN's files may be in `/`, also while kiln pushes.
+        let env = Env { cwd, supervisor: Some(supervisor), name_files: Some(NameFiles::read()), ..env };
         match parse(std::env::args_os(), &env)? {
             Wanted::Text(text) => Ok(Done::from(text)),
             Wanted::Request(request) => run(&request, env),

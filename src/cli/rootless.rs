@@ -6,13 +6,15 @@ use super::env::Env;
 use super::refusal::{Refusal, Settings};
 use super::request::{Command, Isolation, Request};
 use crate::sandbox::probe::{Way, probe};
+use crate::sys::program::find;
 use crate::sys::userns::{self, Map, Refused};
 use rustix::thread::CapabilitySet;
+use serde::{Deserialize, Serialize};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// Whether this process is in a user namespace of its own.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Rootless {
     /// It is where it was: nothing asked for one.
     #[default]
@@ -28,6 +30,9 @@ pub enum Rootless {
 /// Enters a user namespace where a request of somebody without rights over mounts may need it: to run a process, or to remove
 /// what such processes left in the store.
 pub fn prepare(request: &Request, env: &Env) -> Rootless {
+    if env.executed_again {
+        return env.rootless.clone();
+    }
     let Some(process) = request.command.runs() else {
         return match &request.command {
             Command::Prune { .. } | Command::Rmi { .. } if env.uid != 0 => enter(env),
@@ -74,7 +79,7 @@ fn enter_if_it_works(store: &Path, env: &Env) -> Rootless {
                 let works = |pivot| probe(store, Way { pivot, overlay: false });
                 works(true).or_else(|why| works(false).map_err(|_| why))
             }
-            // What is recorded goes with the files of an overlay alone.
+            // Copies with recorded owners are slower than what root has below this level.
             Rootless::Single(_) => probe(store, Way { pivot: true, overlay: true }),
             Rootless::Refused(why) => Err(why),
         }
@@ -87,8 +92,12 @@ fn enter_if_it_works(store: &Path, env: &Env) -> Rootless {
 
 /// Whether this process has no rights over mounts where it is.
 fn needs_one(env: &Env) -> bool {
-    env.uid != 0
-        || !rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN))
+    env.uid != 0 || !has_rights_over_mounts()
+}
+
+/// Whether this process may mount something where it is, if the kernel and its filters allow it.
+pub fn has_rights_over_mounts() -> bool {
+    rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN))
 }
 
 /// How the level `rootless` works, where there is more to say than that it does; `proc` says why there is no new `/proc`.
@@ -132,7 +141,7 @@ fn user_name(passwd: &str, number: &str) -> Option<String> {
 
 /// The program that maps numbers; it has its power by being setuid or by capabilities of its file.
 fn mapper(program: &str, env: &Env) -> Result<PathBuf, String> {
-    let found = userns::find(program, &env.path())
+    let found = find(program, &env.path())
         .ok_or_else(|| format!("{program} isn't in $PATH; Debian and Ubuntu have it in the package uidmap"))?;
     let setuid = std::fs::metadata(&found).is_ok_and(|m| m.permissions().mode() & 0o4000 != 0);
     let capable = || crate::sys::xattr::get(&found, "security.capability".as_ref()).is_ok_and(|c| c.is_some());

@@ -5,7 +5,7 @@ use super::isolation::Last;
 use super::progress::{self, Drawing, Style};
 use super::request::RegistryRequest;
 use super::signals::{SignalSource, SignalStream};
-use crate::registry::{Client, Config, Mirror};
+use crate::registry::{Client, Config, Mirror, fixed_resolver};
 use crate::report::{Diagnostic, Kind, Problem, Reporter, SourceText};
 use crate::source::stopped;
 use crate::store::Store;
@@ -220,6 +220,11 @@ fn registry_config(request: &RegistryRequest, env: &Env, reporter: Reporter) -> 
         request.mirrors.iter().map(|(host, url)| Mirror { registry: host.clone(), url: url.to_string() }).collect();
     config.insecure = request.insecure.clone();
     config.reporter = reporter;
+    if let Some(files) = &env.name_files {
+        // Neither where a push goes nor whom it trusts is a RUN's to say.
+        config.resolver = Some(fixed_resolver(&files.hosts, &files.resolv_conf));
+        config.certificates = config.certificates.hold();
+    }
     Ok(config)
 }
 
@@ -235,4 +240,23 @@ pub fn dockerfile_problem(mut found: Vec<Diagnostic>) -> Problem {
     problem.hints = last.hint.into_iter().collect();
     problem.diagnostics = found;
     problem
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::NameFiles;
+
+    #[test]
+    fn names_are_resolved_by_the_texts_that_were_read_at_the_start() {
+        let request = RegistryRequest::default();
+        let of = |env: &Env| registry_config(&request, env, Reporter::silent()).unwrap();
+        let system = of(&Env::default());
+        assert!(system.resolver.is_none() && system.certificates.held.is_none());
+        let files = NameFiles { hosts: "10.9.8.7 registry.test".into(), resolv_conf: "nameserver 10.9.8.6".into() };
+        let fixed = of(&Env { name_files: Some(files), ..Env::default() });
+        let resolver = format!("{:?}", fixed.resolver.unwrap());
+        assert!(resolver.contains("10.9.8.7") && resolver.contains("10.9.8.6:53"), "{resolver}");
+        assert!(fixed.certificates.held.is_some());
+    }
 }

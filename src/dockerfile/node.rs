@@ -11,6 +11,13 @@ use super::{heredoc, words};
 use crate::report::{Diagnostic, Span};
 use std::ops::Range;
 
+/// The most instructions of a file, those with errors counted. Each takes up to a kilobyte of memory.
+pub const MAX_INSTRUCTIONS: usize = 50_000;
+/// The most words, flags and heredocs that the lines of a file are split into, in all.
+pub const MAX_WORDS: usize = 1_000_000;
+/// How many lines of a comment above an instruction are kept.
+const MAX_COMMENT: usize = 1_000;
+
 /// A file as instructions that mean nothing yet.
 #[derive(Debug, Default)]
 pub(super) struct Tree {
@@ -70,7 +77,7 @@ pub(super) fn read(text: &str) -> (Tree, Vec<Diagnostic>) {
     let mut errors = Vec::new();
     let mut taker = Taker::default();
     let mut reader = Reader::new(text);
-    let (mut nodes, mut comments, mut any) = (Vec::new(), Vec::new(), false);
+    let (mut nodes, mut comments, mut instructions, mut words) = (Vec::new(), Vec::new(), 0, MAX_WORDS);
     while let Some(first) = reader.next() {
         if taker.take(first, &mut errors) {
             continue;
@@ -80,16 +87,21 @@ pub(super) fn read(text: &str) -> (Tree, Vec<Diagnostic>) {
         } else if first.content.trim_start().is_empty() {
             comments.clear();
         } else {
+            instructions += 1;
+            if instructions > MAX_INSTRUCTIONS {
+                let message = format!("a Dockerfile has at most {MAX_INSTRUCTIONS} instructions");
+                errors.push(Diagnostic::error(first.span(), message));
+                break;
+            }
             let line = Line::read(first, &mut reader, taker.found.escape);
-            any = true;
-            match node(line, &mut reader, taker.found.escape.char()) {
+            match node(line, &mut reader, taker.found.escape.char(), &mut words) {
                 Ok(node) => nodes.push(Node { comments: std::mem::take(&mut comments), ..node }),
                 Err(error) => errors.push(*error),
             }
             comments.clear();
         }
     }
-    if !any {
+    if instructions == 0 {
         errors.push(Diagnostic::error(Span::new(0, text.len()), "file with no instructions"));
     }
     (Tree { directives: taker.found, nodes }, errors)
@@ -102,7 +114,8 @@ fn comment(line: Physical<'_>, comments: &mut Vec<String>) {
     chars.next();
     match chars.as_str().trim() {
         "" => comments.clear(),
-        text => comments.push(text.to_owned()),
+        text if comments.len() < MAX_COMMENT => comments.push(text.to_owned()),
+        _ => {}
     }
 }
 
@@ -113,7 +126,13 @@ fn error(span: Span, message: impl Into<String>) -> Box<Diagnostic> {
     Box::new(Diagnostic::error(span, message))
 }
 
-fn node(line: Line, reader: &mut Reader<'_>, escape: char) -> Result<Node> {
+fn node(line: Line, reader: &mut Reader<'_>, escape: char, left: &mut usize) -> Result<Node> {
+    let pieces = pieces(&line.text);
+    if pieces > *left {
+        let message = format!("the lists of a Dockerfile have at most {MAX_WORDS} words in all");
+        return Err(error(line.span(words::trimmed(&line.text, 0..line.text.len())), message));
+    }
+    *left -= pieces;
     let (levels, rest) = levels(&line);
     let keyword = levels.last().and_then(|level| level.keyword);
     let args = args(keyword, &line, rest.clone(), escape);
@@ -124,6 +143,18 @@ fn node(line: Line, reader: &mut Reader<'_>, escape: char) -> Result<Node> {
     let span = line.span(words::trimmed(&line.text, 0..line.text.len()));
     let span = heredocs.last().map_or(span, |body| span.to(body.span));
     Ok(Node { levels, args: args?, rest, heredocs, line, comments: Vec::new(), span })
+}
+
+/// How many words, flags and heredocs a line is split into, at most. The command of a shell isn't split.
+fn pieces(line: &str) -> usize {
+    let (keyword, rest) = words::first_word(line, words::trimmed(line, 0..line.len()));
+    let [keyword, rest] = [keyword, rest].map(|range| line.get(range).unwrap_or_default());
+    let is_command = matches!(Keyword::parse(keyword), Some(Keyword::Run | Keyword::Cmd | Keyword::Entrypoint));
+    let heredocs = rest.matches("<<").count();
+    if is_command && !rest.starts_with(['[', '-']) {
+        return heredocs;
+    }
+    rest.split_whitespace().count().max(rest.matches('"').count() / 2) + heredocs
 }
 
 /// Splits keywords and flags off; what remains are arguments.

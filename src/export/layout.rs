@@ -14,6 +14,7 @@ use super::{BlobSource, Error};
 use crate::layer::{Entry, EntryKind, EntryPath, EntrySink as _, TarWriter};
 use crate::oci::assemble::{Assembled, Document, value};
 use crate::oci::{Descriptor, Reference};
+use crate::sys::input;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -249,11 +250,8 @@ fn replaces(new: &Value, old: &Value) -> bool {
 
 /// The entries of a layout that is there already; what is no layout has none.
 fn old_entries(path: &Path) -> Vec<Value> {
-    let Ok(file) = std::fs::File::open(path) else { return Vec::new() };
-    let mut text = Vec::new();
-    if file.take(MAX_INDEX).read_to_end(&mut text).is_err() {
-        return Vec::new();
-    }
+    let read = input::open_regular(path).and_then(|file| input::read_all(file, MAX_INDEX));
+    let Ok(text) = read else { return Vec::new() };
     match serde_json::from_slice::<Value>(&text) {
         Ok(mut index) => match index.get_mut("manifests").map(Value::take) {
             Some(Value::Array(entries)) => entries,

@@ -1,64 +1,73 @@
-//! What takes a mount's place: a file or folder is renamed to where the process looks for it, what stood there is set aside,
-//! and afterwards both go back. The times of the folders around stay what the process makes of them.
+//! Stands in for mounts: a file or directory is renamed to its target, and what is there is set aside meanwhile. Afterwards both go
+//! back. The times of the directories around the target stay what the process makes of them.
 //!
-//! No process runs while this is done, so that nothing changes between two of its calls.
+//! Where nothing can be renamed to the target because that is on a volume, the files are copied, and copied back. A mounted file
+//! gets another content. No process runs meanwhile, so nothing changes between two calls.
 
+use super::confinement::Confinement;
+use super::crash_journal::{BindSource, Record};
+use super::host_root::HostRoot;
+use crate::snapshot::root_copy;
 use crate::sys::{Error, Result, Said, file, tree};
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
-use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::io::Write as _;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-/// Everything that is in another place for one process; dropped, it goes back.
+/// The mounts of one process; dropping it undoes them.
 #[derive(Debug)]
 pub(super) struct BindEmulation<'a> {
+    host: &'a HostRoot,
     root: OwnedFd,
-    /// An empty folder on the same file system, for what is set aside; empty again in the end.
-    folder: PathBuf,
-    /// The names in the root that nothing is put below.
-    closed: &'a BTreeSet<Vec<u8>>,
+    /// What is hidden, so that nothing is put there.
+    confinement: &'a Confinement,
     /// What was done, in order.
     done: Vec<Step>,
     count: usize,
     over: bool,
 }
 
-/// A thing that is to be undone.
+/// Something that is to be undone.
 #[derive(Debug)]
 enum Step {
-    /// Something stands in the place of a name.
+    /// Something is in the place of a name.
     Swapped {
         dir: OwnedFd,
         name: OsString,
-        /// Where it goes back to, and whether that is a folder; nowhere if it is to be removed.
-        back: Option<(PathBuf, bool)>,
-        /// Where what stood there is.
+        /// What becomes of it.
+        after: After,
+        /// Where the entry is that was there before.
         aside: Option<PathBuf>,
     },
-    /// A file was made where it is shown.
+    /// A file was made at its target.
     Written { dir: OwnedFd, name: OsString },
-    /// A folder was made on the way.
+    /// A directory was made on the way.
     Made { dir: OwnedFd, name: OsString },
 }
 
+/// What becomes of something that stood in for a mount.
+#[derive(Debug)]
+enum After {
+    /// It is removed.
+    Remove,
+    /// It is renamed to this path, if it still is a directory, or still is none.
+    Return { to: PathBuf, is_dir: bool },
+    /// It is a copy of this directory, which gets its content.
+    CopyBack(PathBuf),
+}
+
 impl<'a> BindEmulation<'a> {
-    /// None yet. `folder` is made unless it is there, as it stays; it must be on the file system of `root`, and out of reach
-    /// for processes. Links of an image may lead to the names `closed`, too, as they are in the same root: that is refused.
-    pub(super) fn new(root: &Path, folder: &Path, closed: &'a BTreeSet<Vec<u8>>) -> Result<Self> {
-        match std::fs::DirBuilder::new().mode(0o700).create(folder) {
-            // What is in it, a killed process left.
-            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => clear(folder)?,
-            made => made.said("mkdir", folder)?,
-        }
-        let mark = folder.join(MARK);
-        std::fs::File::create_new(&mark).said("create", &mark)?;
-        let root = file::open_dir(root)?;
-        Ok(Self { root, folder: folder.into(), closed, done: Vec::new(), count: 0, over: false })
+    /// None yet. Symbolic links of an image may lead to hidden files as well, as they are in the same root: that is refused.
+    pub(super) fn new(host: &'a HostRoot, confinement: &'a Confinement) -> Result<Self> {
+        let dir = directory(host);
+        std::fs::create_dir_all(&dir).said("mkdir", &dir)?;
+        // What is in it, a killed process has left.
+        clear(&dir)?;
+        let root = file::open_dir(host.root())?;
+        Ok(Self { host, root, confinement, done: Vec::new(), count: 0, over: false })
     }
 
     /// Shows a file with this content.
@@ -67,18 +76,31 @@ impl<'a> BindEmulation<'a> {
         let mut made = std::fs::File::create_new(&path).said("create", &path)?;
         made.write_all(content).said("write", &path)?;
         give(&made, owner, mode, &path)?;
-        match self.swap(at, &path, None) {
+        match self.swap(at, &path, After::Remove) {
+            Err(e) if e.errno == Errno::BUSY => self.overwrite(at, content),
             Err(e) if e.errno == Errno::XDEV => self.write(at, content, mode, owner).map_err(|other| {
-                // Something stands there that can't be set aside.
+                // Something is there that cannot be set aside.
                 if other.errno == Errno::EXIST { e } else { other }
             }),
             done => done,
         }
     }
 
-    /// Writes a file on a file system of the container's own (`/dev`), which nothing can be renamed to.
+    /// Gives a file that the container runtime has mounted this content, until the stage leaves. A file that is mounted read-only
+    /// stays as it is: the process sees the container's.
+    fn overwrite(&mut self, at: &Path, content: &[u8]) -> Result<()> {
+        let (dir, name) = self.place(at)?;
+        let path = file::path_of(&dir)?.join(name);
+        match self.host.replace_content(&path, content) {
+            Err(e) if e.errno == Errno::ROFS => Ok(()),
+            done => done,
+        }
+    }
+
+    /// Writes a file on another file system (`/dev`, or a volume), to which nothing can be renamed.
     fn write(&mut self, at: &Path, content: &[u8], mode: u32, owner: (u32, u32)) -> Result<()> {
         let (dir, name) = self.place(at)?;
+        self.record(&dir, &name, None)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let made = rustix::fs::openat(&dir, &name, flags, Mode::from_raw_mode(0o600)).said("create", at)?;
         self.done.push(Step::Written { dir, name });
@@ -93,17 +115,18 @@ impl<'a> BindEmulation<'a> {
         std::fs::create_dir(&path).said("mkdir", &path)?;
         let mode = self.stat(at)?.map_or(0o755, |stat| stat.st_mode & 0o7777);
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).said("chmod", &path)?;
-        self.swap(at, &path, None)
+        self.swap(at, &path, After::Remove)
     }
 
-    /// Shows what stands at `path` in the folder `tree`, or all of it; links stay inside. It is back there afterwards.
+    /// Shows the file or directory at `path` in the directory `tree`, or all of it; symbolic links stay inside. It is back there
+    /// afterwards.
     pub(super) fn tree(&mut self, at: &Path, tree: &Path, path: &Path) -> Result<()> {
         let root = file::open_dir(tree)?;
         let inside = path.strip_prefix("/").unwrap_or(path);
         let found = file::open_in_root(&root, inside, OFlags::PATH, Mode::empty())?;
         let from = file::path_of(&found)?;
         let is_dir = is_folder(&rustix::fs::fstat(&found).said("fstat", &from)?);
-        self.swap(at, &from, Some((from.clone(), is_dir)))
+        self.swap(at, &from, After::Return { to: from.clone(), is_dir })
     }
 
     /// Sees to it that a folder is there, as [`Step::WorkIn`](crate::sys::child::Step::WorkIn) does it; it stays.
@@ -130,10 +153,23 @@ impl<'a> BindEmulation<'a> {
         self.undo()
     }
 
-    /// A path in the folder that nothing has.
+    /// A path on the file system of the root that nothing has.
     fn fresh(&mut self) -> PathBuf {
         self.count += 1;
-        self.folder.join(self.count.to_string())
+        directory(self.host).join(self.count.to_string())
+    }
+
+    /// A path that nothing has on the file system of an open directory.
+    fn fresh_beside(&mut self, dir: &OwnedFd) -> Result<PathBuf> {
+        let beside = self.host.binds_of_volume(&file::path_of(dir)?)?;
+        self.count += 1;
+        Ok(beside.unwrap_or_else(|| directory(self.host)).join(self.count.to_string()))
+    }
+
+    /// Writes to the crash journal that something will stand in for a mount.
+    fn record(&self, dir: &OwnedFd, name: &OsStr, source: Option<BindSource>) -> Result<()> {
+        let target = file::path_of(dir)?.join(name);
+        self.host.record(Record::Bind { target: target.clone(), source }).map_err(|e| io_error(&e, &target))
     }
 
     fn stat(&self, at: &Path) -> Result<Option<Stat>> {
@@ -144,21 +180,42 @@ impl<'a> BindEmulation<'a> {
         }
     }
 
-    /// Lets what is at `from` stand at `at`.
-    fn swap(&mut self, at: &Path, from: &Path, back: Option<(PathBuf, bool)>) -> Result<()> {
+    /// Lets the entry `from` stand at `at`.
+    fn swap(&mut self, at: &Path, from: &Path, after: After) -> Result<()> {
         let (dir, name) = self.place(at)?;
         let before = times(&dir)?;
-        let aside = self.fresh();
+        let aside = self.fresh_beside(&dir)?;
+        let identity = rustix::fs::lstat(from).map(|stat| (stat.st_dev, stat.st_ino)).said("stat", from)?;
+        let source = matches!(after, After::Return { .. }).then(|| BindSource { path: from.into(), identity });
+        self.record(&dir, &name, source)?;
         let aside = match rustix::fs::renameat(&dir, &name, CWD, &aside) {
             Ok(()) => Some(aside),
             Err(Errno::NOENT) => None,
             Err(errno) => return Err(Error { call: "rename", path: Some(at.into()), errno }),
         };
         // Known before it is done, so that the original comes back whatever happens.
-        let kept = reopened(&dir)?;
-        self.done.push(Step::Swapped { dir: kept, name: name.clone(), back, aside });
-        rustix::fs::renameat_with(CWD, from, &dir, &name, RenameFlags::NOREPLACE).said("rename", at)?;
+        self.done.push(Step::Swapped { dir: reopened(&dir)?, name: name.clone(), after, aside });
+        match rustix::fs::renameat_with(CWD, from, &dir, &name, RenameFlags::NOREPLACE) {
+            Err(Errno::XDEV) => self.copy_in(from, &dir, &name)?,
+            renamed => renamed.said("rename", at)?,
+        }
         set_times(&dir, before, at)
+    }
+
+    /// Copies what the last step was to rename, as its target is on another file system.
+    fn copy_in(&mut self, from: &Path, dir: &OwnedFd, name: &OsStr) -> Result<()> {
+        let Some(Step::Swapped { after, .. }) = self.done.last_mut() else { return Ok(()) };
+        let to = file::path_of(dir)?.join(name);
+        match after {
+            After::Return { is_dir: true, .. } => *after = After::CopyBack(from.into()),
+            After::Remove if from.is_dir() => {}
+            // The caller writes the file.
+            After::Remove | After::Return { .. } | After::CopyBack(_) => {
+                return Err(Error::new("rename", to, Errno::XDEV));
+            }
+        }
+        std::fs::create_dir(&to).said("mkdir", &to)?;
+        root_copy::copy_directory(from, &to, None).map(drop).map_err(|e| io_error(&e, &to))
     }
 
     /// The folder and name that a path means, inside the root; folders on the way are made. A link that leads to something
@@ -182,13 +239,12 @@ impl<'a> BindEmulation<'a> {
         Ok((dir, name))
     }
 
-    /// Fails for a name that is closed, or in a folder of one.
+    /// Fails for a hidden name, and below one.
     fn refuse_closed(&self, dir: &OwnedFd, name: &OsStr, at: &Path) -> Result<()> {
         let path = file::path_of(dir)?.join(name);
-        let first = path.strip_prefix(file::path_of(&self.root)?).ok().and_then(|inside| inside.iter().next());
-        match first {
-            Some(first) if !self.closed.contains(first.as_bytes()) => Ok(()),
-            _ => Err(Error::new("rename", at, Errno::ACCESS)),
+        match path.starts_with(file::path_of(&self.root)?) && !self.confinement.hides(&path) {
+            true => Ok(()),
+            false => Err(Error::new("rename", at, Errno::ACCESS)),
         }
     }
 
@@ -212,7 +268,7 @@ impl<'a> BindEmulation<'a> {
             first = first.and(undone);
         }
         first?;
-        clear(&self.folder)
+        clear(&directory(self.host))
     }
 
     fn undo_one(&mut self, step: Step) -> Result<()> {
@@ -230,19 +286,9 @@ impl<'a> BindEmulation<'a> {
                     Err(errno) => Err(Error { call: "rmdir", path: Some(name.into()), errno }),
                 }
             }
-            Step::Swapped { dir, name, back, aside } => {
+            Step::Swapped { dir, name, after, aside } => {
                 let before = times(&dir)?;
-                // Something of another kind that the process put there isn't what it got: it goes, and nothing comes back.
-                let is_same = |is_dir| {
-                    let now = rustix::fs::statat(&dir, &name, AtFlags::SYMLINK_NOFOLLOW);
-                    now.is_ok_and(|now| is_folder(&now) == is_dir && !is_link(&now))
-                };
-                let to = back.filter(|(_, is_dir)| is_same(*is_dir)).map_or_else(|| self.fresh(), |(to, _)| to);
-                let gone = match rustix::fs::renameat(&dir, &name, CWD, &to) {
-                    // The process took it away.
-                    Err(Errno::NOENT) => Ok(()),
-                    done => done.said("rename", Path::new(&name)),
-                };
+                let gone = self.take_out(&dir, &name, after);
                 let returned = match aside {
                     Some(aside) => rustix::fs::renameat(CWD, &aside, &dir, &name).said("rename", Path::new(&name)),
                     None => Ok(()),
@@ -250,6 +296,48 @@ impl<'a> BindEmulation<'a> {
                 gone.and(returned).and(set_times(&dir, before, Path::new(&name)))
             }
         }
+    }
+
+    /// Takes something out of a target.
+    fn take_out(&mut self, dir: &OwnedFd, name: &OsStr, after: After) -> Result<()> {
+        // Something of another kind that the process put there is not what it got: it is removed, and nothing goes back.
+        let now = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW);
+        let is_same = |is_dir| now.is_ok_and(|now| is_folder(&now) == is_dir && !is_link(&now));
+        let to = match after {
+            After::Return { to, is_dir } if is_same(is_dir) => to,
+            After::CopyBack(to) if is_same(true) => {
+                copy_back(&file::path_of(dir)?.join(name), &to)?;
+                return tree::remove(dir, Path::new(name));
+            }
+            _ => self.fresh_beside(dir)?,
+        };
+        match rustix::fs::renameat(dir, name, CWD, &to) {
+            // The process took it away.
+            Err(Errno::NOENT) => Ok(()),
+            done => done.said("rename", Path::new(name)),
+        }
+    }
+}
+
+/// Gives the directory `to` the content of its copy.
+fn copy_back(copy: &Path, to: &Path) -> Result<()> {
+    let dir = file::open_dir(to)?;
+    for entry in std::fs::read_dir(to).said("read", to)? {
+        tree::remove(&dir, Path::new(&entry.said("read", to)?.file_name()))?;
+    }
+    root_copy::copy_directory(copy, to, None).map(drop).map_err(|e| io_error(&e, to))
+}
+
+/// The directory for what is set aside, on the file system of the root.
+fn directory(host: &HostRoot) -> PathBuf {
+    host.work().join("binds")
+}
+
+/// An error of a root filesystem as one of a system call.
+fn io_error(error: &crate::snapshot::Error, path: &Path) -> Error {
+    match error {
+        crate::snapshot::Error::Call { call, source, .. } => Error::from_io(call, path, source),
+        _ => Error::new("write", path, Errno::IO),
     }
 }
 
@@ -272,23 +360,12 @@ fn is_link(stat: &Stat) -> bool {
 
 const DIR: OFlags = OFlags::DIRECTORY;
 
-/// What is in the folder as long as a process runs.
-const MARK: &str = "running";
-
-/// Whether a process runs whose folder this is, or did when its kiln was killed.
-pub(super) fn is_in_use(folder: &Path) -> bool {
-    folder.join(MARK).exists()
-}
-
-/// Removes whatever is in a folder, the mark last.
-fn clear(folder: &Path) -> Result<()> {
-    for entry in std::fs::read_dir(folder).said("read", folder)? {
-        let name = entry.said("read", folder)?.file_name();
-        if name != MARK {
-            tree::remove(CWD, &folder.join(name))?;
-        }
+/// Removes everything in a directory.
+fn clear(dir: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(dir).said("read", dir)? {
+        tree::remove(CWD, &dir.join(entry.said("read", dir)?.file_name()))?;
     }
-    tree::remove(CWD, &folder.join(MARK))
+    Ok(())
 }
 
 fn reopened(dir: &OwnedFd) -> Result<OwnedFd> {
@@ -314,117 +391,5 @@ fn give(made: impl AsFd, (uid, gid): (u32, u32), mode: u32, path: &Path) -> Resu
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::fs;
-
-    struct Place(tempfile::TempDir, BTreeSet<Vec<u8>>);
-
-    impl Place {
-        fn new() -> Self {
-            let place = Self(tempfile::tempdir().unwrap(), [b"kiln".to_vec()].into());
-            for dir in ["root/etc", "root/kiln/store", "kiln", "cache/sub"] {
-                fs::create_dir_all(place.at(dir)).unwrap();
-            }
-            fs::write(place.at("root/etc/hosts"), "own").unwrap();
-            fs::write(place.at("cache/sub/f"), "kept").unwrap();
-            std::os::unix::fs::symlink("../etc/hosts", place.at("root/etc/link")).unwrap();
-            place
-        }
-
-        fn at(&self, path: &str) -> PathBuf {
-            self.0.path().join(path)
-        }
-
-        fn swaps(&self) -> BindEmulation<'_> {
-            BindEmulation::new(&self.at("root"), &self.at("kiln/s"), &self.1).unwrap()
-        }
-
-        fn owner(&self) -> (u32, u32) {
-            (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())
-        }
-    }
-
-    #[test]
-    fn everything_goes_back() {
-        let place = Place::new();
-        let before = fs::metadata(place.at("root/etc")).unwrap().modified().unwrap();
-        let mut swaps = place.swaps();
-        swaps.file(Path::new("/etc/link"), b"shown", 0o600, place.owner()).unwrap();
-        swaps.file(Path::new("/etc/new"), b"secret", 0o400, place.owner()).unwrap();
-        swaps.tree(Path::new("/var/cache/x"), &place.at("cache"), Path::new("sub")).unwrap();
-        swaps.empty(Path::new("/etc/tmp")).unwrap();
-        assert_eq!(fs::read(place.at("root/etc/hosts")).unwrap(), b"shown");
-        assert_eq!(fs::read(place.at("root/etc/new")).unwrap(), b"secret");
-        fs::write(place.at("root/var/cache/x/g"), "new").unwrap();
-        fs::write(place.at("root/etc/tmp/left"), "").unwrap();
-        swaps.end().unwrap();
-        assert_eq!(fs::read(place.at("root/etc/hosts")).unwrap(), b"own");
-        assert!(!place.at("root/etc/new").exists() && !place.at("root/etc/tmp").exists());
-        assert!(!place.at("root/var").exists());
-        assert_eq!(fs::read_dir(place.at("kiln/s")).unwrap().count(), 0);
-        assert_eq!(fs::read(place.at("cache/sub/g")).unwrap(), b"new");
-        assert_eq!(fs::read(place.at("cache/sub/f")).unwrap(), b"kept");
-        assert_eq!(fs::metadata(place.at("root/etc")).unwrap().modified().unwrap(), before);
-    }
-
-    #[test]
-    fn what_a_process_did_around_stays() {
-        let place = Place::new();
-        let mut swaps = place.swaps();
-        swaps.file(Path::new("/run/secrets/s"), b"x", 0o400, place.owner()).unwrap();
-        swaps.file(Path::new("/etc/hosts"), b"x", 0o400, place.owner()).unwrap();
-        fs::remove_file(place.at("root/run/secrets/s")).unwrap();
-        fs::write(place.at("root/run/pid"), "1").unwrap();
-        fs::rename(place.at("root/etc/hosts"), place.at("root/etc/moved")).unwrap();
-        swaps.end().unwrap();
-        assert!(!place.at("root/run/secrets").exists());
-        assert!(place.at("root/run/pid").exists());
-        assert_eq!(fs::read(place.at("root/etc/hosts")).unwrap(), b"own");
-    }
-
-    #[test]
-    fn a_working_directory_is_made() {
-        let place = Place::new();
-        let mut swaps = place.swaps();
-        swaps.folder(Path::new("/srv/app"), place.owner()).unwrap();
-        swaps.end().unwrap();
-        assert!(place.at("root/srv/app").is_dir());
-    }
-
-    #[test]
-    fn links_of_an_image_lead_to_nothing_that_is_closed() {
-        let place = Place::new();
-        for (link, target) in [("root/x", "/kiln"), ("root/y", "kiln/store"), ("root/etc/z", "../kiln/new")] {
-            std::os::unix::fs::symlink(target, place.at(link)).unwrap();
-        }
-        let mut swaps = place.swaps();
-        for at in ["/kiln", "/kiln/new", "/x", "/x/git", "/x/deep/er", "/y", "/y/blobs", "/etc/z/a"] {
-            let errors = [
-                swaps.file(Path::new(at), b"evil", 0o755, place.owner()),
-                swaps.empty(Path::new(at)),
-                swaps.tree(Path::new(at), &place.at("cache"), Path::new("")),
-            ];
-            assert!(errors.iter().all(Result::is_err), "{at}: {errors:?}");
-        }
-        for at in ["/x/work", "/kiln/work", "/y/a/b"] {
-            assert!(swaps.folder(Path::new(at), place.owner()).is_err(), "{at}");
-        }
-        swaps.end().unwrap();
-        assert_eq!(fs::read_dir(place.at("root/kiln")).unwrap().count(), 1);
-        assert_eq!(fs::read_dir(place.at("root/kiln/store")).unwrap().count(), 0);
-        assert!(place.at("cache/sub/f").exists());
-    }
-
-    #[test]
-    fn nothing_of_another_kind_comes_back() {
-        let place = Place::new();
-        let mut swaps = place.swaps();
-        swaps.tree(Path::new("/c"), &place.at("cache"), Path::new("")).unwrap();
-        fs::rename(place.at("root/c"), place.at("root/moved")).unwrap();
-        std::os::unix::fs::symlink("/kiln/home", place.at("root/c")).unwrap();
-        swaps.end().unwrap();
-        assert!(place.at("cache").symlink_metadata().is_err() && place.at("root/c").symlink_metadata().is_err());
-        assert!(place.at("root/moved/sub/f").exists() && !is_in_use(&place.at("kiln/s")));
-    }
-}
+#[path = "bind_emulation_tests.rs"]
+mod tests;

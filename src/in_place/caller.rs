@@ -1,118 +1,158 @@
-//! Who makes a call: as whom kiln looks into its process, and does what is asked for.
+//! The credentials of the process that makes a call, and the identity in which kiln's thread acts for it.
 
 use crate::sys::notify::Call;
-use crate::sys::{Acting, Someone};
+use crate::sys::{AssumedCredentials, Credentials};
 use rustix::io::Errno;
+use rustix::thread::CapabilitySet;
 use std::ffi::CString;
 
-/// Who a process is when it makes files.
+/// The process that makes a call, as far as access to files is concerned.
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Caller {
     pub(super) umask: u32,
-    pub(super) who: Someone,
+    pub(super) credentials: Credentials,
 }
 
 impl Caller {
-    /// Who makes this call; nobody if it doesn't wait any more.
+    /// The caller; `None` if the call does not wait any more.
     pub(super) fn of(call: &Call<'_>) -> Option<Self> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", call.thread())).ok()?;
         if call.is_alive() { parse(&status) } else { None }
     }
+
+    /// Whether it is neither root nor has a capability that gives rights over other users' files.
+    pub(super) fn is_unprivileged(&self) -> bool {
+        self.credentials.uid != 0 && !self.credentials.capabilities.intersects(OVER_FILES)
+    }
 }
 
-/// As whom the thread that answers calls acts. The kernel lets one look into processes of one's own user and group alone; it
-/// is a role for as many calls as it fits.
-#[derive(Default)]
-pub(super) struct AssumedIdentity(Option<(Someone, Acting)>);
+/// The capabilities that matter for access to files and for changes of their attributes.
+const OVER_FILES: CapabilitySet = CapabilitySet::CHOWN
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::DAC_READ_SEARCH)
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::FSETID)
+    .union(CapabilitySet::LINUX_IMMUTABLE)
+    .union(CapabilitySet::MKNOD)
+    .union(CapabilitySet::SETFCAP)
+    .union(CapabilitySet::SYS_ADMIN);
+
+/// The identity of the thread that answers calls: kiln's own, or that of a caller. The thread keeps an identity for as many calls as
+/// it fits.
+#[derive(Debug, Default)]
+pub(super) struct AssumedIdentity(Option<(Credentials, AssumedCredentials)>);
 
 impl AssumedIdentity {
-    /// The string at an address of a call's process, in whatever role it can be read.
+    /// Reads the string at an address of the caller.
     ///
     /// # Errors
     /// As [`Call::string`].
     pub(super) fn read(&mut self, call: &Call<'_>, address: u64) -> Result<CString, Errno> {
-        match call.string(address) {
-            Err(Errno::PERM) => {}
-            read => {
-                self.0 = None;
-                return read;
-            }
-        }
-        match call.string_by_file(address) {
-            Err(Errno::ACCESS) => {
-                self.take(&Caller::of(call).ok_or(Errno::SRCH)?.who)?;
-                call.string_by_file(address)
-            }
-            read => read,
-        }
+        self.look(call, || call.string(address))
     }
 
-    /// Bytes at an address, likewise.
+    /// Reads the bytes at an address of the caller.
     ///
     /// # Errors
     /// As [`Call::bytes`].
     pub(super) fn bytes(&mut self, call: &Call<'_>, address: u64, length: usize) -> Result<Vec<u8>, Errno> {
-        match call.bytes(address, length) {
-            Err(Errno::PERM) => {
-                self.take(&Caller::of(call).ok_or(Errno::SRCH)?.who)?;
-                call.bytes_by_file(address, length)
-            }
-            read => read,
-        }
+        self.look(call, || call.bytes(address, length))
     }
 
-    /// Does something as kiln itself.
-    pub(super) fn apart<T>(&mut self, act: impl FnOnce() -> Result<T, Errno>) -> Result<T, Errno> {
-        let who = self.0.take().map(|(who, _)| who);
-        let done = act();
-        who.map_or(Ok(()), |who| self.take(&who)).and(done)
-    }
-
-    /// Acts as somebody, or as kiln's own user and group where that is the same.
+    /// Looks into the caller. Without CAP_SYS_PTRACE, the kernel allows that only to a process of the same user and group that has all
+    /// capabilities of the caller. So this is tried with the present identity, with kiln's own and with the caller's IDs, and
+    /// the thread keeps the identity that may.
     ///
     /// # Errors
-    /// As [`Someone::act`].
-    pub(super) fn take(&mut self, who: &Someone) -> Result<(), Errno> {
-        if self.0.as_ref().is_some_and(|(same, _)| same == who) {
+    /// `EACCES` if none of them may: the caller changed its credentials since it executed its program, or asked for this protection
+    /// (`PR_SET_DUMPABLE`).
+    pub(super) fn look<T>(&mut self, call: &Call<'_>, look: impl Fn() -> Result<T, Errno>) -> Result<T, Errno> {
+        match look() {
+            Err(Errno::ACCESS) => {}
+            looked => return looked,
+        }
+        if self.0.take().is_some() {
+            match look() {
+                Err(Errno::ACCESS) => {}
+                looked => return looked,
+            }
+        }
+        let credentials = Caller::of(call).ok_or(Errno::SRCH)?.credentials;
+        self.set(&Credentials { capabilities: CapabilitySet::all(), ..credentials })?;
+        look()
+    }
+
+    /// Assumes a caller's credentials, capabilities included, so that the kernel refuses kiln what it would refuse the caller.
+    ///
+    /// # Errors
+    /// As [`Credentials::assume`].
+    pub(super) fn assume(&mut self, caller: &Caller) -> Result<(), Errno> {
+        if is_own(&caller.credentials)? {
+            self.leave();
+            return Ok(());
+        }
+        self.set(&caller.credentials)
+    }
+
+    fn set(&mut self, credentials: &Credentials) -> Result<(), Errno> {
+        if self.0.as_ref().is_some_and(|(same, _)| same == credentials) {
             return Ok(());
         }
         self.0 = None;
-        let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-        if (who.uid, who.gid) != own {
-            self.0 = Some((who.clone(), who.act()?));
-        }
+        self.0 = Some((credentials.clone(), credentials.assume()?));
         Ok(())
     }
 
-    /// The user that it acts as.
-    pub(super) fn uid(&self) -> u32 {
-        self.0.as_ref().map_or_else(|| rustix::process::geteuid().as_raw(), |(who, _)| who.uid)
-    }
-
-    /// Kiln itself.
+    /// Returns to kiln's own identity.
     pub(super) fn leave(&mut self) {
         self.0 = None;
     }
 }
 
-/// The mask and the ids for files in `/proc/PID/status`.
+/// Whether kiln's own identity gives no other rights over files than these credentials.
+fn is_own(credentials: &Credentials) -> Result<bool, Errno> {
+    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    if (credentials.uid, credentials.gid) != (uid, gid) {
+        return Ok(false);
+    }
+    let permitted = rustix::thread::capabilities(None)?.permitted;
+    let missing = (permitted & OVER_FILES) - credentials.capabilities;
+    // Who overrides permissions needs no groups.
+    Ok(missing.is_empty() && credentials.capabilities.contains(CapabilitySet::DAC_OVERRIDE))
+}
+
+/// The caller in `/proc/PID/status`: its umask, its IDs for file access and its effective capabilities.
 fn parse(status: &str) -> Option<Caller> {
     let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
     let last = |name: &str| field(name)?.split_whitespace().nth(3)?.parse().ok();
     let groups = field("Groups:")?.split_whitespace().map(str::parse).collect::<Result<_, _>>().ok()?;
-    let who = Someone { uid: last("Uid:")?, gid: last("Gid:")?, groups };
-    Some(Caller { umask: u32::from_str_radix(field("Umask:")?, 8).ok()?, who })
+    let capabilities = CapabilitySet::from_bits_retain(u64::from_str_radix(field("CapEff:")?, 16).ok()?);
+    let credentials = Credentials { uid: last("Uid:")?, gid: last("Gid:")?, groups, capabilities };
+    Some(Caller { umask: u32::from_str_radix(field("Umask:")?, 8).ok()?, credentials })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const STATUS: &str =
+        "Name:\tsh\nUmask:\t0027\nUid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nGroups:\t9 10 \nCapEff:\t0000000000000001\n";
+
     #[test]
     fn a_status_is_read() {
-        let status = "Name:\tsh\nUmask:\t0027\nUid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nGroups:\t9 10 \n";
-        let maker = parse(status).unwrap();
-        assert_eq!(maker.umask, 0o27);
-        assert_eq!(maker.who, Someone { uid: 4, gid: 8, groups: vec![9, 10] });
+        let caller = parse(STATUS).unwrap();
+        let expected = Credentials { uid: 4, gid: 8, groups: vec![9, 10], capabilities: CapabilitySet::CHOWN };
+        assert_eq!(caller, Caller { umask: 0o27, credentials: expected });
         assert!(parse("Umask:\t0022\nUid:\t1\t2\n").is_none());
+    }
+
+    #[test]
+    fn only_other_users_without_capabilities_are_unprivileged() {
+        let mut caller = parse(STATUS).unwrap();
+        assert!(!caller.is_unprivileged());
+        caller.credentials.capabilities = CapabilitySet::NET_RAW;
+        assert!(caller.is_unprivileged());
+        caller.credentials.uid = 0;
+        assert!(!caller.is_unprivileged());
     }
 }

@@ -1,23 +1,25 @@
-//! What processes can reach: the stage's own files, `/proc`, `/sys` and `/dev`, and nothing else that lies in `/`.
+//! What the processes of a RUN can reach: the stage's own files, `/proc`, `/sys` and `/dev`, and nothing else that lies in `/` or in
+//! another [split directory](SplitDirectory).
 
 use crate::sandbox::Error;
-use crate::sys::landlock::{self, Ruleset};
+use crate::sys::landlock::{self, Rights, Ruleset};
 use crate::sys::{Result, Said, file};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::thread::CapabilitySet;
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-/// How processes are kept from what isn't theirs.
+/// How the processes of a RUN are kept from files that are not theirs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Protection {
     /// By Landlock, in this version of its interface.
     Landlock(u32),
-    /// What can be is removed while they run, and they have less than any other process of the container, into which they
-    /// can't look therefore. The rest is within their reach.
+    /// By removing credentials while they run, and by giving them one capability less than every other process of the container has,
+    /// so that they cannot look into these. They can reach everything else.
     Removal {
         /// Why there is no Landlock.
         why: String,
@@ -25,7 +27,7 @@ pub enum Protection {
 }
 
 impl Protection {
-    /// The best that this kernel, and the filter that this process is behind, have.
+    /// The best that this kernel, and the seccomp filter of this process, allow.
     pub fn find() -> Self {
         match landlock::abi() {
             Ok(abi) => Self::Landlock(abi),
@@ -33,8 +35,8 @@ impl Protection {
         }
     }
 
-    /// What processes get of the capabilities in `usual`, where kiln itself and the container's other processes have `permitted`: the
-    /// kernel lets a process look into another that has none that it lacks.
+    /// The part of the capabilities in `usual` that a RUN gets, where kiln and the container's other processes have `permitted`: the
+    /// kernel lets a process look into another one that has no capability that the first one lacks.
     pub(super) fn capabilities(&self, usual: CapabilitySet, permitted: CapabilitySet) -> CapabilitySet {
         let given = usual & permitted;
         match self {
@@ -57,61 +59,131 @@ const SPARED: [CapabilitySet; 6] = [
     CapabilitySet::NET_BIND_SERVICE,
 ];
 
-/// The name in `/` that an open file has, or is below; nothing for `/` itself.
-pub(super) fn top(open: impl AsFd) -> std::result::Result<Option<Vec<u8>>, Errno> {
-    let path = file::path_of(open).map_err(|e| e.errno)?;
-    let mut names = path.as_os_str().as_bytes().split(|b| *b == b'/').filter(|name| !name.is_empty());
-    Ok(names.next().map(<[u8]>::to_vec))
+/// A directory that no Landlock rule names: each of its entries has a rule instead, except the hidden ones.
+///
+/// Landlock rules only allow, and a rule for a directory covers everything below it. So a directory that contains something hidden
+/// cannot have a rule. Its existing entries get one each, kiln emulates the creation of new entries ([`RootEntries`]) and opens
+/// the directory for processes that list it ([`RootListing`]).
+///
+/// `/` is always split, because kiln's own directory lies in it. Every ancestor of a split directory is split, too.
+///
+/// [`RootEntries`]: super::root_entries::RootEntries
+/// [`RootListing`]: super::root_listing::RootListing
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SplitDirectory {
+    /// Its absolute path. A RUN cannot rename or remove it.
+    pub path: PathBuf,
+    /// Names in it that no process may reach.
+    pub hidden: BTreeSet<Vec<u8>>,
+    /// A directory of kiln's own on the same file system, at or below a hidden name, for the inodes that become new entries. It is
+    /// made when it is needed.
+    pub pool: PathBuf,
 }
 
-/// What is closed to processes.
+impl SplitDirectory {
+    /// Opens the directory; `None` if the stage has no such directory. A link in its place leads to what has rules of its own.
+    pub(super) fn open(&self) -> Result<Option<OwnedFd>> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match rustix::fs::openat(CWD, &self.path, flags, Mode::empty()) {
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+            fd => fd.said("open", &self.path).map(Some),
+        }
+    }
+
+    /// Whether a path lies at or below one of the hidden names.
+    fn hides(&self, path: &Path) -> bool {
+        let name = path.strip_prefix(&self.path).ok().and_then(|inside| inside.iter().next());
+        name.is_some_and(|name| self.hidden.contains(name.as_bytes()))
+    }
+}
+
+/// What the processes of a RUN can reach, and what is hidden from them.
 #[derive(Debug)]
 pub(super) struct Confinement {
-    closed: BTreeSet<Vec<u8>>,
-    wall: Protection,
+    directories: Vec<SplitDirectory>,
+    protection: Protection,
 }
 
 impl Confinement {
-    pub(super) fn new(closed: BTreeSet<Vec<u8>>, wall: Protection) -> Self {
-        Self { closed, wall }
+    pub(super) fn new(directories: Vec<SplitDirectory>, protection: Protection) -> Self {
+        Self { directories, protection }
     }
 
-    /// Whether there are rules, and new names in `/` need one.
-    pub(super) fn stand(&self) -> bool {
-        matches!(self.wall, Protection::Landlock(_))
+    /// Whether Landlock rules protect what is hidden, so that new entries of split directories need a rule as well.
+    pub(super) fn has_rules(&self) -> bool {
+        matches!(self.protection, Protection::Landlock(_))
     }
 
-    /// The names in `/` that are closed.
-    pub(super) fn closed(&self) -> &BTreeSet<Vec<u8>> {
-        &self.closed
+    /// The split directories.
+    pub(super) fn directories(&self) -> &[SplitDirectory] {
+        &self.directories
     }
 
-    /// The rules for what stands in `root` now and for what may come there; nothing where the kernel has none.
-    pub(super) fn build<'f>(
+    /// The paths of all hidden names.
+    pub(super) fn hidden_paths(&self) -> impl Iterator<Item = PathBuf> {
+        self.directories.iter().flat_map(|dir| dir.hidden.iter().map(|name| dir.path.join(OsStr::from_bytes(name))))
+    }
+
+    /// Whether a split directory has this path.
+    pub(super) fn is_split(&self, path: &Path) -> bool {
+        self.directories.iter().any(|dir| dir.path == path)
+    }
+
+    /// Whether an absolute path without links lies at or below a hidden name.
+    pub(super) fn hides(&self, path: &Path) -> bool {
+        self.directories.iter().any(|dir| dir.hides(path))
+    }
+
+    /// Fails with `EACCES` if an open file lies at or below a hidden name.
+    pub(super) fn refuse_hidden(&self, file: impl AsFd) -> std::result::Result<(), Errno> {
+        let path = file::path_of(file).map_err(|e| e.errno)?;
+        if self.hides(&path) { Err(Errno::ACCESS) } else { Ok(()) }
+    }
+
+    /// The rules for the entries that split directories have now, and for `more`; nothing where the kernel has no Landlock.
+    pub(super) fn ruleset<'f>(
         &self,
-        root: &Path,
         more: impl Iterator<Item = BorrowedFd<'f>>,
     ) -> std::result::Result<Option<Ruleset>, Error> {
-        let Protection::Landlock(abi) = self.wall else { return Ok(None) };
+        let Protection::Landlock(abi) = self.protection else { return Ok(None) };
         let ruleset = Ruleset::new(abi)?;
-        for name in std::fs::read_dir(root).said("read", root)? {
-            let name = name.said("read", root)?.file_name();
-            if self.closed.contains(name.as_bytes()) {
-                continue;
-            }
-            let path = root.join(&name);
-            let file = open(&path)?;
-            // A link has no rights: what it leads to has.
-            if !path.is_symlink() {
-                ruleset.allow_all(&file)?;
-            }
+        for directory in &self.directories {
+            self.allow_entries(&ruleset, directory)?;
         }
         for file in more {
             ruleset.allow_all(file)?;
         }
         Ok(Some(ruleset))
     }
+
+    /// Adds a rule for each entry of a split directory, if the stage has that directory.
+    fn allow_entries(&self, ruleset: &Ruleset, directory: &SplitDirectory) -> Result<()> {
+        let path = &directory.path;
+        if directory.open()?.is_none() {
+            return Ok(());
+        }
+        for entry in std::fs::read_dir(path).said("read", path)? {
+            let name = entry.said("read", path)?.file_name();
+            let entry = path.join(&name);
+            if directory.hidden.contains(name.as_bytes()) || self.is_split(&entry) {
+                continue;
+            }
+            // A symbolic link has no rights. The file that it leads to has them.
+            if entry.is_symlink() {
+                continue;
+            }
+            match READ_ONLY.iter().any(|path| entry == Path::new(path)) {
+                true => ruleset.allow(open(&entry)?, Rights::READ)?,
+                false => ruleset.allow_all(open(&entry)?)?,
+            }
+        }
+        Ok(())
+    }
 }
+
+/// Directories of the kernel's in which a RUN can change nothing: a file there may belong to kiln's process (`oom_score_adj`), to
+/// the container (its control group) or to the whole machine. What `/proc/self/fd` leads to has rights of its own.
+const READ_ONLY: [&str; 2] = ["/proc", "/sys"];
 
 fn open(path: &Path) -> Result<OwnedFd> {
     rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()).said("open", path)
@@ -125,14 +197,59 @@ mod tests {
     fn without_landlock_processes_have_less_than_all_others() {
         let usual = CapabilitySet::CHOWN | CapabilitySet::SETPCAP | CapabilitySet::AUDIT_WRITE;
         let removal = Protection::Removal { why: String::new() };
-        for (wall, permitted, given) in [
+        for (protection, permitted, given) in [
             (&removal, usual, usual - CapabilitySet::AUDIT_WRITE),
             (&removal, usual | CapabilitySet::SYS_PTRACE, usual),
             (&removal, CapabilitySet::CHOWN | CapabilitySet::SETPCAP, CapabilitySet::CHOWN),
             (&removal, CapabilitySet::CHOWN, CapabilitySet::CHOWN),
             (&Protection::Landlock(1), usual, usual),
         ] {
-            assert_eq!(wall.capabilities(usual, permitted), given, "{wall:?} {permitted:?}");
+            assert_eq!(protection.capabilities(usual, permitted), given, "{protection:?} {permitted:?}");
         }
+    }
+
+    fn split(path: &str, hidden: &[&str]) -> SplitDirectory {
+        let hidden = hidden.iter().map(|name| name.as_bytes().to_vec()).collect();
+        SplitDirectory { path: path.into(), hidden, pool: PathBuf::new() }
+    }
+
+    #[test]
+    fn paths_at_and_below_hidden_names_are_hidden() {
+        let directories = vec![split("/", &["kiln"]), split("/etc", &["secret"]), split("/tmp", &[".kiln"])];
+        let confinement = Confinement::new(directories, Protection::Landlock(1));
+        for (path, hidden) in [
+            ("/", false),
+            ("/kiln", true),
+            ("/kiln/store/x", true),
+            ("/kiln2", false),
+            ("/etc", false),
+            ("/etc/secret", true),
+            ("/etc/secret/deep", true),
+            ("/etc/passwd", false),
+            ("/usr/etc/secret", false),
+            ("/tmp/.kiln/pool", true),
+            ("/tmp/kiln", false),
+            ("/.kiln", false),
+            ("pipe:[7]", false),
+        ] {
+            assert_eq!(confinement.hides(Path::new(path)), hidden, "{path}");
+        }
+        assert!(confinement.is_split(Path::new("/etc")) && !confinement.is_split(Path::new("/usr")));
+    }
+
+    #[test]
+    fn entries_that_are_split_themselves_need_no_rule_and_absent_directories_none() {
+        let Protection::Landlock(abi) = Protection::find() else {
+            eprintln!("skipped: this kernel has no Landlock");
+            return;
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+        std::fs::create_dir_all(path("etc/secret")).unwrap();
+        std::fs::write(path("etc/passwd"), "").unwrap();
+        std::os::unix::fs::symlink("nowhere", path("link")).unwrap();
+        let directories = vec![split(&path(""), &["kiln"]), split(&path("etc"), &["secret"]), split(&path("tmp"), &[])];
+        let confinement = Confinement::new(directories, Protection::Landlock(abi));
+        assert!(confinement.ruleset(std::iter::empty()).unwrap().is_some());
     }
 }

@@ -1,4 +1,4 @@
-//! What calls that change names ask for, whatever their form.
+//! Decodes the system calls that create, rename or remove directory entries into one request type, whichever variant was called.
 
 use super::caller::AssumedIdentity;
 use crate::sandbox::seccomp::When;
@@ -6,7 +6,7 @@ use crate::sys::notify::Call;
 use rustix::io::Errno;
 use std::ffi::CString;
 
-/// The calls that change names, and the flag with which some do; and those that list, for [`listing`](super::listing).
+/// The calls, and the flags with which kiln must see them; those that open a directory are for [`root_listing`](super::root_listing).
 pub(super) const CALLS: [(&str, When); 18] = [
     ("mkdir", When::Always),
     ("mkdirat", When::Always),
@@ -28,110 +28,109 @@ pub(super) const CALLS: [(&str, When); 18] = [
     ("rmdir", When::Always),
 ];
 
-/// A call, whatever its form.
+/// A change of directory entries that a process requests. The `target` of a symbolic link is the address of its text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum EntryRequest {
-    Folder { at: Named, mode: u32 },
-    Open { at: Named, flags: u32, mode: u32 },
-    Node { at: Named, mode: u32, device: u64 },
-    Link { at: Named, target: u64 },
-    Rename { from: Named, to: Named, flags: u32 },
-    Second { to: Named },
-    Remove { at: Named, flags: u32 },
+    CreateDir { at: PathArgument, mode: u32 },
+    Open { at: PathArgument, flags: u32, mode: u32 },
+    CreateNode { at: PathArgument, mode: u32, device: u64 },
+    Symlink { at: PathArgument, target: u64 },
+    Rename { from: PathArgument, to: PathArgument, flags: u32 },
+    HardLink { to: PathArgument },
+    Remove { at: PathArgument, flags: u32 },
 }
 
-/// A path in the process's memory, and where it starts.
+/// A path argument: the descriptor that a relative path starts from, and the address of the path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Named {
+pub(super) struct PathArgument {
     pub(super) from: i32,
-    path: u64,
+    address: u64,
 }
 
-/// A wish whose paths were read.
-pub(super) struct Asked {
-    pub(super) wish: EntryRequest,
-    /// The first path that it names.
+/// A request together with its paths, which were read once from the process's memory.
+pub(super) struct PathRequest {
+    pub(super) request: EntryRequest,
     pub(super) path: CString,
-    /// The second.
+    /// The second path, of a rename.
     pub(super) other: Option<CString>,
 }
 
-impl Asked {
-    /// What a call asks for; nothing for one that asks for no change. From then on this thread has the role in which the
-    /// call's process can be looked into.
+impl PathRequest {
+    /// Reads the request that a call makes; `None` for one that changes no entry. Afterwards this thread has an identity that may
+    /// look into the call's process.
     ///
     /// # Errors
-    /// Where its paths can't be read.
-    pub(super) fn hear(call: &Call<'_>, role: &mut AssumedIdentity) -> Result<Option<Self>, Errno> {
-        let Some(wish) = wish(call) else { return Ok(None) };
-        let (first, second) = wish.paths();
-        let path = role.read(call, first)?;
-        let other = second.map(|second| role.read(call, second)).transpose()?;
-        Ok(Some(Self { wish, path, other }))
+    /// If a path cannot be read.
+    pub(super) fn read(call: &Call<'_>, identity: &mut AssumedIdentity) -> Result<Option<Self>, Errno> {
+        let Some(request) = EntryRequest::decode(call, identity) else { return Ok(None) };
+        let (first, second) = request.paths();
+        let path = identity.read(call, first)?;
+        let other = second.map(|second| identity.read(call, second)).transpose()?;
+        Ok(Some(Self { request, path, other }))
     }
 }
 
 impl EntryRequest {
-    /// Where its paths stand; what a link says is none.
+    /// The addresses of its paths. The text of a symbolic link is not one of them.
     fn paths(&self) -> (u64, Option<u64>) {
         match *self {
-            Self::Folder { at, .. }
+            Self::CreateDir { at, .. }
             | Self::Open { at, .. }
-            | Self::Node { at, .. }
-            | Self::Link { at, .. }
-            | Self::Remove { at, .. } => (at.path, None),
-            Self::Second { to } => (to.path, None),
-            Self::Rename { from, to, .. } => (from.path, Some(to.path)),
+            | Self::CreateNode { at, .. }
+            | Self::Symlink { at, .. }
+            | Self::Remove { at, .. } => (at.address, None),
+            Self::HardLink { to } => (to.address, None),
+            Self::Rename { from, to, .. } => (from.address, Some(to.address)),
         }
     }
-}
 
-/// What a call asks for; nothing for one that asks for no change.
-fn wish(call: &Call<'_>) -> Option<EntryRequest> {
-    let named = |from: usize, path: usize| Named { from: call.int(from), path: call.argument(path) };
-    let here = |path: usize| Named { from: libc::AT_FDCWD, path: call.argument(path) };
-    let int = |index: usize| call.int(index).cast_unsigned();
-    Some(match call.number() {
-        #[cfg(target_arch = "x86_64")]
-        libc::SYS_mkdir => EntryRequest::Folder { at: here(0), mode: int(1) },
-        #[cfg(target_arch = "x86_64")]
-        libc::SYS_open => EntryRequest::Open { at: here(0), flags: int(1), mode: int(2) },
-        #[cfg(target_arch = "x86_64")]
-        libc::SYS_creat => EntryRequest::Open {
-            at: here(0),
-            flags: (libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC).cast_unsigned(),
-            mode: int(1),
-        },
-        #[cfg(target_arch = "x86_64")]
-        libc::SYS_mknod => EntryRequest::Node { at: here(0), mode: int(1), device: u64::from(int(2)) },
-        #[cfg(target_arch = "x86_64")]
-        libc::SYS_symlink => EntryRequest::Link { target: call.argument(0), at: here(1) },
-        #[cfg(target_arch = "x86_64")]
-        libc::SYS_rename => EntryRequest::Rename { from: here(0), to: here(1), flags: 0 },
-        #[cfg(target_arch = "x86_64")]
-        libc::SYS_link => EntryRequest::Second { to: here(1) },
-        #[cfg(target_arch = "x86_64")]
-        libc::SYS_unlink => EntryRequest::Remove { at: here(0), flags: 0 },
-        #[cfg(target_arch = "x86_64")]
-        libc::SYS_rmdir => EntryRequest::Remove { at: here(0), flags: libc::AT_REMOVEDIR.cast_unsigned() },
-        libc::SYS_mkdirat => EntryRequest::Folder { at: named(0, 1), mode: int(2) },
-        libc::SYS_openat => EntryRequest::Open { at: named(0, 1), flags: int(2), mode: int(3) },
-        libc::SYS_openat2 => return open_how(call, named(0, 1)),
-        libc::SYS_mknodat => EntryRequest::Node { at: named(0, 1), mode: int(2), device: u64::from(int(3)) },
-        libc::SYS_symlinkat => EntryRequest::Link { target: call.argument(0), at: named(1, 2) },
-        #[cfg(target_arch = "x86_64")]
-        libc::SYS_renameat => EntryRequest::Rename { from: named(0, 1), to: named(2, 3), flags: 0 },
-        libc::SYS_renameat2 => EntryRequest::Rename { from: named(0, 1), to: named(2, 3), flags: int(4) },
-        libc::SYS_linkat => EntryRequest::Second { to: named(2, 3) },
-        libc::SYS_unlinkat => EntryRequest::Remove { at: named(0, 1), flags: int(2) },
-        _ => return None,
-    })
-}
+    /// Decodes a call; `None` for one that changes no entry.
+    fn decode(call: &Call<'_>, identity: &mut AssumedIdentity) -> Option<Self> {
+        let below = |from: usize, path: usize| PathArgument { from: call.int(from), address: call.argument(path) };
+        let plain = |path: usize| PathArgument { from: libc::AT_FDCWD, address: call.argument(path) };
+        let int = |index: usize| call.int(index).cast_unsigned();
+        Some(match call.number() {
+            #[cfg(target_arch = "x86_64")]
+            libc::SYS_mkdir => Self::CreateDir { at: plain(0), mode: int(1) },
+            #[cfg(target_arch = "x86_64")]
+            libc::SYS_open => Self::Open { at: plain(0), flags: int(1), mode: int(2) },
+            #[cfg(target_arch = "x86_64")]
+            libc::SYS_creat => Self::Open {
+                at: plain(0),
+                flags: (libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC).cast_unsigned(),
+                mode: int(1),
+            },
+            #[cfg(target_arch = "x86_64")]
+            libc::SYS_mknod => Self::CreateNode { at: plain(0), mode: int(1), device: u64::from(int(2)) },
+            #[cfg(target_arch = "x86_64")]
+            libc::SYS_symlink => Self::Symlink { target: call.argument(0), at: plain(1) },
+            #[cfg(target_arch = "x86_64")]
+            libc::SYS_rename => Self::Rename { from: plain(0), to: plain(1), flags: 0 },
+            #[cfg(target_arch = "x86_64")]
+            libc::SYS_link => Self::HardLink { to: plain(1) },
+            #[cfg(target_arch = "x86_64")]
+            libc::SYS_unlink => Self::Remove { at: plain(0), flags: 0 },
+            #[cfg(target_arch = "x86_64")]
+            libc::SYS_rmdir => Self::Remove { at: plain(0), flags: libc::AT_REMOVEDIR.cast_unsigned() },
+            libc::SYS_mkdirat => Self::CreateDir { at: below(0, 1), mode: int(2) },
+            libc::SYS_openat => Self::Open { at: below(0, 1), flags: int(2), mode: int(3) },
+            libc::SYS_openat2 => return Self::decode_open_how(call, below(0, 1), identity),
+            libc::SYS_mknodat => Self::CreateNode { at: below(0, 1), mode: int(2), device: u64::from(int(3)) },
+            libc::SYS_symlinkat => Self::Symlink { target: call.argument(0), at: below(1, 2) },
+            #[cfg(target_arch = "x86_64")]
+            libc::SYS_renameat => Self::Rename { from: below(0, 1), to: below(2, 3), flags: 0 },
+            libc::SYS_renameat2 => Self::Rename { from: below(0, 1), to: below(2, 3), flags: int(4) },
+            libc::SYS_linkat => Self::HardLink { to: below(2, 3) },
+            libc::SYS_unlinkat => Self::Remove { at: below(0, 1), flags: int(2) },
+            _ => return None,
+        })
+    }
 
-/// The same of `openat2`, which has its flags in memory: flags, mode, and how the path is resolved, 8 bytes each.
-fn open_how(call: &Call<'_>, at: Named) -> Option<EntryRequest> {
-    let how = call.bytes(call.argument(2), 24).ok()?;
-    let number = |index: usize| how.get(index * 8..index * 8 + 8)?.try_into().ok().map(u64::from_ne_bytes);
-    let (flags, mode, resolve) = (u32::try_from(number(0)?).ok()?, u32::try_from(number(1)?).ok()?, number(2)?);
-    (flags & libc::O_CREAT.cast_unsigned() != 0 && resolve == 0).then_some(EntryRequest::Open { at, flags, mode })
+    /// Decodes `openat2`, whose flags are in memory: flags, mode and resolve flags of 8 bytes each.
+    fn decode_open_how(call: &Call<'_>, at: PathArgument, identity: &mut AssumedIdentity) -> Option<Self> {
+        let how = identity.bytes(call, call.argument(2), 24).ok()?;
+        let number = |index: usize| how.get(index * 8..index * 8 + 8)?.try_into().ok().map(u64::from_ne_bytes);
+        let (flags, mode, resolve) = (u32::try_from(number(0)?).ok()?, u32::try_from(number(1)?).ok()?, number(2)?);
+        (flags & libc::O_CREAT.cast_unsigned() != 0 && resolve == 0).then_some(Self::Open { at, flags, mode })
+    }
 }

@@ -1,14 +1,12 @@
 //! The executor of the level `in-place`.
 
-use super::attribute_calls::{self, AttributeCalls};
 use super::bind_emulation::BindEmulation;
-use super::caller::AssumedIdentity;
-use super::confinement::{Confinement, Protection};
+use super::confinement::{Confinement, Protection, SplitDirectory};
+use super::host_root::HostRoot;
 use super::inode_pool::InodePool;
-use super::root_entries::RootEntries;
-use super::root_listing::RootListing;
+use super::responder::{InterceptedCalls, Responder};
 use super::shared_mounts::{self, SharedMounts};
-use super::{entry_request, reaper, shebang};
+use super::{reaper, shebang};
 use crate::sandbox::cgroup::{self, Group, Hierarchy};
 use crate::sandbox::control::Control;
 use crate::sandbox::host::{explained, streams};
@@ -25,14 +23,14 @@ use crate::sys::{Cancel, RootMount, Said};
 use libc::sock_filter;
 use rustix::io::Errno;
 use rustix::thread::CapabilitySet;
-use std::collections::BTreeSet;
+use std::collections::HashMap;
 use std::ffi::CString;
 use std::net::IpAddr;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Ends the processes of all RUNs.
 ///
@@ -47,63 +45,71 @@ pub fn end_all() -> Result<(), Error> {
 pub struct InPlaceExecutor {
     resolv_conf: String,
     hosts: String,
-    /// Kiln's own folder, on the file system of `/`.
-    folder: PathBuf,
+    host: Arc<HostRoot>,
     hierarchies: Vec<Hierarchy>,
     /// What processes get.
     capabilities: CapabilitySet,
     filter: Vec<sock_filter>,
     /// The same without any network.
     alone: Vec<sock_filter>,
-    confinement: Confinement,
-    /// The filter that tells of changes of names.
-    notifier: Vec<sock_filter>,
-    attributes: attribute_calls::Table,
-    /// One process runs at a time.
-    stock: Mutex<InodePool>,
+    protection: Protection,
+    intercepted: InterceptedCalls,
+    /// The pools of split directories that earlier RUNs used. One RUN executes at a time.
+    pools: Mutex<HashMap<PathBuf, InodePool>>,
     runs: AtomicU64,
 }
 
 impl InPlaceExecutor {
-    /// Looks at the place. `resolv_conf` and `hosts` are the container's files of these names; `folder` is a folder of kiln's own on
-    /// the file system of `/`; `closed` are the names in `/` that processes mustn't reach, by this wall.
+    /// Looks at the place. `resolv_conf` and `hosts` are the container's files of these names. Processes are confined by this
+    /// protection to the stage that is switched into `host`.
     ///
     /// # Errors
     /// If `/proc` isn't mounted.
-    pub fn new(
-        [resolv_conf, hosts]: [String; 2],
-        folder: PathBuf,
-        closed: BTreeSet<Vec<u8>>,
-        wall: Protection,
-    ) -> Result<Self, Error> {
+    pub fn new([resolv_conf, hosts]: [String; 2], host: Arc<HostRoot>, protection: Protection) -> Result<Self, Error> {
         let read = |path| std::fs::read_to_string(path).said("read", path);
         let hierarchies = cgroup::hierarchies(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?);
         let permitted = rustix::thread::capabilities(None).call("capget")?.permitted;
-        let capabilities = wall.capabilities(CAPABILITIES, permitted);
+        let capabilities = protection.capabilities(CAPABILITIES, permitted);
         Ok(Self {
             resolv_conf,
             hosts,
-            stock: Mutex::new(InodePool::new(&folder.join("stock"))?),
-            folder,
+            host,
             hierarchies,
             capabilities,
             filter: seccomp::filter(capabilities),
             alone: seccomp::without_network(capabilities),
-            confinement: Confinement::new(closed, wall),
-            notifier: seccomp::notifier_of(&entry_request::CALLS, &attribute_calls::calls().collect::<Vec<_>>()),
-            attributes: attribute_calls::Table::new(),
+            protection,
+            intercepted: InterceptedCalls::new(),
+            pools: Mutex::default(),
             runs: AtomicU64::new(0),
         })
     }
 
-    /// Puts everything into its place that the spec shows.
-    fn swaps(&self, spec: &Spec) -> Result<BindEmulation<'_>, Error> {
-        let mut swaps = BindEmulation::new(Path::new("/"), &self.folder.join("swaps"), self.confinement.closed())?;
+    /// Does all that a RUN needs but the execution of its command, which no stage has.
+    ///
+    /// # Errors
+    /// Whatever a RUN would fail with.
+    pub fn probe(&self) -> Result<(), Error> {
+        let spec = Spec::new(RootMount::Dir("/".into()), vec!["/bin/kiln-probe".into()]);
+        match self.run(&spec, &mut |_, _| {}, &Cancel::new()?) {
+            Ok(_) | Err(Error::Command { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What is hidden from processes at the moment.
+    fn confinement(&self) -> Confinement {
+        Confinement::new(self.host.split_directories(), self.protection.clone())
+    }
+
+    /// Puts everything that the spec mounts into its place.
+    fn binds<'a>(&'a self, spec: &Spec, confinement: &'a Confinement) -> Result<BindEmulation<'a>, Error> {
+        let mut binds = BindEmulation::new(&self.host, confinement)?;
         for (path, content) in [
             ("/etc/resolv.conf", network_files::resolv_conf(&self.resolv_conf, spec.network)),
             ("/etc/hosts", hosts(spec, &self.hosts)),
         ] {
-            part(Path::new(path), swaps.file(Path::new(path), &content, 0o644, (0, 0)))?;
+            part(Path::new(path), binds.file(Path::new(path), &content, 0o644, (0, 0)))?;
         }
         for mount in &spec.mounts {
             let at = clean(&mount.target, "mount")?;
@@ -111,20 +117,20 @@ impl InPlaceExecutor {
                 return Err(Error::Path { what: "mount", path: at, why: "the root can't be mounted on" });
             }
             let done = match &mount.kind {
-                MountKind::Tree { root: RootMount::Dir(dir), path, .. } => swaps.tree(&at, dir, path),
+                MountKind::Tree { root: RootMount::Dir(dir), path, .. } => binds.tree(&at, dir, path),
                 MountKind::Tree { .. } | MountKind::Layers { .. } => {
                     return Err(Error::Spec("layers can't be mounted at isolation level in-place".into()));
                 }
-                MountKind::Tmpfs { .. } => swaps.empty(&at),
-                MountKind::File { content, mode, uid, gid } => swaps.file(&at, content, *mode, (*uid, *gid)),
+                MountKind::Tmpfs { .. } => binds.empty(&at),
+                MountKind::File { content, mode, uid, gid } => binds.file(&at, content, *mode, (*uid, *gid)),
             };
             part(&at, done)?;
         }
         let cwd = clean(&spec.cwd, "working directory")?;
-        swaps
+        binds
             .folder(&cwd, (spec.user.uid, spec.user.gid))
             .map_err(|source| Error::Part { part: Part::WorkingDirectory(cwd), source })?;
-        Ok(swaps)
+        Ok(binds)
     }
 
     /// The steps of the child.
@@ -160,7 +166,7 @@ impl InPlaceExecutor {
         // Before the table of open files becomes the child's own.
         let listener = wall.is_some().then(|| {
             let out = program.slot();
-            program.push(Step::Notify { filter: self.notifier.clone(), out });
+            program.push(Step::Notify { filter: self.intercepted.filter().to_vec(), out });
             out
         });
         program.push(Step::Stdio(Streams { streams, terminal: false }));
@@ -201,11 +207,10 @@ impl InPlaceExecutor {
     ) -> Result<Ended, Error> {
         let (streams, pipes) = streams(spec.stdio)?;
         let join = group.map(Group::procs).transpose()?.unwrap_or_default();
-        let mut stock = self.stock.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.confinement.stand() {
-            stock.fill()?;
-        }
-        let wall = self.confinement.build(Path::new("/"), stock.all())?;
+        // What was bound may have hidden more.
+        let confinement = self.confinement();
+        let mut pools = self.take_pools(&confinement)?;
+        let wall = confinement.ruleset(pools.iter().flat_map(InodePool::all))?;
         let Steps { program, parts, candidates, listener } = self.program(spec, streams, join, wall)?;
         let control = Control { cancel, signals: spec.signals.as_ref(), through: false };
         let spawn =
@@ -214,24 +219,17 @@ impl InPlaceExecutor {
             let ended = pipes.follow(&mut spawn(program)?, output, control);
             return end_all().and(ended);
         };
-        let mut names = RootEntries::new(Path::new("/"), self.confinement.closed(), &mut stock)?;
-        let attributes = AttributeCalls { table: &self.attributes, closed: self.confinement.closed() };
-        let listing = RootListing::new(Path::new("/"))?;
+        let mut responder = Responder::new(&self.intercepted, &confinement, &mut pools)?;
         let (never, gone) = (Cancel::new()?, Cancel::new()?);
         let (hand_over, handed_over) = std::sync::mpsc::channel();
-        std::thread::scope(|scope| {
+        let ended = std::thread::scope(|scope| {
             // Whatever fails here, the thread waits no longer: this end is dropped.
             let (hand_over, handed_over) = (hand_over, handed_over);
             // The thread exists before the process does, which could use up all PIDs.
             let thread = std::thread::Builder::new().name("calls".into()).spawn_scoped(scope, || {
                 let handed_over = handed_over;
                 let Ok(listener) = handed_over.recv() else { return Ok(()) };
-                let mut role = AssumedIdentity::default();
-                let served = Listener::serve(&listener, &never, &mut |call| {
-                    let role = &mut role;
-                    let special = attributes.answer(call, role).or_else(|| listing.answer(call, role));
-                    special.unwrap_or_else(|| names.answer(call, role))
-                });
+                let served = responder.serve(&listener, &never);
                 gone.cancel();
                 served
             });
@@ -245,7 +243,29 @@ impl InPlaceExecutor {
             never.cancel();
             let served = serving.join().unwrap_or(Ok(()));
             cleared.and(served.map_err(Error::Call)).and(ended)
-        })
+        });
+        self.keep_pools(&confinement, pools);
+        ended
+    }
+
+    /// A full pool for each split directory; none where nothing has rules.
+    fn take_pools(&self, confinement: &Confinement) -> Result<Vec<InodePool>, Error> {
+        let mut known = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        let take = |dir: &SplitDirectory| {
+            let mut pool = known.remove(&dir.pool).map_or_else(|| InodePool::new(&dir.pool), Ok)?;
+            if confinement.has_rules() {
+                pool.fill()?;
+            }
+            Ok(pool)
+        };
+        confinement.directories().iter().map(take).collect()
+    }
+
+    /// Keeps pools for the next RUN; those in volumes are removed when the stage leaves.
+    fn keep_pools(&self, confinement: &Confinement, pools: Vec<InodePool>) {
+        let paths = confinement.directories().iter().map(|dir| dir.pool.clone());
+        let kept = paths.zip(pools).filter(|(path, _)| path.starts_with(self.host.work()));
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner).extend(kept);
     }
 }
 
@@ -269,11 +289,12 @@ impl Executor for InPlaceExecutor {
             false => None,
         };
         let clean = SharedMounts::look(&shared_mounts::SHARED)?;
-        let swaps = self.swaps(spec)?;
+        let confinement = self.confinement();
+        let binds = self.binds(spec, &confinement)?;
         let ended = self.start(spec, group.as_ref(), output, cancel);
         // Where it failed halfway, nobody has looked yet.
         let cleared = if ended.is_err() { end_all() } else { Ok(()) };
-        let undone = swaps.end().and(clean.sweep());
+        let undone = binds.end().and(clean.sweep());
         let ended = ended.map_err(|e| e.at_level("in-place"))?;
         cleared?;
         undone?;

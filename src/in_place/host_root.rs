@@ -1,113 +1,107 @@
-//! Lets the files of a stage stand in `/` itself for a while, by renaming top-level entries, and brings back what was there.
+//! Switches the container's root directory to a stage's root filesystem, and back.
 //!
-//! What is mounted on a top-level entry can't be renamed, and kiln's own folder mustn't be: both stay, and a stage's files of
-//! those names are walked around. Folders that have mounts somewhere below them move with these.
+//! In-place isolation cannot mount anything, so a RUN sees its root filesystem only if the files lie in `/` itself. Switching in
+//! renames every entry of `/` to `WORK/own/`, and then the stage's entries to `/`. Switching out does the reverse.
+//! `switch` has both directions, and [`layout`](super::layout) knows the entries that stay: mount points, which the kernel refuses
+//! to rename, and kiln's own files.
 //!
 //! ```text
-//! FOLDER/own/            what stands in / otherwise, while a stage stands there
-//! FOLDER/in-place.json   what is where; removed when / is as it was
+//! WORK/own/            the container's own entries, while a stage is switched in
+//! WORK/saved/          the original content of mounted files
+//! WORK/crash-journal   what is to be undone; removed when / is as it was
 //! ```
 //!
-//! The file is written before anything is moved, so that whoever comes next can put right what a killed process left. A lock
-//! on `/` makes processes wait for each other.
+//! A lock on `/` keeps two processes from switching at the same time.
 
+use super::confinement::SplitDirectory;
+use super::crash_journal::{self, CrashJournal, Record};
+use super::directory_metadata::DirectoryMetadata;
 use super::hidden_files::{HiddenFiles, HiddenGuard};
+use super::layout::{Fixed, Layout};
+use super::switch::{self, Counts, Entered, Switch};
+use super::volumes;
+use crate::layer::EntryPath;
 use crate::snapshot::Error;
-use crate::snapshot::at::{self, Meta};
-use rustix::fs::{FlockOperation, Gid, Mode, RenameFlags, Uid, flock};
+use crate::snapshot::at;
+use crate::snapshot::excluded::Excluded;
+use crate::sys;
+use crate::sys::file::{self, Lock};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
-use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// What is where, in kiln's own folder.
-const JOURNAL: &str = "in-place.json";
-
-/// The root directory of this container, which stages take turns to stand in.
+/// The container's root directory. At most one stage is switched in at a time.
 #[derive(Debug)]
 pub struct HostRoot {
-    /// `/`; another folder in tests.
+    /// `/`; another directory in tests.
     root: PathBuf,
-    /// Kiln's own folder on the same file system.
-    folder: PathBuf,
-    /// The names in `/` that stay where they are.
-    stay: BTreeSet<Vec<u8>>,
-    /// Those of them that no stage may have.
-    held: BTreeSet<Vec<u8>>,
+    /// Kiln's work directory, on the same file system.
+    work: PathBuf,
+    layout: Layout,
     closed: AtomicBool,
-    /// What no process is to see.
-    withheld: HiddenFiles,
+    /// Files that no process may see, where nothing else keeps them away.
+    hidden_files: HiddenFiles,
+    /// The journal of the switch that is under way.
+    journal: Mutex<Option<CrashJournal>>,
 }
 
-/// What is where: `in-place.json`.
-#[derive(Debug, Serialize, Deserialize)]
-struct Journal {
-    /// The names in `/` that are set aside.
-    own: Vec<Vec<u8>>,
-    /// The names that stay.
-    stay: Vec<Vec<u8>>,
-    /// The root directory's own mode and owner.
-    mode: u32,
-    uid: u32,
-    gid: u32,
-}
-
-/// A stage that stands in `/`; dropped, it is taken away again.
+/// A stage that is switched in. Dropping it switches back, and discards what a process did.
 #[derive(Debug)]
 pub(super) struct SwitchedRoot {
-    ground: Arc<HostRoot>,
-    /// Where its files go afterwards.
+    host: Arc<HostRoot>,
+    /// Where the stage's files go afterwards.
     place: PathBuf,
-    journal: Journal,
-    /// Holds the lock.
+    entered: Entered,
+    /// The open `/`, with the lock.
     root: OwnedFd,
-    over: bool,
-    /// The last to come back.
-    away: Option<HiddenGuard>,
+    /// Whether `/` has been restored already.
+    finished: bool,
+    /// Dropped last: the files are back when all processes have ended and `/` is as it was.
+    hidden: Option<HiddenGuard>,
 }
 
 impl HostRoot {
-    /// The ground at `root`, with `folder` for what is set aside, which is made; names in `stay` aren't touched, and no
-    /// stage may have those in `held`. Puts right what a killed process left.
+    /// The root directory `root`, with `work` for what is set aside, which is made. Restores what a killed process left.
     ///
     /// # Errors
-    /// If that can't be done, or files can't be renamed from the one to the other.
-    pub fn new(root: &Path, folder: &Path, stay: BTreeSet<Vec<u8>>, held: BTreeSet<Vec<u8>>) -> Result<Self, Error> {
-        let ground = Self {
+    /// If that cannot be done.
+    pub fn new(root: &Path, work: &Path, layout: Layout) -> Result<Self, Error> {
+        let host = Self {
             root: root.into(),
-            folder: folder.into(),
-            stay,
-            held,
+            work: work.into(),
+            layout,
             closed: AtomicBool::new(false),
-            withheld: HiddenFiles::default(),
+            hidden_files: HiddenFiles::default(),
+            journal: Mutex::default(),
         };
-        std::fs::create_dir_all(ground.own()).map_err(|e| Error::host("mkdir", &ground.own(), e))?;
+        std::fs::create_dir_all(switch::own(work)).map_err(|e| Error::host("mkdir", &switch::own(work), e))?;
         let root = at::open_root(root)?;
-        // Whoever has the lock is alive, and leaves nothing to put right.
-        if flock(&root, FlockOperation::NonBlockingLockExclusive).is_ok() {
-            ground.repair(root.as_fd())?;
+        // Whoever has the lock is alive, and leaves nothing to restore.
+        if file::try_lock(&root, Lock::Exclusive).is_ok_and(|locked| locked) {
+            Switch::new(&host.root, root.as_fd(), work).restore()?;
         }
-        Ok(ground)
+        Ok(host)
     }
 
-    /// Puts right what a killed process left, if it left anything. Nothing else is made or changed.
+    /// Restores what a killed process left in `root`, if it left anything. Nothing else is made or changed.
     ///
     /// # Errors
-    /// If something can't be renamed or read.
-    pub fn put_right(root: &Path, folder: &Path) -> Result<(), Error> {
-        if !folder.join(JOURNAL).exists() {
+    /// If something cannot be renamed or read.
+    pub fn restore(root: &Path, work: &Path) -> Result<(), Error> {
+        if !crash_journal::exists(work) {
             return Ok(());
         }
-        Self::new(root, folder, BTreeSet::new(), BTreeSet::new()).map(drop)
+        Self::new(root, work, Layout::default()).map(drop)
     }
 
-    /// The same, with files that are away while a stage stands there.
+    /// The same root directory; while a stage is switched in, these files are hidden.
     #[must_use]
-    pub fn without(self, withheld: HiddenFiles) -> Self {
-        Self { withheld, ..self }
+    pub fn hiding(self, hidden_files: HiddenFiles) -> Self {
+        Self { hidden_files, ..self }
     }
 
     /// The root directory.
@@ -115,248 +109,217 @@ impl HostRoot {
         &self.root
     }
 
-    /// The names that stay.
-    pub fn stay(&self) -> &BTreeSet<Vec<u8>> {
-        &self.stay
+    /// Kiln's work directory, on the file system of the root directory.
+    pub fn work(&self) -> &Path {
+        &self.work
     }
 
-    /// Waits until no stage of this process stands there, and lets none do so any more.
+    /// Switches to a stage of a few files, does something there, and switches back: all that a RUN needs of `/`.
     ///
     /// # Errors
-    /// If the root directory can't be opened.
+    /// Whatever a RUN would fail with, and what `act` says.
+    pub fn probe<E: From<Error>>(self: &Arc<Self>, act: impl FnOnce() -> Result<(), E>) -> Result<(), E> {
+        self.make_probe()?;
+        let stage = self.switch_in(&self.work.join("probe"))?;
+        act()?;
+        let counted = stage.count()?;
+        stage.finish(&|dir| counted.get(dir).copied().unwrap_or(0))?;
+        Ok(self.remove_probe()?)
+    }
+
+    fn make_probe(&self) -> Result<(), Error> {
+        self.remove_probe()?;
+        let place = self.work.join("probe");
+        for dir in ["bin", "etc"] {
+            let dir = place.join(dir);
+            std::fs::create_dir_all(&dir).map_err(|e| Error::host("mkdir", &dir, e))?;
+        }
+        let file = place.join("etc/kiln-probe");
+        std::fs::write(&file, "").map_err(|e| Error::host("write", &file, e))
+    }
+
+    fn remove_probe(&self) -> Result<(), Error> {
+        let removed = at::remove(at::open_root(&self.work)?.as_fd(), b"probe");
+        removed.map_err(|e| Error::host("remove", &self.work.join("probe"), e))
+    }
+
+    /// Waits until no stage of this process is switched in, and lets none be from then on.
+    ///
+    /// # Errors
+    /// If the root directory cannot be opened.
     pub(super) fn close(&self) -> Result<(), Error> {
         self.closed.store(true, Ordering::Release);
         self.lock().map(drop)
     }
 
-    fn own(&self) -> PathBuf {
-        self.folder.join("own")
+    /// Writes a record to the journal of the switch that is under way, if there is one.
+    ///
+    /// # Errors
+    /// If it cannot be written; then the operation must not be done.
+    pub(super) fn record(&self, record: Record) -> Result<(), Error> {
+        self.journal().as_mut().map_or(Ok(()), |journal| journal.add(record))
     }
 
-    fn journal(&self) -> PathBuf {
-        self.folder.join(JOURNAL)
+    /// The directory for what bind emulation sets aside on the file system of `dir`, where that is a volume of the stage's.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub(super) fn binds_of_volume(&self, dir: &Path) -> sys::Result<Option<PathBuf>> {
+        let journal = self.journal();
+        let volumes = journal.as_ref().map(|journal| &journal.state().volumes).into_iter().flatten();
+        let found = volumes.filter(|(path, _)| dir.starts_with(self.root.join(path.as_path())));
+        let Some((path, volume)) = found.max_by_key(|(path, _)| path.as_bytes().len()) else { return Ok(None) };
+        volumes::binds(&self.root, path, volume).map(Some)
     }
 
-    fn lock(&self) -> Result<OwnedFd, Error> {
-        let root = at::open_root(&self.root)?;
-        loop {
-            match flock(&root, FlockOperation::LockExclusive) {
-                Err(Errno::INTR) => {}
-                locked => return locked.map(|()| root).map_err(|e| Error::host("flock", &self.root, e)),
-            }
+    /// Gives a mounted file of the container's, at an absolute path, this content until the stage leaves.
+    ///
+    /// # Errors
+    /// If its original content cannot be saved, or it cannot be written.
+    pub(super) fn replace_content(&self, path: &Path, content: &[u8]) -> sys::Result<()> {
+        let mut journal = self.journal();
+        let inside = path.strip_prefix(&self.root).unwrap_or(path);
+        match (journal.as_mut(), EntryPath::parse(inside.as_os_str().as_encoded_bytes())) {
+            (Some(journal), Ok(inside)) => volumes::replace_content(&self.root, &self.work, journal, &inside, content),
+            _ => Err(sys::Error::new("write", path, Errno::INVAL)),
         }
     }
 
-    /// Brings back what a killed process set aside; what it had put there is thrown away.
-    fn repair(&self, root: BorrowedFd<'_>) -> Result<(), Error> {
-        let path = self.journal();
-        let text = match std::fs::read(&path) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            text => text.map_err(|e| Error::host("read", &path, e))?,
+    /// The directories with entries that no process may reach, while a stage is switched in. `/` comes first.
+    pub(super) fn split_directories(&self) -> Vec<SplitDirectory> {
+        let journal = self.journal();
+        let state = journal.as_ref().map(|journal| journal.state().clone()).unwrap_or_default();
+        let hidden = |dir: &EntryPath| -> BTreeSet<Vec<u8>> {
+            let names = self.layout.names_in(dir).filter(|(name, fixed)| match fixed {
+                Fixed::System => false,
+                Fixed::Own => true,
+                Fixed::MountedFile => !dir.join(name).is_ok_and(|path| Layout::is_runtime_file(&path)),
+                Fixed::Volume { .. } => !dir.join(name).is_ok_and(|path| state.volumes.contains_key(&path)),
+            });
+            names.map(|(name, _)| name.to_vec()).collect()
         };
-        let journal: Journal =
-            serde_json::from_slice(&text).map_err(|e| Error::host("read", &path, std::io::Error::from(e)))?;
-        let left = self.folder.join("left");
-        std::fs::create_dir_all(&left).map_err(|e| Error::host("mkdir", &left, e))?;
-        self.back(&journal, root, &left)?;
-        at::remove(at::open_root(&self.folder)?.as_fd(), b"left").map_err(|e| Error::host("remove", &left, e))
+        let mut split: BTreeMap<EntryPath, (BTreeSet<Vec<u8>>, PathBuf)> = BTreeMap::new();
+        for dir in state.kept.keys() {
+            split.insert(dir.clone(), (hidden(dir), self.pool(split.len() + 1)));
+        }
+        for (path, volume) in &state.volumes {
+            let aside = self.root.join(path.as_path()).join(&volume.aside);
+            let names = BTreeSet::from_iter(aside.exists().then(|| volume.aside.clone().into_bytes()));
+            split.insert(path.clone(), (names, aside.join(volumes::POOL)));
+        }
+        // A rule for a directory is one for everything below it: those above a split one are split as well.
+        let needed: Vec<EntryPath> =
+            split.iter().filter(|(_, (names, _))| !names.is_empty()).map(|(path, _)| path.clone()).collect();
+        split.retain(|dir, _| needed.iter().any(|path| path.starts_with(dir)));
+        split.insert(EntryPath::root(), (hidden(&EntryPath::root()), self.pool(0)));
+        let split = split.into_iter().map(|(dir, (hidden, pool))| SplitDirectory {
+            path: self.root.join(dir.as_path()),
+            hidden,
+            pool,
+        });
+        split.collect()
     }
 
-    /// Lets what is in `place` stand in `/`. Waits for other processes.
+    /// A directory for a pool of inodes, on the file system of the root directory.
+    fn pool(&self, number: usize) -> PathBuf {
+        self.work.join("pools").join(number.to_string())
+    }
+
+    /// Switches to the root filesystem in `place`, which is on the same file system. Waits for other processes.
     ///
     /// # Errors
-    /// If something can't be renamed; `/` is as it was then.
-    pub(super) fn stand(self: &Arc<Self>, place: &Path) -> Result<SwitchedRoot, Error> {
+    /// If something cannot be renamed; `/` is as it was then.
+    pub(super) fn switch_in(self: &Arc<Self>, place: &Path) -> Result<SwitchedRoot, Error> {
         let root = self.lock()?;
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::host("flock", &self.root, Errno::CANCELED));
         }
-        self.repair(root.as_fd())?;
-        let from = at::open_root(place)?;
-        let names = at::names(from.as_fd()).map_err(|e| Error::host("getdents", place, e))?;
-        if let Some(name) = names.iter().find(|name| self.held.contains(*name)) {
-            return Err(Error::Held(self.root.join(String::from_utf8_lossy(name).as_ref())));
-        }
-        let Meta { mode, uid, gid, .. } = stat(root.as_fd(), &self.root)?;
-        let away = Some(self.withheld.take()?);
-        let own = self.moving(root.as_fd(), &self.root)?;
-        let stay = self.stay.iter().cloned().collect();
-        let journal = Journal { own, stay, mode, uid, gid };
-        let text =
-            serde_json::to_vec(&journal).map_err(|e| Error::host("write", &self.journal(), std::io::Error::from(e)))?;
-        std::fs::write(self.journal(), text).map_err(|e| Error::host("write", &self.journal(), e))?;
-        // From here on the drop of it brings everything back.
-        let stand = SwitchedRoot { ground: self.clone(), place: place.into(), journal, root, over: false, away };
-        let aside = at::open_root(&self.own())?;
-        for name in &stand.journal.own {
-            rename(stand.root.as_fd(), aside.as_fd(), name).map_err(|e| self.cannot_move(name, e))?;
-        }
-        for name in self.moving(from.as_fd(), place)? {
-            rename(from.as_fd(), stand.root.as_fd(), &name).map_err(|e| self.cannot_move(&name, e))?;
-        }
-        let Meta { mode, uid, gid, .. } = stat(from.as_fd(), place)?;
-        own_and_mode(stand.root.as_fd(), &self.root, (mode, uid, gid))?;
-        Ok(stand)
+        Switch::new(&self.root, root.as_fd(), &self.work).restore()?;
+        let hidden = Some(self.hidden_files.take()?);
+        let metadata = DirectoryMetadata::read(&root, &self.root).map_err(switch::failed)?;
+        let fixed = self.layout.paths().cloned().collect();
+        *self.journal() = Some(CrashJournal::begin(&self.work, metadata, fixed)?);
+        let (host, entered) = (self.clone(), Entered::default());
+        // From here on dropping it restores everything.
+        let mut stage = SwitchedRoot { host, place: place.into(), entered, root, finished: false, hidden };
+        let switch = Switch::new(&self.root, stage.root.as_fd(), &self.work);
+        stage.entered = switch.enter(&self.layout, &mut |record| self.record(record), place)?;
+        Ok(stage)
     }
 
-    fn cannot_move(&self, name: &[u8], errno: Errno) -> Error {
-        match errno {
-            Errno::XDEV => Error::Fixed(self.root.join(String::from_utf8_lossy(name).as_ref())),
-            errno => Error::host("rename", &self.root.join(String::from_utf8_lossy(name).as_ref()), errno),
-        }
+    fn lock(&self) -> Result<OwnedFd, Error> {
+        let root = at::open_root(&self.root)?;
+        file::lock(&root, Lock::Exclusive).map_err(switch::failed)?;
+        Ok(root)
     }
 
-    /// The names in a folder that don't stay.
-    fn moving(&self, dir: BorrowedFd<'_>, path: &Path) -> Result<Vec<Vec<u8>>, Error> {
-        let mut names = at::names(dir).map_err(|e| Error::host("getdents", path, e))?;
-        names.retain(|name| !self.stay.contains(name));
-        Ok(names)
-    }
-
-    /// Moves what stands in `/` to `place` and what was set aside to `/`.
-    fn back(&self, journal: &Journal, root: BorrowedFd<'_>, place: &Path) -> Result<(), Error> {
-        let (aside, to) = (at::open_root(&self.own())?, at::open_root(place)?);
-        let fail = |name: &[u8], e| self.cannot_move(name, e);
-        let set_aside: BTreeSet<Vec<u8>> =
-            at::names(aside.as_fd()).map_err(|e| Error::host("getdents", &self.own(), e))?.into_iter().collect();
-        for name in at::names(root).map_err(|e| Error::host("getdents", &self.root, e))? {
-            let still_there = journal.own.contains(&name) && !set_aside.contains(&name);
-            if !journal.stay.contains(&name) && !still_there {
-                rename(root, to.as_fd(), &name).map_err(|e| fail(&name, e))?;
-            }
-        }
-        for name in &set_aside {
-            rename(aside.as_fd(), root, name).map_err(|e| fail(name, e))?;
-        }
-        own_and_mode(root, &self.root, (journal.mode, journal.uid, journal.gid))?;
-        std::fs::remove_file(self.journal()).map_err(|e| Error::host("unlink", &self.journal(), e))
+    fn journal(&self) -> MutexGuard<'_, Option<CrashJournal>> {
+        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl SwitchedRoot {
-    /// Takes the stage away.
-    pub(super) fn end(mut self) -> Result<(), Error> {
-        self.over = true;
-        // A process may have changed the stage's root directory; that belongs to the stage.
-        let Meta { mode, uid, gid, .. } = stat(self.root.as_fd(), &self.ground.root)?;
-        self.ground.back(&self.journal, self.root.as_fd(), &self.place)?;
-        self.away.take().map_or(Ok(()), HiddenGuard::end)?;
-        own_and_mode(at::open_root(&self.place)?.as_fd(), &self.place, (mode, uid, gid))
+    /// The directories whose own times, or whose entries' times, changed by the switch.
+    pub(super) fn entered(&self) -> &Entered {
+        &self.entered
+    }
+
+    /// What does not belong to the stage, although it lies in `/` now.
+    ///
+    /// # Errors
+    /// If a directory cannot be read.
+    pub(super) fn excluded(&self) -> Result<Excluded, Error> {
+        let journal = self.host.journal();
+        let Some(state) = journal.as_ref().map(CrashJournal::state) else { return Ok(Excluded::none()) };
+        Switch::new(&self.host.root, self.root.as_fd(), &self.host.work).excluded(state, &self.entered)
+    }
+
+    /// How many entries each directory has whose entries move one by one.
+    ///
+    /// # Errors
+    /// If a directory cannot be read.
+    fn count(&self) -> Result<Counts, Error> {
+        let excluded = self.excluded()?;
+        let count = |dir: &EntryPath| {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+            let fd = at::open(self.root.as_fd(), dir, flags).map_err(|e| Error::inside("open", dir, e))?;
+            let names = at::names(fd.as_fd()).map_err(|e| Error::inside("getdents", dir, e))?;
+            Ok((dir.clone(), names.iter().filter(|name| !excluded.contains(dir, name)).count()))
+        };
+        self.entered.directories.iter().map(count).collect()
+    }
+
+    /// Switches back. `counted` says how many entries of a directory the walk for changes saw: that many must move.
+    ///
+    /// # Errors
+    /// If something cannot be renamed, or not as many entries were moved as the walk saw.
+    pub(super) fn finish(mut self, counted: &dyn Fn(&EntryPath) -> usize) -> Result<(), Error> {
+        self.finished = true;
+        let moved = self.leave(Some(&self.entered))?;
+        self.hidden.take().map_or(Ok(()), HiddenGuard::end)?;
+        match moved.into_iter().find(|(dir, found)| counted(dir) != *found) {
+            None => Ok(()),
+            Some((dir, found)) => Err(Error::Lost { expected: counted(&dir), dir, found }),
+        }
+    }
+
+    /// Switches back. Without `entered`, nobody needs the stage's files any more.
+    fn leave(&self, entered: Option<&Entered>) -> Result<Counts, Error> {
+        let Some(journal) = self.host.journal().take() else { return Ok(Counts::new()) };
+        let host = Switch::new(&self.host.root, self.root.as_fd(), &self.host.work);
+        host.leave(journal, &self.place, entered)
     }
 }
 
 impl Drop for SwitchedRoot {
     fn drop(&mut self) {
-        if !self.over {
-            // What fails here stands in the journal, and is put right by whoever comes next.
-            let _ = self.ground.back(&self.journal, self.root.as_fd(), &self.place);
+        if !self.finished {
+            // What fails here is in the journal, and is restored by whoever comes next.
+            let _ = self.leave(None);
         }
     }
-}
-
-fn rename(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
-    rustix::fs::renameat_with(from, name, to, name, RenameFlags::NOREPLACE)
-}
-
-fn stat(dir: BorrowedFd<'_>, path: &Path) -> Result<Meta, Error> {
-    rustix::fs::fstat(dir).map(Meta::from).map_err(|e| Error::host("fstat", path, e))
-}
-
-fn own_and_mode(dir: BorrowedFd<'_>, path: &Path, (mode, uid, gid): (u32, u32, u32)) -> Result<(), Error> {
-    let now = stat(dir, path)?;
-    if (now.uid, now.gid) != (uid, gid) {
-        rustix::fs::fchown(dir, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
-            .map_err(|e| Error::host("fchown", path, e))?;
-    }
-    if now.mode != mode {
-        rustix::fs::fchmod(dir, Mode::from_raw_mode(mode)).map_err(|e| Error::host("fchmod", path, e))?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::fs;
-
-    struct Place(tempfile::TempDir);
-
-    impl Place {
-        fn new(dirs: &[&str], files: &[&str]) -> Self {
-            let dir = tempfile::tempdir().unwrap();
-            for path in dirs {
-                fs::create_dir_all(dir.path().join(path)).unwrap();
-            }
-            for path in files {
-                fs::write(dir.path().join(path), *path).unwrap();
-            }
-            Self(dir)
-        }
-
-        fn path(&self, path: &str) -> PathBuf {
-            self.0.path().join(path)
-        }
-
-        fn list(&self, path: &str) -> Vec<String> {
-            let entries = fs::read_dir(self.path(path)).unwrap();
-            let mut names: Vec<String> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
-            names.sort();
-            names
-        }
-
-        fn ground(&self) -> Arc<HostRoot> {
-            let (stay, held) = ([b"kiln".to_vec(), b"proc".to_vec()].into(), [b"kiln".to_vec()].into());
-            Arc::new(HostRoot::new(&self.path("root"), &self.path("root/kiln/in-place"), stay, held).unwrap())
-        }
-    }
-
-    fn place() -> Place {
-        Place::new(
-            &["root/etc", "root/kiln", "root/proc", "stage/bin", "stage/etc", "stage/proc"],
-            &["root/etc/own", "stage/etc/theirs"],
-        )
-    }
-
-    #[test]
-    fn a_stage_stands_and_goes() {
-        let place = place();
-        let ground = place.ground();
-        let stand = ground.stand(&place.path("stage")).unwrap();
-        assert_eq!(place.list("root"), ["bin", "etc", "kiln", "proc"]);
-        assert_eq!(place.list("root/etc"), ["theirs"]);
-        assert_eq!(place.list("stage"), ["proc"]);
-        fs::write(place.path("root/new"), "").unwrap();
-        stand.end().unwrap();
-        assert_eq!(place.list("root"), ["etc", "kiln", "proc"]);
-        assert_eq!(place.list("root/etc"), ["own"]);
-        assert_eq!(place.list("stage"), ["bin", "etc", "new", "proc"]);
-        assert_eq!(place.list("root/kiln/in-place"), ["own"]);
-    }
-
-    #[test]
-    fn a_stage_with_kilns_own_name_is_refused() {
-        let place = place();
-        fs::create_dir(place.path("stage/kiln")).unwrap();
-        let refused = place.ground().stand(&place.path("stage")).unwrap_err();
-        assert!(matches!(refused, Error::Held(_)), "{refused}");
-        assert_eq!(place.list("root"), ["etc", "kiln", "proc"]);
-    }
-
-    #[test]
-    fn what_a_killed_process_left_is_put_right() {
-        let place = place();
-        let ground = place.ground();
-        let stand = ground.stand(&place.path("stage")).unwrap();
-        // As if killed: the lock goes with the descriptor, the journal stays.
-        let SwitchedRoot { root, .. } = &stand;
-        flock(root, FlockOperation::Unlock).unwrap();
-        std::mem::forget(stand);
-        // Half of it was undone.
-        fs::rename(place.path("root/etc"), place.path("stage/etc")).unwrap();
-        fs::rename(place.path("root/kiln/in-place/own/etc"), place.path("root/etc")).unwrap();
-        drop(place.ground());
-        assert_eq!(place.list("root"), ["etc", "kiln", "proc"]);
-        assert_eq!(place.list("root/etc"), ["own"]);
-        assert_eq!(place.list("root/kiln/in-place"), ["own"]);
-    }
-}
+#[path = "host_root_tests.rs"]
+mod tests;

@@ -1,9 +1,9 @@
-//! Files and folders that have a rule of Landlock's before a process starts, to be renamed to where it [wants](super::root_entries)
-//! new ones.
+//! A pool of files and directories that are made in advance, and so have a Landlock rule before a process starts.
+//! [`root_entries`](super::root_entries) renames them to where the process wants new ones.
 //!
-//! What isn't needed is there for the next process, of this kiln or another one: they run one at a time. A rule is for a file
-//! wherever that is, so a process that looks for the stock can write to what is in it. What anybody changed is thrown away before
-//! the next one: else it would find in a new folder of its own what another stage, or another build, has put there.
+//! Inodes that a RUN does not need remain for the next one, of this kiln or another: RUNs execute one at a time. A rule belongs to
+//! an inode wherever that is, so a process that finds the pool can write to what is in it. Everything that was changed is thrown
+//! away before the next RUN: otherwise that would find in a new directory what another stage, or another build, has put there.
 
 use crate::sys::{Result, Said, file, tree, xattr};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, Statx, StatxFlags, openat, statx};
@@ -13,134 +13,136 @@ use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-/// How many of each are at hand for one process: more names than anybody makes in `/`.
-const FOLDERS: usize = 48;
+/// The number of directories and files for one RUN.
+const DIRECTORIES: usize = 48;
 const FILES: usize = 16;
 
-/// Files and folders to be put into `/`.
+/// The files and directories for one split directory.
 #[derive(Debug)]
 pub(super) struct InodePool {
-    folders: Shelf,
-    files: Shelf,
+    directories: Inodes,
+    files: Inodes,
 }
 
 impl InodePool {
-    /// In a folder of kiln's own, on the file system of `/`, that processes can't reach. Nothing is made yet.
-    pub(super) fn new(folder: &Path) -> Result<Self> {
+    /// A pool in a directory of kiln's own, on the file system of the split directory, that processes cannot reach. Nothing is
+    /// made yet.
+    pub(super) fn new(path: &Path) -> Result<Self> {
         let mut series = [0; 8];
         rustix::rand::getrandom(&mut series, rustix::rand::GetRandomFlags::empty()).call("getrandom")?;
-        let shelf = |name| Shelf::new(folder.join(name), u64::from_ne_bytes(series));
-        Ok(Self { folders: shelf("folders"), files: shelf("files") })
+        let inodes = |name| Inodes::new(path.join(name), u64::from_ne_bytes(series));
+        Ok(Self { directories: inodes("directories"), files: inodes("files") })
     }
 
-    /// Takes in what is there and as it was made, and makes what is missing. Nobody else may use the folder until the process has
-    /// ended, and none may be running.
+    /// Takes over the inodes that are there and unchanged, and makes those that are missing. Nobody else may use the pool until the
+    /// RUN has ended, and no process may be running.
     pub(super) fn fill(&mut self) -> Result<()> {
-        self.folders.fill(FOLDERS, |path| std::fs::create_dir(path))?;
+        self.directories.fill(DIRECTORIES, |path| std::fs::create_dir(path))?;
         self.files.fill(FILES, |path| std::fs::File::create_new(path).map(drop))
     }
 
-    /// Everything in it.
+    /// Every inode of the pool.
     pub(super) fn all(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.folders.things.iter().chain(&self.files.things).map(|thing| thing.fd.as_fd())
+        self.directories.ready.iter().chain(&self.files.ready).map(|inode| inode.fd.as_fd())
     }
 
-    /// Takes an empty folder out.
-    pub(super) fn folder(&mut self) -> Option<(PathBuf, OwnedFd)> {
-        self.folders.take()
+    /// Takes an empty directory out.
+    pub(super) fn take_directory(&mut self) -> Option<(PathBuf, OwnedFd)> {
+        self.directories.take()
     }
 
     /// Takes an empty file out.
-    pub(super) fn file(&mut self) -> Option<(PathBuf, OwnedFd)> {
+    pub(super) fn take_file(&mut self) -> Option<(PathBuf, OwnedFd)> {
         self.files.take()
     }
 }
 
-/// Things of one kind, by the names that they have in a folder.
+/// The inodes of one kind.
 #[derive(Debug)]
-struct Shelf {
-    folder: PathBuf,
-    things: Vec<Thing>,
-    /// When it was filled last: what changed before then is known.
+struct Inodes {
+    /// The directory that they lie in.
+    path: PathBuf,
+    ready: Vec<PooledInode>,
+    /// When the pool was filled last.
     filled: Time,
-    /// What the names of those begin with that are made here, and how many were.
+    /// The beginning of the names of those that are made here, and how many were made.
     series: u64,
     made: u64,
 }
 
-/// Something that is as it was made.
+/// An inode that nobody has changed since it was made.
 #[derive(Debug)]
-struct Thing {
+struct PooledInode {
     name: OsString,
     fd: OwnedFd,
-    /// When its inode changed last, which nobody can set.
+    /// Its `ctime`, which no process can set.
     changed: Time,
 }
 
-/// Seconds and nanoseconds, by the clock that files are dated with.
+/// Seconds and nanoseconds, by the clock of file timestamps.
 type Time = (i64, i64);
 
-impl Shelf {
-    fn new(folder: PathBuf, series: u64) -> Self {
-        Self { folder, things: Vec::new(), filled: (0, 0), series, made: 0 }
+impl Inodes {
+    fn new(path: PathBuf, series: u64) -> Self {
+        Self { path, ready: Vec::new(), filled: (0, 0), series, made: 0 }
     }
 
     fn fill(&mut self, wanted: usize, make: impl Fn(&Path) -> std::io::Result<()>) -> Result<()> {
-        let mut there = self.there()?;
+        let mut present = self.names()?;
         let filled = self.filled;
         // Another kiln may have used them.
-        self.things.retain(|thing| thing.is_as_it_was(filled) && there.remove(&thing.name));
-        for name in there {
-            let path = self.folder.join(&name);
-            match Thing::open(&path, name)? {
-                Some(thing) => self.things.push(thing),
+        self.ready.retain(|inode| inode.is_unchanged(filled) && present.remove(&inode.name));
+        for name in present {
+            let path = self.path.join(&name);
+            match PooledInode::open(&path, name)? {
+                Some(inode) => self.ready.push(inode),
                 None => tree::remove(CWD, &path)?,
             }
         }
-        while self.things.len() < wanted {
+        while self.ready.len() < wanted {
             self.made += 1;
-            // Nothing ever gets a name that something had: another kiln may still know that by it.
+            // A name is never used twice: another kiln may still know it.
             let name = OsString::from(format!("{:016x}-{}", self.series, self.made));
-            let path = self.folder.join(&name);
+            let path = self.path.join(&name);
             make(&path).said("create", &path)?;
-            self.things.extend(Thing::open(&path, name)?);
+            self.ready.extend(PooledInode::open(&path, name)?);
         }
         self.filled = file::clock();
         Ok(())
     }
 
-    /// The names in the folder, which is made.
-    fn there(&self) -> Result<BTreeSet<OsString>> {
-        let folder = &self.folder;
-        let entries = match std::fs::read_dir(folder) {
+    /// The names in the directory, which is made if it is absent.
+    fn names(&self) -> Result<BTreeSet<OsString>> {
+        let path = &self.path;
+        let entries = match std::fs::read_dir(path) {
             Err(e) if e.kind() == ErrorKind::NotFound => {
-                std::fs::create_dir_all(folder).said("mkdir", folder)?;
+                std::fs::create_dir_all(path).said("mkdir", path)?;
                 return Ok(BTreeSet::new());
             }
-            entries => entries.said("read", folder)?,
+            entries => entries.said("read", path)?,
         };
-        entries.map(|entry| Ok(entry.said("read", folder)?.file_name())).collect()
+        entries.map(|entry| Ok(entry.said("read", path)?.file_name())).collect()
     }
 
     fn take(&mut self) -> Option<(PathBuf, OwnedFd)> {
-        self.things.pop().map(|thing| (self.folder.join(thing.name), thing.fd))
+        self.ready.pop().map(|inode| (self.path.join(inode.name), inode.fd))
     }
 }
 
-impl Thing {
-    /// What has a name, if it is empty and nobody's but kiln's.
+impl PooledInode {
+    /// The inode with a name, if it is empty and belongs to kiln alone.
     fn open(path: &Path, name: OsString) -> Result<Option<Self>> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = openat(CWD, path, flags, Mode::empty()).said("open", path)?;
-        let stat = look(fd.as_fd()).said("statx", path)?;
-        let thing = Self { name, fd, changed: changed(&stat) };
-        Ok(if thing.is_pristine(&stat) { Some(thing) } else { None })
+        let stat = status(fd.as_fd()).said("statx", path)?;
+        let inode = Self { name, fd, changed: changed(&stat) };
+        Ok(if inode.is_pristine(&stat) { Some(inode) } else { None })
     }
 
-    /// Whether nothing was done to it. What changed within the tick of the clock in which the stock was filled may have done so
-    /// before or after.
-    fn is_as_it_was(&self, filled: Time) -> bool {
-        look(self.fd.as_fd())
+    /// Whether nothing was done to it. If it changed within the tick of the clock in which the pool was filled, that may have
+    /// happened before or after.
+    fn is_unchanged(&self, filled: Time) -> bool {
+        status(self.fd.as_fd())
             .is_ok_and(|stat| changed(&stat) == self.changed && (self.changed < filled || self.is_pristine(&stat)))
     }
 
@@ -157,13 +159,13 @@ impl Thing {
     }
 }
 
-/// Whether a file has no extended attributes but what a security module or an overlay gave it.
+/// Whether a file has no extended attributes except those of a security module or an overlay.
 fn has_no_attributes(path: &Path) -> bool {
     let is_theirs = |name: &Vec<u8>| name == b"security.selinux" || name.starts_with(b"trusted.overlay.");
     xattr::list_followed(path).is_ok_and(|names| names.iter().all(is_theirs))
 }
 
-fn look(fd: BorrowedFd<'_>) -> rustix::io::Result<Statx> {
+fn status(fd: BorrowedFd<'_>) -> rustix::io::Result<Statx> {
     statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)
 }
 
@@ -176,42 +178,42 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_stock_is_refilled() {
+    fn the_pool_is_refilled() {
         let dir = tempfile::tempdir().unwrap();
-        let mut stock = InodePool::new(dir.path()).unwrap();
-        stock.fill().unwrap();
-        assert_eq!(stock.all().count(), FOLDERS + FILES);
-        let (path, _) = stock.file().unwrap();
+        let mut pool = InodePool::new(dir.path()).unwrap();
+        pool.fill().unwrap();
+        assert_eq!(pool.all().count(), DIRECTORIES + FILES);
+        let (path, _) = pool.take_file().unwrap();
         std::fs::remove_file(path).unwrap();
-        let (path, _) = stock.folder().unwrap();
+        let (path, _) = pool.take_directory().unwrap();
         std::fs::rename(path, dir.path().join("taken")).unwrap();
-        stock.fill().unwrap();
-        assert_eq!(stock.all().count(), FOLDERS + FILES);
+        pool.fill().unwrap();
+        assert_eq!(pool.all().count(), DIRECTORIES + FILES);
     }
 
     #[test]
     fn what_was_changed_is_thrown_away() {
         use std::os::unix::fs::PermissionsExt as _;
         let dir = tempfile::tempdir().unwrap();
-        let mut stock = InodePool::new(dir.path()).unwrap();
-        stock.fill().unwrap();
+        let mut pool = InodePool::new(dir.path()).unwrap();
+        pool.fill().unwrap();
         let list = |shelf: &str| {
             let entries = std::fs::read_dir(dir.path().join(shelf)).unwrap();
             let mut paths: Vec<_> = entries.map(|e| e.unwrap().path()).collect();
             paths.sort();
             paths
         };
-        let (folders, files) = (list("folders"), list("files"));
+        let (folders, files) = (list("directories"), list("files"));
         std::fs::create_dir_all(folders[0].join("deep/er")).unwrap();
         std::fs::set_permissions(&folders[1], std::fs::Permissions::from_mode(0o777)).unwrap();
         std::fs::write(&files[0], "planted").unwrap();
         let _ = rustix::fs::setxattr(&files[1], "user.kiln", b"x", rustix::fs::XattrFlags::empty());
         std::fs::set_permissions(&files[2], std::fs::Permissions::from_mode(0o4755)).unwrap();
         // By the kiln that made them, and by one that finds them.
-        for mut stock in [stock, InodePool::new(dir.path()).unwrap()] {
-            stock.fill().unwrap();
-            assert_eq!(stock.all().count(), FOLDERS + FILES);
-            let (new_folders, new_files) = (list("folders"), list("files"));
+        for mut pool in [pool, InodePool::new(dir.path()).unwrap()] {
+            pool.fill().unwrap();
+            assert_eq!(pool.all().count(), DIRECTORIES + FILES);
+            let (new_folders, new_files) = (list("directories"), list("files"));
             assert!(!folders[..2].iter().any(|f| new_folders.contains(f)), "{new_folders:?}");
             assert!(!new_files.contains(&files[0]) && !new_files.contains(&files[2]), "{new_files:?}");
             assert!(new_folders.contains(&folders[2]) && new_files.contains(&files[3]));
@@ -219,14 +221,14 @@ mod tests {
     }
 
     #[test]
-    fn two_kilns_share_a_stock() {
+    fn two_kilns_share_a_pool() {
         let dir = tempfile::tempdir().unwrap();
-        let mut stocks = [InodePool::new(dir.path()).unwrap(), InodePool::new(dir.path()).unwrap()];
+        let mut pools = [InodePool::new(dir.path()).unwrap(), InodePool::new(dir.path()).unwrap()];
         for (round, who) in [0, 1, 1, 0, 0, 1].into_iter().enumerate() {
-            let stock = &mut stocks[who];
-            stock.fill().unwrap();
-            assert_eq!(stock.all().count(), FOLDERS + FILES);
-            for taken in [stock.file(), stock.folder()] {
+            let pool = &mut pools[who];
+            pool.fill().unwrap();
+            assert_eq!(pool.all().count(), DIRECTORIES + FILES);
+            for taken in [pool.take_file(), pool.take_directory()] {
                 let (path, fd) = taken.unwrap();
                 let renamed = dir.path().join(format!("{round}-{}", path.is_dir()));
                 std::fs::rename(&path, &renamed).unwrap();

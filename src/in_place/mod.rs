@@ -16,14 +16,16 @@
 //! | a tmpfs at `/dev` of each process | new files in shared mounts are removed | `shared_mounts` |
 //! | `--network=none` | a filter that allows Unix sockets only | [`executor`] |
 //!
-//! Landlock has no exceptions: a rule for `/` would be one for kiln's own directory as well. So `/` has no rule, each of its entries
-//! has one, and kiln answers some system calls of the process through seccomp user notification:
+//! Landlock has no exceptions: a rule for `/` would be one for kiln's own directory as well. So `/` is *split*
+//! ([`SplitDirectory`](confinement::SplitDirectory)): it has no rule, and each of its entries has one. kiln answers some system calls of
+//! the process through seccomp user notification (`responder`):
 //!
 //! | calls | file |
 //! |---|---|
-//! | those that create, rename or remove entries of `/` | `entry_request` decodes, `root_entries` answers, from a pool of inodes (`inode_pool`) that have a rule |
-//! | those that list `/` | `root_listing` |
-//! | those that change modes, owners, times and attributes, which Landlock does not restrict | `attribute_calls` |
+//! | those that create, rename or remove entries of split directories | `entry_request` decodes, `root_entries` answers, from a pool of inodes (`inode_pool`) that have a rule |
+//! | those that list split directories | `root_listing` |
+//! | those that change modes, owners, times and attributes, which Landlock does not restrict | `attribute_calls`, `hidden_owners` |
+//! | those that change the limits and the scheduling of other processes | `process_calls` |
 //!
 //! A second process, the [`supervisor`], cleans up when kiln is killed.
 //!
@@ -36,21 +38,30 @@ mod attribute_calls;
 mod bind_emulation;
 mod caller;
 pub mod confinement;
+mod crash_journal;
+mod directory_metadata;
 mod entry_request;
 pub mod executor;
 pub mod hidden_files;
+mod hidden_owners;
 pub mod host_root;
 mod inode_pool;
+pub mod layout;
+mod process_calls;
 mod reaper;
+mod responder;
 mod root_entries;
 mod root_listing;
 mod shared_mounts;
 mod shebang;
 pub mod snapshotter;
 pub mod supervisor;
+mod switch;
+mod volumes;
 
-pub use confinement::Protection;
+pub use confinement::{Protection, SplitDirectory};
 pub use executor::{InPlaceExecutor, end_all};
 pub use hidden_files::HiddenFiles;
 pub use host_root::HostRoot;
+pub use layout::Layout;
 pub use snapshotter::InPlaceSnapshotter;

@@ -1,32 +1,37 @@
-//! The names in `/`, for processes behind [confinement](super::confinement).
+//! Opens [split directories](super::confinement::SplitDirectory), such as `/`, for processes that list them.
 //!
-//! A right to list `/` would be one to list, and so to open, all folders below it, kiln's own and other stages' among them. So no
-//! rule gives it: `/` is opened by kiln for who asks, as programs do that list a folder (`O_DIRECTORY`).
+//! A Landlock right to list a directory is also a right to list every directory below it, including kiln's own and those of other
+//! stages. So no rule grants it for a split directory. kiln opens it in place of the process, which then holds a descriptor of the
+//! directory itself and of nothing below. Calls that open a directory to list it have `O_DIRECTORY`.
 
 use super::caller::AssumedIdentity;
+use super::confinement::Confinement;
 use crate::sys::notify::{Answer, Call};
 use crate::sys::{Result as Called, Said};
 use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 
-/// Answers calls that open folders.
+/// Answers calls that open split directories.
 #[derive(Debug)]
 pub(super) struct RootListing {
-    root: OwnedFd,
-    identity: (u64, u64),
+    directories: Vec<(OwnedFd, (u64, u64))>,
 }
 
 impl RootListing {
-    pub(super) fn new(root: &Path) -> Called<Self> {
-        let root = crate::sys::file::open_dir(root)?;
-        let identity = identity(&root).call("fstat")?;
-        Ok(Self { root, identity })
+    pub(super) fn new(confinement: &Confinement) -> Called<Self> {
+        let mut directories = Vec::new();
+        for split in confinement.directories() {
+            if let Some(fd) = split.open()? {
+                let inode = inode(&fd).call("fstat")?;
+                directories.push((fd, inode));
+            }
+        }
+        Ok(Self { directories })
     }
 
-    /// What becomes of a call; nothing for one that isn't of these.
-    pub(super) fn answer(&self, call: &Call<'_>, role: &mut AssumedIdentity) -> Option<Answer> {
+    /// Answers a call; `None` for one that opens nothing to list it.
+    pub(super) fn answer(&self, call: &Call<'_>, identity: &mut AssumedIdentity) -> Option<Answer> {
         let (from, at, flags) = match call.number() {
             #[cfg(target_arch = "x86_64")]
             libc::SYS_open => (libc::AT_FDCWD, 0, 1),
@@ -37,35 +42,36 @@ impl RootListing {
         if flags.contains(OFlags::CREATE) {
             return None;
         }
-        Some(self.open(call, role, (from, at), flags).unwrap_or(Answer::Continue))
+        Some(self.open(call, identity, (from, at), flags).unwrap_or(Answer::Continue))
     }
 
-    /// Opens `/` in the role of who asks, if that is what is meant.
+    /// Opens a split directory with the identity of the caller, if the path means one.
     fn open(
         &self,
         call: &Call<'_>,
-        role: &mut AssumedIdentity,
+        identity: &mut AssumedIdentity,
         (from, at): (i32, usize),
         flags: OFlags,
     ) -> Option<Answer> {
-        let path = role.read(call, call.argument(at)).ok()?;
-        if flags.contains(OFlags::PATH) || !may_be_root(path.to_bytes()) {
+        let path = identity.read(call, call.argument(at)).ok()?;
+        // With `/` alone, most paths show by their text that they mean something else.
+        let is_other = self.directories.len() == 1 && !may_be_root(path.to_bytes());
+        if flags.contains(OFlags::PATH) || is_other {
             return None;
         }
-        let found = call.find(from, &path, true).ok()?;
-        if identity(&found) != Ok(self.identity) {
-            return None;
-        }
-        let fd = openat(&self.root, ".", flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
+        let found = call.find(from, &path, !flags.contains(OFlags::NOFOLLOW)).ok()?;
+        let found = inode(found).ok()?;
+        let (directory, _) = self.directories.iter().find(|(_, inode)| *inode == found)?;
+        let fd = openat(directory, ".", flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
         Some(fd.map_or_else(Answer::Errno, |fd| Answer::Fd { fd, close_on_exec: flags.contains(OFlags::CLOEXEC) }))
     }
 }
 
-fn identity(fd: impl AsFd) -> Result<(u64, u64), Errno> {
+fn inode(fd: impl AsFd) -> Result<(u64, u64), Errno> {
     rustix::fs::fstat(fd).map(|stat| (stat.st_dev, stat.st_ino))
 }
 
-/// Whether a path may mean `/` itself: one that ends in no name. Links don't count.
+/// Whether a path may mean `/` itself: it does not end in a name. Symbolic links to `/` are not considered.
 fn may_be_root(path: &[u8]) -> bool {
     let last = path.rsplit(|b| *b == b'/').find(|name| !name.is_empty());
     !path.is_empty() && last.is_none_or(|name| matches!(name, b"." | b".."))

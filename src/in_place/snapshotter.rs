@@ -1,47 +1,46 @@
-//! Root filesystems in `/` itself, one at a time: where nothing can be mounted.
+//! The snapshotter of the level `in-place`: root filesystems in `/` itself, one at a time.
 
 use super::host_root::{HostRoot, SwitchedRoot};
-use crate::layer::EntryPath;
 use crate::snapshot::root_copy::{RootCopy, RootCopyPool, copy};
 use crate::snapshot::{Active, Error, Layers, NewLayer, Scratch, Shown, Snapshotter};
-use crate::store::{Form, TempSnapshot};
+use crate::store::Form;
 use crate::sys::RootMount;
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// The driver for a place where nothing can be mounted.
+/// Switches stages into `/`.
 #[derive(Debug)]
 pub struct InPlaceSnapshotter {
-    ground: Arc<HostRoot>,
-    roots: Arc<RootCopyPool>,
+    host: Arc<HostRoot>,
+    copies: Arc<RootCopyPool>,
     form: Form,
-    /// Where the roots are.
-    _folder: TempSnapshot,
 }
 
 impl InPlaceSnapshotter {
-    /// Lets stages stand on the ground, from a folder on the same file system; walks are done on `threads`.
+    /// Switches stages into this root directory, and keeps their files in its work directory otherwise. Layers have this form.
+    /// Walks use `threads`.
     ///
     /// # Errors
-    /// If the folder can't be written to.
-    pub fn new(ground: HostRoot, folder: TempSnapshot, threads: NonZeroUsize) -> Result<Self, Error> {
-        let place = folder.folder().join("roots");
-        std::fs::create_dir(&place).map_err(|e| Error::host("mkdir", &place, e))?;
-        let (ground, roots) = (Arc::new(ground), Arc::new(RootCopyPool::new(place, threads)));
-        Ok(Self { ground, roots, form: folder.form(), _folder: folder })
+    /// If the work directory cannot be written to.
+    pub fn new(host: Arc<HostRoot>, form: Form, threads: NonZeroUsize) -> Result<Self, Error> {
+        let dir = copies(&host);
+        crate::sys::tree::remove(rustix::fs::CWD, &dir).map_err(|e| Error::host("remove", &dir, e.errno))?;
+        std::fs::create_dir(&dir).map_err(|e| Error::host("mkdir", &dir, e))?;
+        Ok(Self { host, copies: Arc::new(RootCopyPool::new(dir, threads)), form })
     }
 }
 
 impl Snapshotter for InPlaceSnapshotter {
     fn prepare(&self, folder: &Path, parents: &Layers) -> Result<Box<dyn Active>, Error> {
         let layer = NewLayer::prepare(folder, parents, self.form)?;
-        let mut standing = self.roots.take(&parents.folders())?;
-        let stand = self.ground.stand(standing.place())?;
-        standing.moved(self.ground.root(), self.ground.stay(), vec![EntryPath::root()])?;
-        self.roots.settle(&standing);
-        let (ground, roots) = (self.ground.clone(), self.roots.clone());
-        Ok(Box::new(Stage { stand, standing, layer, ground, roots }))
+        let mut copy = self.copies.take(&parents.folders())?;
+        let switched = self.host.switch_in(copy.place())?;
+        let entered = switched.entered();
+        copy.moved(self.host.root(), &switched.excluded()?, &entered.directories, &entered.volumes)?;
+        self.copies.settle(&copy);
+        let (host, copies) = (self.host.clone(), self.copies.clone());
+        Ok(Box::new(Prepared { switched, copy, layer, host, copies }))
     }
 
     fn show(&self, layers: &Layers, scratch: Scratch<'_>, _writable: bool) -> Result<Shown, Error> {
@@ -52,28 +51,41 @@ impl Snapshotter for InPlaceSnapshotter {
     }
 
     fn end(&self) -> Result<(), Error> {
-        self.ground.close()
+        self.host.close()
     }
 }
 
-/// A stage that stands in `/`. The order of its fields is that in which it is taken away.
-struct Stage {
-    stand: SwitchedRoot,
-    standing: RootCopy,
-    layer: NewLayer,
-    ground: Arc<HostRoot>,
-    roots: Arc<RootCopyPool>,
+impl Drop for InPlaceSnapshotter {
+    fn drop(&mut self) {
+        // What stays is removed by the next build.
+        let _ = crate::sys::tree::remove(rustix::fs::CWD, &copies(&self.host));
+    }
 }
 
-impl Active for Stage {
+/// The directory of the root filesystem copies.
+fn copies(host: &HostRoot) -> PathBuf {
+    host.work().join("root-copies")
+}
+
+/// A stage in `/`. The order of the fields is the order in which they are dropped.
+struct Prepared {
+    switched: SwitchedRoot,
+    copy: RootCopy,
+    layer: NewLayer,
+    host: Arc<HostRoot>,
+    copies: Arc<RootCopyPool>,
+}
+
+impl Active for Prepared {
     fn root_mount(&self) -> RootMount {
-        RootMount::Dir(self.ground.root().to_owned())
+        RootMount::Dir(self.host.root().to_owned())
     }
 
     fn finish(mut self: Box<Self>) -> Result<(), Error> {
-        self.standing.changes_at(self.ground.root(), self.ground.stay(), &self.layer)?;
-        self.stand.end()?;
-        self.roots.give(self.standing);
+        let excluded = self.switched.excluded()?;
+        self.copy.changes_at(self.host.root(), &excluded, &self.layer)?;
+        self.switched.finish(&|dir| self.copy.entries_in(dir))?;
+        self.copies.give(self.copy);
         Ok(())
     }
 }

@@ -18,7 +18,7 @@
 //! once. It has no other child than the worker, and nobody else waits for such processes, so no exit status is lost.
 
 use super::HostRoot;
-use super::bind_emulation;
+use super::crash_journal;
 use super::reaper::{self, Which};
 use super::shared_mounts::{self, SharedMounts};
 use crate::sys::child::Ended;
@@ -151,9 +151,9 @@ const OOM_SCORE: &str = "/proc/self/oom_score_adj";
 /// # Errors
 /// If that cannot be done.
 pub fn recover(root: &Path, work: &Path) -> Result<(), CleanupError> {
-    if was_interrupted(work) {
+    if crash_journal::exists(work) {
         end_orphans()?;
-        HostRoot::put_right(root, work)?;
+        HostRoot::restore(root, work)?;
     }
     Ok(())
 }
@@ -164,11 +164,6 @@ pub fn recover(root: &Path, work: &Path) -> Result<(), CleanupError> {
 /// If they cannot be found, or do not end.
 pub fn end_orphans() -> Result<(), CleanupError> {
     Ok(reaper::end_runs()?)
-}
-
-/// Whether there is a crash journal.
-fn was_interrupted(work: &Path) -> bool {
-    work.join("in-place.json").exists() || bind_emulation::is_in_use(&work.join("swaps"))
 }
 
 impl Supervisor {
@@ -213,10 +208,10 @@ impl Supervisor {
         if !reap_all() {
             note(reaper::end(which, || reap_all() || reaper::sleep()).map(drop).map_err(CleanupError::from));
         }
-        let interrupted = was_interrupted(&work);
+        let interrupted = crash_journal::exists(&work);
         if interrupted {
             note(shared.map_or(Ok(()), SharedMounts::sweep).map_err(CleanupError::from));
-            note(HostRoot::put_right(&root, &work).map_err(CleanupError::from));
+            note(HostRoot::restore(&root, &work).map_err(CleanupError::from));
         }
         (interrupted, failures)
     }

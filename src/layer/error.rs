@@ -35,6 +35,9 @@ pub enum Error {
         /// Why not.
         reason: &'static str,
     },
+    /// A file whose name means something else in a layer.
+    #[error("a layer cannot hold {0}: names that begin with .wh. mark files as removed")]
+    Reserved(EntryPath),
     /// The stream that the layer is written to failed.
     #[error("write layer")]
     Write(#[source] io::Error),

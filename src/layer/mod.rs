@@ -31,6 +31,6 @@ pub use decompress::{Decoder, Format, is_archive};
 pub use entry::{Device, Entry, EntryKind, EntrySink, Timestamp};
 pub use error::Error;
 pub use pack::{Packed, Packer};
-pub use path::{EntryPath, PathError};
+pub use path::{EntryPath, MAX_PATH, PathError};
 pub use tar::{TarReader, TarWriter};
 pub use verify::{LayerReader, Verified, VerifyError};

@@ -1,17 +1,20 @@
 //! A layer's blob in one pass: entries, tar, diff id, compression, digest.
 
 use super::compress::Encoder;
+use super::whiteout::is_reserved;
 use super::{Compression, Entry, EntrySink, Error, TarWriter};
 use crate::oci::{Descriptor, Digest, Hasher, MediaType};
 use std::io::{self, Read, Write};
 use std::num::NonZeroUsize;
 
-/// Takes entries and writes a layer's blob.
+/// Takes entries and writes a layer's blob, or that of another archive.
 ///
 /// The same entries under the same compression give the same bytes, whatever the number of threads.
 pub struct Packer<W: Write> {
     tar: TarWriter<Hashed<Encoder<Hashed<W>>>>,
     compression: Compression,
+    /// Whether the blob will be read as a layer, in which some names mark removed files.
+    is_layer: bool,
 }
 
 /// What a layer's blob turned out to be.
@@ -37,10 +40,16 @@ impl Packed {
 }
 
 impl<W: Write> Packer<W> {
-    /// Writes the blob to `out`, compressed with up to `threads` threads beside the caller's.
-    pub fn new(out: W, compression: Compression, threads: NonZeroUsize) -> Self {
+    /// Writes a layer's blob to `out`, compressed with up to `threads` threads beside the caller's. A file whose name would
+    /// act as a whiteout is an error.
+    pub fn layer(out: W, compression: Compression, threads: NonZeroUsize) -> Self {
+        Self { is_layer: true, ..Self::archive(out, compression, threads) }
+    }
+
+    /// Writes a blob that is read by [`TarReader::archive`](super::TarReader::archive): every name is that of a file.
+    pub fn archive(out: W, compression: Compression, threads: NonZeroUsize) -> Self {
         let encoder = Encoder::new(Hashed::new(out), compression, threads);
-        Self { tar: TarWriter::new(Hashed::new(encoder)), compression }
+        Self { tar: TarWriter::new(Hashed::new(encoder)), compression, is_layer: false }
     }
 
     /// Ends the layer; gives back what it was written to, unflushed.
@@ -60,6 +69,9 @@ impl<W: Write> Packer<W> {
 
 impl<W: Write> EntrySink for Packer<W> {
     fn add(&mut self, entry: &Entry, content: &mut dyn Read) -> Result<(), Error> {
+        if self.is_layer && is_reserved(&entry.path) {
+            return Err(Error::Reserved(entry.path.clone()));
+        }
         self.tar.add(entry, content)
     }
 }

@@ -6,6 +6,10 @@ use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+/// The most bytes of a path. Linux opens no path of more in one call (`PATH_MAX`, without the NUL), so that runtimes cannot
+/// unpack an image with a longer one. The limit bounds the memory that a hostile layer takes.
+pub const MAX_PATH: usize = 4095;
+
 /// A path in a root filesystem: bytes relative to its root, components parted by one slash, none of them empty, `.` or
 /// `..`, no NUL. The empty path is the root itself.
 ///
@@ -21,6 +25,9 @@ pub enum PathError {
     /// `..` climbs above the root.
     #[error("path \"{0}\" leads out of the root filesystem")]
     Escapes(String),
+    /// It has more bytes than [`MAX_PATH`].
+    #[error("path \"{0}\" is longer than {MAX_PATH} bytes, the most that Linux opens")]
+    TooLong(String),
     /// There is a NUL in it.
     #[error("path \"{0}\" has a NUL byte")]
     Nul(String),
@@ -38,8 +45,12 @@ impl EntryPath {
     /// Takes a path as archives have it, cleaned as Go's `filepath.Clean` does: leading, trailing and doubled slashes and
     /// `.` go away, `a/..` cancels out.
     ///
-    /// Errors if a relative path climbs above the root (`/..` is the root itself), or has a NUL.
+    /// Errors if a relative path climbs above the root (`/..` is the root itself), is too long as it is written, or has a NUL.
     pub fn parse(bytes: &[u8]) -> Result<Self, PathError> {
+        // As written, since parts that cancel out take time, too; a slash at each end is usual.
+        if bytes.len() > MAX_PATH + 2 {
+            return Err(PathError::TooLong(show(bytes)));
+        }
         if bytes.contains(&0) {
             return Err(PathError::Nul(show(bytes)));
         }
@@ -54,7 +65,7 @@ impl EntryPath {
                 name => path.push(name),
             }
         }
-        Ok(path)
+        path.checked()
     }
 
     /// The file `name` in this directory.
@@ -65,7 +76,11 @@ impl EntryPath {
         let mut path = Self(Vec::with_capacity(self.0.len() + 1 + name.len()));
         path.0.extend_from_slice(&self.0);
         path.push(name);
-        Ok(path)
+        path.checked()
+    }
+
+    fn checked(self) -> Result<Self, PathError> {
+        if self.0.len() > MAX_PATH { Err(PathError::TooLong(show(&self.0))) } else { Ok(self) }
     }
 
     /// What `path` is when this directory stands in for its root.
@@ -227,6 +242,20 @@ mod tests {
             assert!(matches!(EntryPath::parse(bad.as_bytes()), Err(PathError::Escapes(_))), "{bad}");
         }
         assert!(matches!(EntryPath::parse(b"a\0b"), Err(PathError::Nul(_))));
+    }
+
+    #[test]
+    fn paths_have_a_length_that_linux_opens() {
+        let longest = "d/".repeat(2047) + "f";
+        assert_eq!(path(&longest).as_bytes().len(), MAX_PATH);
+        assert_eq!(path(&format!("/{longest}/")), path(&longest));
+        let directory = path(&longest).parent().unwrap();
+        assert!(directory.join(b"f").is_ok());
+        let too_long = [EntryPath::parse(format!("{longest}f").as_bytes()), directory.join(b"ff")];
+        for path in too_long.into_iter().chain([EntryPath::parse(&b"a/../".repeat(2000))]) {
+            let Err(error @ PathError::TooLong(_)) = path else { panic!("{path:?}") };
+            assert!(error.to_string().contains("4095 bytes") && error.to_string().len() < 500, "{error}");
+        }
     }
 
     #[test]

@@ -56,7 +56,7 @@ fn path(s: &str) -> EntryPath {
 }
 
 fn pack(way: Compression, n: usize, files: &[(&str, &[u8])]) -> (Packed, Vec<u8>) {
-    let mut packer = Packer::new(Vec::new(), way, threads(n));
+    let mut packer = Packer::layer(Vec::new(), way, threads(n));
     for (name, content) in files {
         let entry = Entry::new(path(name), EntryKind::File { size: content.len() as u64 });
         packer.add(&entry, &mut { *content }).unwrap();
@@ -132,7 +132,7 @@ fn an_output_that_fails_stops_the_input() {
         let mut encoder = Encoder::new(Full(100_000), way, threads(2));
         let error = (0..100).find_map(|_| encoder.write_all(&sample(1 << 20, true)).err()).unwrap();
         assert_eq!(error.kind(), io::ErrorKind::StorageFull, "{way}");
-        let error = Packer::new(Full(10), way, threads(2)).finish();
+        let error = Packer::layer(Full(10), way, threads(2)).finish();
         assert!(matches!(error, Err(Error::Write(_))), "{way}");
     }
 }
@@ -174,10 +174,35 @@ fn an_error_names_the_file() {
             Err(io::Error::other("disk on fire"))
         }
     }
-    let mut packer = Packer::new(Vec::new(), Compression::GZIP, threads(1));
+    let mut packer = Packer::layer(Vec::new(), Compression::GZIP, threads(1));
     let error = packer.add(&Entry::new(path("etc/f"), EntryKind::File { size: 1 }), &mut Broken).unwrap_err();
     assert_eq!(error.to_string(), "read /etc/f");
     assert_eq!(std::error::Error::source(&error).unwrap().to_string(), "disk on fire");
+}
+
+#[test]
+fn names_that_act_as_whiteouts_are_refused_in_layers_alone() {
+    let file = EntryKind::File { size: 0 };
+    let kinds = [
+        file.clone(),
+        EntryKind::Dir,
+        EntryKind::Symlink(b"a".to_vec()),
+        EntryKind::Hardlink(path("a")),
+        EntryKind::Fifo,
+        EntryKind::Whiteout,
+    ];
+    for kind in kinds {
+        let entry = Entry::new(path("d/.wh.a"), kind);
+        let mut layer = Packer::layer(Vec::new(), Compression::None, threads(1));
+        let error = layer.add(&entry, &mut io::empty()).unwrap_err();
+        assert!(matches!(&error, Error::Reserved(p) if *p == path("d/.wh.a")), "{error}");
+        assert!(error.to_string().contains("/d/.wh.a"), "{error}");
+        Packer::archive(Vec::new(), Compression::None, threads(1)).add(&entry, &mut io::empty()).unwrap();
+    }
+    let mut layer = Packer::layer(Vec::new(), Compression::None, threads(1));
+    for (name, kind) in [(".wh", file.clone()), (".WH.a", file), ("a", EntryKind::Whiteout), ("", EntryKind::Opaque)] {
+        layer.add(&Entry::new(path(name), kind), &mut io::empty()).unwrap();
+    }
 }
 
 fn hex(text: &str) -> Vec<u8> {

@@ -49,6 +49,12 @@ pub(super) fn read(path: &EntryPath) -> Result<Mark, PathError> {
     }
 }
 
+/// Whether a file of this path would be read back as something else than a file of this path. The names that mark
+/// removals, and those of AUFS, are reserved at every depth: a directory cannot have one either.
+pub(super) fn is_reserved(path: &EntryPath) -> bool {
+    path.components().any(|name| name.starts_with(PREFIX))
+}
+
 fn in_directory(directory: &EntryPath, name: &[u8]) -> Vec<u8> {
     let slash: &[u8] = if directory.is_root() { b"" } else { b"/" };
     [directory.as_bytes(), slash, name].concat()
@@ -80,6 +86,16 @@ mod tests {
             ("a/.wh..wh.aufs", Mark::Bookkeeping),
         ] {
             assert_eq!(read(&path(tar)), Ok(want), "{tar}");
+        }
+    }
+
+    #[test]
+    fn exactly_the_prefix_is_reserved() {
+        for name in [".wh.a", "a/.wh.b", ".wh.a/b", "a/.wh.b/c", ".wh.", ".wh..wh..opq", ".wh..wh.plnk/1.2"] {
+            assert!(is_reserved(&path(name)), "{name}");
+        }
+        for name in ["", "a", ".wh", ".wha", ".WH.a", "a.wh.b", "x/.wh", "..wh.a", ".wh/.a", "wh.a"] {
+            assert!(!is_reserved(&path(name)), "{name}");
         }
     }
 

@@ -8,11 +8,13 @@
 pub mod assemble;
 mod config;
 mod digest;
+mod json;
 mod platform;
 mod reference;
 
 pub use config::{ContainerConfig, Healthcheck, History, ImageConfig, RootFs};
 pub use digest::{Digest, DigestError, Hasher};
+pub use json::{JsonError, MAX_VALUES, read_json};
 pub use oci_spec::image::{Descriptor, ImageIndex, ImageManifest, MediaType};
 pub use platform::{Platform, PlatformError};
 pub use reference::{Reference, ReferenceError};
@@ -38,6 +40,18 @@ pub fn is_layer(media_type: &MediaType) -> bool {
     ];
     matches!(media_type, MediaType::ImageLayer | MediaType::ImageLayerGzip | MediaType::ImageLayerZstd)
         || docker_layers.contains(&media_type.to_string().as_str())
+}
+
+/// Whether a descriptor of this type is a manifest's or an index's, by OCI's name or Docker's.
+pub fn is_manifest_or_index(media_type: &MediaType) -> bool {
+    let docker = [docker::MANIFEST, docker::MANIFEST_LIST];
+    matches!(media_type, MediaType::ImageManifest | MediaType::ImageIndex)
+        || docker.contains(&media_type.to_string().as_str())
+}
+
+/// Whether a descriptor of this type is an image configuration's, by OCI's name or Docker's.
+pub fn is_config(media_type: &MediaType) -> bool {
+    *media_type == MediaType::ImageConfig || media_type.to_string() == docker::CONFIG
 }
 
 /// A descriptor of `bytes` under `media_type`.

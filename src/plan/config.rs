@@ -140,12 +140,17 @@ pub(super) fn volume(cx: &mut Cx<'_, '_>, state: &mut State, paths: &[Word]) -> 
     Ok(())
 }
 
+/// What a port takes of memory, in bytes.
+const PORT: usize = 40;
+
 /// `EXPOSE`
 pub(super) fn expose(cx: &mut Cx<'_, '_>, state: &mut State, words: &[Word]) -> Result {
     let mut ports = Vec::new();
     for word in words {
         for spec in cx.expand_words(state, word)? {
-            ports.extend(expose::ports(&spec).map_err(|e| Diagnostic::error(word.span, e))?);
+            let more = expose::ports(&spec).map_err(|e| Diagnostic::error(word.span, e))?;
+            cx.shared.budget.take(more.len() * PORT, word.span)?;
+            ports.extend(more);
         }
     }
     state.add_change(format!("EXPOSE {}", history::list(&ports)));

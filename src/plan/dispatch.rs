@@ -63,19 +63,23 @@ impl Cx<'_, '_> {
 
     /// Expands an argument that may become several words.
     pub(super) fn expand_words(&mut self, state: &State, word: &Word) -> Result<Vec<String>, Diagnostic> {
-        words::expand(word, self.escape(), &state.env).map(|e| e.words)
+        let expanded = words::expand(word, self.escape(), &state.env)?;
+        self.shared.budget.take(expanded.text.len(), word.span)?;
+        Ok(expanded.words)
     }
 
     /// Expands the body of a heredoc.
     pub(super) fn expand_body(&mut self, state: &State, body: &str, span: Span) -> Result<String, Diagnostic> {
         let expanded =
             Lex::heredoc_body().expand(body, &state.env).map_err(|e| Diagnostic::error(span, e.to_string()))?;
+        self.shared.budget.take(expanded.text.len(), span)?;
         self.warn_undefined(state, &expanded, span);
         Ok(expanded.text)
     }
 
     fn expand_all(&mut self, state: &State, word: &Word) -> Result<Expanded, Diagnostic> {
         let expanded = words::expand(word, self.escape(), &state.env)?;
+        self.shared.budget.take(expanded.text.len(), word.span)?;
         self.warn_undefined(state, &expanded, word.span);
         Ok(expanded)
     }

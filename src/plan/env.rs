@@ -2,6 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+/// What a pair takes besides its text.
+const PAIR: usize = 100;
+
 /// Variables; setting one that is there moves it to the end, as BuildKit's list does. A file may set very many.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Env {
@@ -41,6 +44,11 @@ impl Env {
     /// The names, the one that was set last at the end.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.pairs.values().map(|(name, _)| name.as_str())
+    }
+
+    /// About how many bytes of memory a copy takes.
+    pub(super) fn weight(&self) -> usize {
+        self.pairs.values().map(|(name, value)| name.len() + value.len() + PAIR).sum()
     }
 
     /// Names and values in the same order.

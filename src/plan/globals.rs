@@ -1,6 +1,7 @@
 //! The global scope: the platform's variables and the `ARG`s before the first `FROM`.
 
 use super::args::BuildArgs;
+use super::budget::Budget;
 use super::env::Env;
 use super::{epoch, words};
 use crate::dockerfile::ast::{ArgPair, Dockerfile, Escape, Instruction, Kind};
@@ -53,10 +54,12 @@ impl Globals {
         values: &BTreeMap<String, String>,
         escape: Escape,
     ) -> Result<(), Diagnostic> {
+        let mut budget = Budget::default();
         for instruction in instructions {
             let Kind::Arg(pairs) = &instruction.kind else { continue };
             for pair in pairs {
                 let info = self.evaluate(pair, instruction, values, escape)?;
+                budget.take(2 * info.value.len(), pair.name.span)?;
                 self.args.insert(pair.name.text.clone(), info);
             }
         }

@@ -1,6 +1,7 @@
 //! The two questions that the planner answers: what must be known, and what is to be done.
 
 use super::args::BuildArgs;
+use super::budget::Budget;
 use super::globals::Globals;
 use super::lint::{self, Findings};
 use super::op::{BuildPlan, Target};
@@ -23,6 +24,8 @@ pub(super) struct Shared<'a> {
     pub(super) vertices: Vertices,
     pub(super) wanted: Wanted,
     pub(super) findings: Findings,
+    /// What the plan may still take of memory.
+    pub(super) budget: Budget,
     /// Go on although something is wanted.
     pub(super) guess: bool,
     /// `SOURCE_DATE_EPOCH`.
@@ -75,6 +78,7 @@ impl<'a> Shared<'a> {
             vertices: Vertices::default(),
             wanted: Wanted::default(),
             findings: Findings::default(),
+            budget: Budget::default(),
             guess: false,
             epoch: None,
             declared: BTreeSet::new(),

@@ -7,6 +7,7 @@
 //! The specification is BuildKit's `dockerfile2llb`.
 
 mod args;
+mod budget;
 mod chmod;
 mod config;
 mod context;

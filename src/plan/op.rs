@@ -63,6 +63,17 @@ pub enum HistoryEntry {
     },
 }
 
+impl HistoryEntry {
+    /// About how many bytes of memory it takes.
+    pub(super) fn weight(&self) -> usize {
+        let text = match self {
+            Self::Base(entry) => entry.created_by.len() + entry.author.len() + entry.comment.len(),
+            Self::Instruction { created_by, .. } => created_by.len(),
+        };
+        size_of::<Self>() + text
+    }
+}
+
 /// What a vertex does.
 #[derive(Debug, Clone)]
 pub enum Op {

@@ -35,6 +35,8 @@ pub(super) fn run(
     let network = network(cx, run.network.as_ref())?;
     let insecure = insecure(cx, run.security.as_ref())?;
     let name = name(cx, state, instruction, &command.shown, &secret_names);
+    // Once in the step, and what ARG declared once in the history.
+    cx.shared.budget.take(2 * state.env.weight(), instruction.header.span)?;
     let args = cx.shared.args;
     let op = ExecOp {
         base: state.layers(&mut cx.shared.vertices),

@@ -12,6 +12,9 @@ use crate::report::{Diagnostic, Span};
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 
+/// The longest name of a base: of an image, a stage or a context.
+const MAX_NAME: usize = 4096;
+
 /// A stage's number in the file.
 pub(super) type StageId = usize;
 
@@ -122,6 +125,9 @@ impl<'a> Stages<'a> {
         let word = &stage.from.image;
         let image = words::expand(word, self.escape, &globals.env)?;
         lint::undeclared_in_from(&image, word.span, globals, findings);
+        if image.text.len() > MAX_NAME {
+            return Err(Diagnostic::error(word.span, format!("base name is longer than {MAX_NAME} bytes")));
+        }
         if image.text.is_empty() {
             return Err(Diagnostic::error(word.span, format!("base name ({}) should not be blank", word.text)));
         }

@@ -78,6 +78,16 @@ impl State {
         }
     }
 
+    /// About how many bytes of memory a copy takes.
+    pub(super) fn weight(&self) -> usize {
+        let config = &self.image.config;
+        let history = self.history.iter().map(|entry| entry.weight());
+        let labels = config.labels.iter().map(|(name, value)| name.len() + value.len() + 100);
+        let args = self.args.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, String::len) + 100);
+        // The image's own variables are about the same again.
+        2 * self.env.weight() + history.chain(labels).chain(args).sum::<usize>()
+    }
+
     /// A stage that stands on this one.
     pub(super) fn into_child(mut self) -> Self {
         self.image.config.on_build.clear();

@@ -16,6 +16,10 @@ use crate::dockerfile::quote::quoted;
 use crate::oci::Platform;
 use crate::report::{Diagnostic, Span};
 
+/// What a step takes of memory besides its text, and how often the text of a trigger is there, about.
+const STEP: usize = 500;
+const TRIGGER: usize = 8;
+
 /// The planning for one platform.
 pub(super) struct Walk<'s, 'a> {
     pub(super) shared: &'s mut Shared<'a>,
@@ -37,6 +41,8 @@ struct Done {
     tree: Option<Option<VertexId>>,
     /// What it became, for as long as anything stands on it: a long chain of stages must not keep every history.
     state: Option<State>,
+    /// What that takes of memory.
+    weight: usize,
     /// How many stages will still stand on it, the image that is made counted with them.
     heirs: usize,
 }
@@ -95,6 +101,10 @@ impl<'s, 'a> Walk<'s, 'a> {
         for id in ids {
             let state = self.stage(id);
             let done = &mut self.done[id];
+            done.weight = if done.heirs > 0 { state.weight() } else { 0 };
+            if let Err(error) = self.shared.budget.take(done.weight, self.stages.list[id].span) {
+                self.shared.findings.error(error);
+            }
             done.tree = Some(state.tree());
             done.state = Some(state).filter(|_| done.heirs > 0);
         }
@@ -157,7 +167,9 @@ impl<'s, 'a> Walk<'s, 'a> {
 
     /// Adds the ONBUILD triggers of a stage's base to it; whether there were any.
     fn trigger(&mut self, id: StageId) -> bool {
-        let Some(stage) = self.stages.list.get(id).filter(|s| !s.triggered) else { return false };
+        let untried = |s: &&Stage<'a>| !s.triggered && !self.shared.budget.is_exhausted();
+        let Some(stage) = self.stages.list.get(id).filter(untried) else { return false };
+        let span = stage.span;
         let found = match &stage.base {
             Base::Stage(base) => triggers::of_stage(&self.stages.list[*base].commands),
             Base::External(external) => match self.origin(external) {
@@ -172,6 +184,10 @@ impl<'s, 'a> Walk<'s, 'a> {
             errors.into_iter().for_each(|e| self.shared.findings.error(e));
             Vec::new()
         });
+        let weight: usize = commands.iter().map(|c| c.instruction.header.original.len() * TRIGGER + STEP).sum();
+        if let Err(error) = self.shared.budget.take(weight, span) {
+            self.shared.findings.error(error);
+        }
         let any = !commands.is_empty();
         self.stages.add_triggers(id, commands, &mut self.shared.findings);
         any
@@ -179,6 +195,9 @@ impl<'s, 'a> Walk<'s, 'a> {
 
     /// Goes through a stage.
     fn stage(&mut self, id: StageId) -> State {
+        if self.shared.budget.is_exhausted() {
+            return State::scratch(self.platform);
+        }
         let (base, span) = (self.stages.list[id].base.clone(), self.stages.list[id].span);
         let mut counter = self.counter(id);
         let key = match self.stages.list[id].name.as_str() {
@@ -210,7 +229,12 @@ impl<'s, 'a> Walk<'s, 'a> {
     }
 
     fn child_of(&mut self, base: StageId, span: Span) -> State {
-        match self.done.get_mut(base).and_then(Done::inherit) {
+        let inherited = self.done.get_mut(base).and_then(Done::inherit);
+        if let Some(done) = self.done.get(base).filter(|done| done.state.is_none()) {
+            // It was moved, not copied.
+            self.shared.budget.give_back(done.weight);
+        }
+        match inherited {
             Some(state) => state.into_child(),
             None => {
                 let name = self.stages.shown_name(base);
@@ -239,6 +263,9 @@ impl<'s, 'a> Walk<'s, 'a> {
     }
 
     fn command(&mut self, id: StageId, state: &mut State, command: &Command<'a>) {
+        if self.shared.budget.is_exhausted() {
+            return;
+        }
         let sources = command.sources.iter().map(|source| self.source(source.as_ref())).collect();
         let (errors, warnings) = (self.shared.findings.errors.len(), self.shared.findings.warnings.len());
         let mut cx = Cx {
@@ -248,7 +275,14 @@ impl<'s, 'a> Walk<'s, 'a> {
             onbuild: command.onbuild,
             sources,
         };
-        if let Err(error) = dispatch::instruction(&mut cx, state, &command.instruction) {
+        let before = state.history.len();
+        let done = dispatch::instruction(&mut cx, state, &command.instruction);
+        let done = done.and_then(|()| {
+            let history = state.history.iter().skip(before).map(|entry| entry.weight()).sum::<usize>();
+            let header = &command.instruction.header;
+            self.shared.budget.take(history + header.original.len() + STEP, header.span)
+        });
+        if let Err(error) = done {
             // Without the image, a variable may be unset only because nobody looked.
             if !(state.guessed && command.instruction.header.original.contains('$')) {
                 self.shared.findings.error(error);

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use reqwest::{Method, Response, Url};
 use std::collections::{BTreeSet, HashMap};
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -69,21 +70,29 @@ struct Host {
 pub(crate) struct Auth {
     path: Option<PathBuf>,
     given: Option<Secret>,
-    /// What was given, and the file, once they were read.
-    configs: Arc<OnceCell<[DockerConfig; 2]>>,
+    helpers: OsString,
+    /// What was given, and the file, once they were read; or why they can't be. They are read once: later another file may
+    /// stand in the place of a broken one.
+    configs: Arc<OnceCell<Result<[DockerConfig; 2], String>>>,
     hosts: Mutex<HashMap<String, Arc<Host>>>,
 }
 
 impl Auth {
-    /// Credentials come from what was given, and from the `config.json` at `path`.
-    pub(crate) fn new(path: Option<PathBuf>, given: Option<Secret>) -> Self {
-        Self { path, given, configs: Arc::default(), hosts: Mutex::default() }
+    /// Credentials come from what was given, and from the `config.json` at `path`, whose helpers are looked for in `helpers`
+    /// (`$PATH`).
+    pub(crate) fn new(path: Option<PathBuf>, given: Option<Secret>, helpers: OsString) -> Self {
+        Self { path, given, helpers, configs: Arc::default(), hosts: Mutex::default() }
     }
 
     /// The same credentials for another client: what was read isn't read again.
     pub(crate) fn again(&self) -> Self {
-        let Self { path, given, configs, .. } = self;
-        Self { path: path.clone(), given: given.clone(), configs: configs.clone(), hosts: Mutex::default() }
+        Self {
+            path: self.path.clone(),
+            given: self.given.clone(),
+            helpers: self.helpers.clone(),
+            configs: self.configs.clone(),
+            hosts: Mutex::default(),
+        }
     }
 
     /// Reads `config.json` now rather than when it is first needed. What is wrong with it is told then.
@@ -97,7 +106,7 @@ impl Auth {
             let file = self.path.as_deref().map_or_else(|| Ok(DockerConfig::default()), credentials::read)?;
             Ok([given, file])
         };
-        self.configs.get_or_try_init(read).await
+        self.configs.get_or_init(read).await.as_ref().map_err(String::clone)
     }
 
     /// The header that requests to this registry need, as far as earlier answers told.
@@ -193,7 +202,8 @@ impl Auth {
                     match place {
                         Place::Here(credential) => return Ok(Some(credential)),
                         Place::Helper { name, key } => {
-                            if let Some(found) = credentials::ask_helper(&name, &key).await.map_err(failed)? {
+                            let asked = credentials::ask_helper(&name, &self.helpers, &key).await;
+                            if let Some(found) = asked.map_err(failed)? {
                                 return Ok(Some(found));
                             }
                         }

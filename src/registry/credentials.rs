@@ -4,9 +4,12 @@
 //! gives, a helper for the host (`credHelpers`), then the general helper (`credsStore`), then what stands in the file (`auths`).
 
 use super::secret::Secret;
+use crate::sys::input;
+use crate::sys::program::{absolute, find};
 use base64::Engine as _;
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -53,6 +56,9 @@ struct AuthEntry {
     registrytoken: Option<String>,
 }
 
+/// The largest `config.json` that is read, in bytes.
+pub(crate) const LARGEST: u64 = 16 << 20;
+
 /// Where to find the credential of a registry.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Place {
@@ -67,7 +73,7 @@ pub(crate) enum Place {
 /// # Errors
 /// Says why a file that is there can't be read, never what stands in it.
 pub(crate) fn read(path: &Path) -> Result<DockerConfig, String> {
-    match std::fs::read(path) {
+    match input::open_regular(path).and_then(|file| input::read_all(file, LARGEST)) {
         Ok(bytes) => parse(&bytes, &path.display().to_string()),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(DockerConfig::default()),
         Err(e) => Err(format!("{}: {e}", path.display())),
@@ -154,12 +160,12 @@ struct HelperAnswer {
     secret: String,
 }
 
-/// Asks `docker-credential-NAME` for a key; `None` where it has none.
+/// Asks `docker-credential-NAME`, which is looked for in `path` (`$PATH`), for a key; `None` where it has none.
 ///
 /// # Errors
 /// Says how the helper failed, never what it printed.
-pub(crate) async fn ask_helper(name: &str, key: &str) -> Result<Option<Credential>, String> {
-    let (program, output) = run_helper(name, "get", key).await?;
+pub(crate) async fn ask_helper(name: &str, path: &OsStr, key: &str) -> Result<Option<Credential>, String> {
+    let (program, output) = run_helper(name, path, "get", key).await?;
     read_answer(&program, output.status, &output.stdout)
 }
 
@@ -167,22 +173,29 @@ pub(crate) async fn ask_helper(name: &str, key: &str) -> Result<Option<Credentia
 ///
 /// # Errors
 /// Says how the helper failed, never what it printed.
-pub(crate) async fn tell_helper(name: &str, action: &str, input: &str) -> Result<bool, String> {
-    let (program, output) = run_helper(name, action, input).await?;
+pub(crate) async fn tell_helper(name: &str, path: &OsStr, action: &str, input: &str) -> Result<bool, String> {
+    let (program, output) = run_helper(name, path, action, input).await?;
     if output.status.success() {
         return Ok(true);
     }
     failed_answer(&program, output.status, &output.stdout).map(|()| false)
 }
 
-async fn run_helper(name: &str, action: &str, input: &str) -> Result<(String, std::process::Output), String> {
+async fn run_helper(
+    name: &str,
+    path: &OsStr,
+    action: &str,
+    input: &str,
+) -> Result<(String, std::process::Output), String> {
     let program = format!("docker-credential-{name}");
     if name.contains('/') {
         return Err(format!("{program:?} is not the name of a program"));
     }
+    let found = find(&program, path).ok_or_else(|| format!("{program} is in no absolute directory of $PATH"))?;
     let failed = |e: std::io::Error| format!("running {program}: {e}");
-    let mut child = tokio::process::Command::new(&program)
+    let mut child = tokio::process::Command::new(&found)
         .arg(action)
+        .env("PATH", absolute(path))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())

@@ -3,8 +3,10 @@
 use super::auth::Scopes;
 use super::credentials::{self, DOCKER_HUB, canonical};
 use super::{Call, Client, Config, Credential, Endpoint, Error, Method};
+use crate::sys::input;
 use base64::Engine as _;
 use serde_json::{Map, Value, json};
+use std::ffi::{OsStr, OsString};
 use std::io::Write as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
@@ -39,6 +41,8 @@ impl Client {
 #[derive(Debug)]
 pub struct LoginFile {
     path: PathBuf,
+    /// Where credential helpers are looked for.
+    helpers: OsString,
     /// All fields; `auths` is empty here while it is looked into.
     fields: Map<String, Value>,
     /// The field `auths`.
@@ -46,15 +50,15 @@ pub struct LoginFile {
 }
 
 impl LoginFile {
-    /// Reads the file at `path`; one that isn't there is empty.
+    /// Reads the file at `path`; one that isn't there is empty. Helpers are looked for in `helpers` (`$PATH`).
     ///
     /// # Errors
     /// [`Error::Credentials`] for a file that can't be read or isn't a JSON object.
-    pub fn open(path: &Path) -> Result<Self, Error> {
+    pub fn open(path: &Path, helpers: &OsStr) -> Result<Self, Error> {
         let bad = |why: String| bad(path, &why);
         // A link stays one.
         let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-        let text = match std::fs::read(&path) {
+        let text = match input::open_regular(&path).and_then(|file| input::read_all(file, credentials::LARGEST)) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => b"{}".to_vec(),
             other => other.map_err(|e| bad(e.to_string()))?,
         };
@@ -64,7 +68,7 @@ impl LoginFile {
                     Some(Value::Object(auths)) => auths,
                     _ => Map::new(),
                 };
-                Ok(Self { path, fields, auths })
+                Ok(Self { path, helpers: helpers.into(), fields, auths })
             }
             Ok(_) => Err(bad("it is no JSON object".into())),
             Err(e) => Err(bad(format!("it is no JSON (line {}, column {})", e.line(), e.column()))),
@@ -80,7 +84,7 @@ impl LoginFile {
         let kept = match self.helper(host) {
             Some(name) => {
                 let input = json!({ "ServerURL": key, "Username": user, "Secret": password.reveal() });
-                credentials::tell_helper(&name, "store", &input.to_string())
+                credentials::tell_helper(&name, &self.helpers, "store", &input.to_string())
                     .await
                     .map_err(|why| bad_host(host, why))?;
                 self.auths.insert(key, json!({}));
@@ -103,9 +107,9 @@ impl LoginFile {
     /// [`Error::Credentials`] where the helper or the file can't be changed.
     pub async fn forget(mut self, host: &str) -> Result<bool, Error> {
         let helped = match self.helper(host) {
-            Some(name) => {
-                credentials::tell_helper(&name, "erase", &key(host)).await.map_err(|why| bad_host(host, why))?
-            }
+            Some(name) => credentials::tell_helper(&name, &self.helpers, "erase", &key(host))
+                .await
+                .map_err(|why| bad_host(host, why))?,
             None => false,
         };
         let before = self.auths.len();
@@ -180,7 +184,7 @@ mod tests {
         let path = folder.path().join("new/config.json");
         let keep = |host: &str| {
             let password = Secret::new("p");
-            let kept = LoginFile::open(&path).unwrap().keep(host, "u", &password);
+            let kept = LoginFile::open(&path, OsStr::new("")).unwrap().keep(host, "u", &password);
             assert_eq!(runtime().block_on(kept).unwrap(), Kept::File(path.clone()));
         };
         keep("r.io");
@@ -189,7 +193,11 @@ mod tests {
         assert_eq!(read(&path), json!({ "auths": auths }));
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         for (host, want) in [("docker.io", true), ("docker.io", false), ("other.io", false), ("r.io", true)] {
-            assert_eq!(runtime().block_on(LoginFile::open(&path).unwrap().forget(host)).unwrap(), want, "{host}");
+            assert_eq!(
+                runtime().block_on(LoginFile::open(&path, OsStr::new("")).unwrap().forget(host)).unwrap(),
+                want,
+                "{host}"
+            );
         }
         assert_eq!(read(&path), json!({ "auths": {} }));
         assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
@@ -201,7 +209,9 @@ mod tests {
         let (path, link) = (folder.path().join("real.json"), folder.path().join("config.json"));
         std::fs::write(&path, r#"{"HttpHeaders":{"a":"b"},"auths":{"x":{"auth":"eA=="}},"z":1}"#).unwrap();
         std::os::unix::fs::symlink(&path, &link).unwrap();
-        runtime().block_on(LoginFile::open(&link).unwrap().keep("r.io", "u", &Secret::new("p"))).unwrap();
+        runtime()
+            .block_on(LoginFile::open(&link, OsStr::new("")).unwrap().keep("r.io", "u", &Secret::new("p")))
+            .unwrap();
         let auths = json!({ "x": { "auth": "eA==" }, "r.io": { "auth": "dTpw" } });
         assert_eq!(read(&path), json!({ "HttpHeaders": { "a": "b" }, "auths": auths, "z": 1 }));
         assert!(link.is_symlink());
@@ -213,7 +223,7 @@ mod tests {
         let path = folder.path().join("config.json");
         for text in ["[]", "{", "secret"] {
             std::fs::write(&path, text).unwrap();
-            let error = LoginFile::open(&path).unwrap_err().to_string();
+            let error = LoginFile::open(&path, OsStr::new("")).unwrap_err().to_string();
             assert!(error.contains("config.json") && !error.contains("secret"), "{error}");
             assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
         }
@@ -225,7 +235,7 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("c");
             std::fs::write(&path, text).unwrap();
-            LoginFile::open(&path).unwrap()
+            LoginFile::open(&path, OsStr::new("")).unwrap()
         };
         let file = with(r#"{"credsStore":"all","credHelpers":{"https://r.io":"own"}}"#);
         assert_eq!(file.helper("r.io").as_deref(), Some("own"));

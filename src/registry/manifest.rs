@@ -4,10 +4,14 @@ use super::auth::Scopes;
 use super::endpoint::Endpoint;
 use super::select::{best, platform};
 use super::{Body, Call, Client, Error, read_body};
-use crate::oci::{Descriptor, Digest, ImageConfig, ImageIndex, ImageManifest, MediaType, Platform, Reference, docker};
+use crate::oci::{
+    Descriptor, Digest, ImageConfig, ImageIndex, ImageManifest, MediaType, Platform, Reference, docker, is_config,
+    is_layer, is_manifest_or_index, read_json,
+};
 use bytes::Bytes;
 use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use reqwest::{Method, Response};
+use serde::Deserialize;
 use serde_json::Value;
 
 /// The largest manifest that kiln takes, as containerd and the distribution project have it.
@@ -33,6 +37,13 @@ pub struct Manifest {
     pub descriptor: Descriptor,
     /// The document.
     pub bytes: Bytes,
+}
+
+/// What a document says that it is.
+#[derive(Deserialize)]
+struct Named {
+    #[serde(rename = "mediaType")]
+    media_type: Option<String>,
 }
 
 /// What a manifest's bytes say.
@@ -62,10 +73,30 @@ pub struct Image {
 impl Manifest {
     /// Takes bytes that nobody vouches for as a manifest of the type that they themselves or `content_type` name.
     pub fn new(content_type: &str, bytes: Bytes) -> Self {
-        let named = serde_json::from_slice::<Value>(&bytes).ok();
-        let own = named.as_ref().and_then(|v| v.get("mediaType")?.as_str());
-        let media_type = MediaType::from(own.unwrap_or(content_type));
+        let named = serde_json::from_slice::<Named>(&bytes).ok().and_then(|named| named.media_type);
+        let media_type = MediaType::from(named.as_deref().unwrap_or(content_type));
         Self { descriptor: crate::oci::describe(media_type, &bytes), bytes }
+    }
+
+    /// Takes bytes as the manifest or index that a descriptor is of.
+    ///
+    /// # Errors
+    /// [`Error::Content`], with `what` as its subject, where they say that they are something else.
+    pub fn described(what: &str, descriptor: &Descriptor, bytes: Bytes) -> Result<Self, Error> {
+        let stated = descriptor.media_type().to_string();
+        let manifest = Self::new(&stated, bytes);
+        manifest.is_as_stated(what, "its descriptor", &stated).map(|()| manifest)
+    }
+
+    /// Refuses a media type that somebody states, if it isn't the document's own.
+    fn is_as_stated(&self, what: &str, by: &str, stated: &str) -> Result<(), Error> {
+        let own = self.descriptor.media_type().to_string();
+        if stated.is_empty() || stated == own {
+            return Ok(());
+        }
+        let [stated, own] = [stated, &own].map(super::error::printable);
+        let why = format!("{by} states the media type {stated}, but the document is {own}");
+        Err(Error::Content { what: what.into(), why })
     }
 
     /// The digest of the bytes.
@@ -82,7 +113,7 @@ impl Manifest {
     /// [`Error::Content`], with `what` as its subject.
     pub fn document(&self, what: &str) -> Result<Document, Error> {
         let bad = |why: String| Error::Content { what: what.into(), why };
-        let value: Value = serde_json::from_slice(&self.bytes).map_err(|e| bad(format!("no JSON: {e}")))?;
+        let value: Value = read_json(&self.bytes).map_err(|e| bad(format!("no JSON: {e}")))?;
         let has = |field| value.get(field).is_some_and(|v| !v.is_null());
         if value.get("schemaVersion").and_then(Value::as_u64) == Some(1) {
             return Err(bad(
@@ -97,8 +128,11 @@ impl Manifest {
             _ if has("mediaType") => return Err(bad(format!("no image, but {}", super::error::printable(&kind)))),
             _ => has("manifests"),
         };
-        if has("manifests") && (has("layers") || has("config")) {
-            return Err(bad("a manifest and an index at once".into()));
+        match (is_index, has("manifests"), has("layers") || has("config")) {
+            (_, true, true) => return Err(bad("a manifest and an index at once".into())),
+            (true, false, true) => return Err(bad(format!("its media type is {kind}, but it is an image manifest"))),
+            (false, true, false) => return Err(bad(format!("its media type is {kind}, but it is an index"))),
+            _ => {}
         }
         let document = if is_index {
             serde_json::from_value(value).map(Document::Index)
@@ -184,7 +218,12 @@ impl Client {
                 if let Some(want) = reference.digest.clone().or(named) {
                     verify(endpoint, what, &bytes, &want)?;
                 }
-                let mut manifest = Manifest::new(content_type.split(';').next().unwrap_or_default().trim(), bytes);
+                let content_type = content_type.split(';').next().unwrap_or_default().trim();
+                let mut manifest = Manifest::new(content_type, bytes);
+                // Old registries, and web servers that serve files, send other types.
+                if is_manifest_or_index(&MediaType::from(content_type)) {
+                    manifest.is_as_stated(what, "the registry", content_type)?;
+                }
                 if let Some(pinned) = &reference.digest {
                     manifest.descriptor.set_digest(pinned.to_spec());
                 }
@@ -232,7 +271,9 @@ impl Client {
                 Document::Image(parsed) => return self.complete(reference, &what, top, manifest, parsed).await,
                 Document::Index(index) => {
                     let chosen = choose(&what, &index, wanted)?;
+                    let stated = chosen.media_type().to_string();
                     manifest = self.manifest(&reference.pinned(digest_of(&what, chosen)?)).await?;
+                    manifest.is_as_stated(&what, "the index", &stated)?;
                 }
             }
         }
@@ -248,11 +289,9 @@ impl Client {
         parsed: ImageManifest,
     ) -> Result<Image, Error> {
         let bad = |why: &str| Error::Content { what: what.into(), why: why.into() };
-        for layer in parsed.layers() {
-            digest_of(what, layer)?;
-        }
+        check_parts(what, &parsed)?;
         let config_bytes = self.small_blob(reference, parsed.config(), MAX_CONFIG).await?;
-        let config: ImageConfig = serde_json::from_slice(&config_bytes)
+        let config: ImageConfig = read_json(&config_bytes)
             .map_err(|e| bad(&format!("no sound image configuration: {}", super::error::printable(&e.to_string()))))?;
         if config.rootfs.diff_ids.len() != parsed.layers().len() {
             return Err(bad("its configuration names another number of layers than its manifest"));
@@ -326,6 +365,27 @@ fn verify(endpoint: &Endpoint, what: &str, bytes: &[u8], want: &Digest) -> Resul
         return Ok(());
     }
     Err(Error::Digest { what: what.into(), host: endpoint.name.clone(), got, want: want.clone() })
+}
+
+/// Looks at what a manifest says of its configuration and layers: their digests must be of a known algorithm, and none may be
+/// stated as a part of another kind. Kinds that are unknown here are those of artifacts. How a layer is compressed is told by
+/// its bytes later, as containerd does.
+///
+/// # Errors
+/// [`Error::Content`], with `what` as its subject.
+pub fn check_parts(what: &str, manifest: &ImageManifest) -> Result<(), Error> {
+    let (config, layers) = (manifest.config(), manifest.layers());
+    let configs = std::iter::once(("configuration", config, is_layer(config.media_type())));
+    let parts = configs.chain(layers.iter().map(|layer| ("layer", layer, is_config(layer.media_type()))));
+    for (part, descriptor, is_other) in parts {
+        digest_of(what, descriptor)?;
+        let media_type = descriptor.media_type();
+        if is_other || is_manifest_or_index(media_type) {
+            let why = format!("its {part} {} is stated as {media_type}, which is none", descriptor.digest());
+            return Err(Error::Content { what: what.into(), why });
+        }
+    }
+    Ok(())
 }
 
 /// A descriptor's digest, if it is one that kiln can check.

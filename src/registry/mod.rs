@@ -1,8 +1,8 @@
 //! The distribution protocol: resolve, pull, push, with mirrors, credentials, retries and verification.
 //!
 //! [`Client`] is cheap to clone and safe to share; all of its work is asynchronous. Reading the parts in order:
-//! `endpoint` (where a name leads), `transport` (HTTP, TLS, redirects), `auth` (who kiln is), `retry`, then what is
-//! done with them: `manifest`, `blob`, `upload`.
+//! `endpoint` (where a name leads), `dns` (its address, where the system is not to be asked), `transport` (HTTP, TLS,
+//! redirects), `auth` (who kiln is), `retry`, then what is done with them: `manifest`, `blob`, `upload`.
 //!
 //! Invariants:
 //! - Nothing a registry sends is trusted: sizes are bounded before memory is taken, digests are checked, addresses it
@@ -15,6 +15,7 @@ mod blob;
 mod body;
 mod challenge;
 mod credentials;
+mod dns;
 mod endpoint;
 mod error;
 mod login;
@@ -31,11 +32,12 @@ mod web;
 pub use blob::Blob;
 pub use body::Progress;
 pub use credentials::Credential;
+pub use dns::{Resolver, fixed_resolver};
 pub use endpoint::Mirror;
 pub(crate) use error::printable;
 pub use error::{Error, Said};
 pub use login::{Kept, LoginFile};
-pub use manifest::{Document, Image, Manifest};
+pub use manifest::{Document, Image, Manifest, check_parts};
 pub use retry::Retry;
 pub use secret::Secret;
 pub use select::best;
@@ -52,6 +54,7 @@ use bytes::Bytes;
 use endpoint::Endpoint;
 use reqwest::header::{AUTHORIZATION, HeaderMap, RETRY_AFTER};
 use reqwest::{Method, Response, Url};
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,10 +75,14 @@ pub struct Config {
     pub proxies: Proxies,
     /// Certificates beside those built in.
     pub certificates: Certificates,
+    /// Who finds the addresses of hosts, proxies too; `None` is the system.
+    pub resolver: Option<Resolver>,
     /// Docker's `config.json`.
     pub credentials: Option<PathBuf>,
     /// Credentials that come before those of the file: the text of another one, `$DOCKER_AUTH_CONFIG`.
     pub given: Option<Secret>,
+    /// Where credential helpers are looked for: `$PATH`.
+    pub helpers: OsString,
     /// How often and how fast failed requests are sent again.
     pub retry: Retry,
     /// How long a silent server is waited for.
@@ -94,8 +101,10 @@ impl Default for Config {
             insecure: Vec::new(),
             proxies: Proxies::default(),
             certificates: Certificates::default(),
+            resolver: None,
             credentials: None,
             given: None,
+            helpers: OsString::new(),
             retry: Retry::default(),
             patience: Duration::from_secs(60),
             user_agent: concat!("kiln/", env!("CARGO_PKG_VERSION")).into(),
@@ -105,8 +114,8 @@ impl Default for Config {
 }
 
 impl Config {
-    /// What the environment says: `$DOCKER_CONFIG` or `$HOME`, `$DOCKER_AUTH_CONFIG`, proxies, `$SSL_CERT_FILE`, `$SSL_CERT_DIR`; and Docker's
-    /// folders of certificates.
+    /// What the environment says: `$DOCKER_CONFIG` or `$HOME`, `$DOCKER_AUTH_CONFIG`, `$PATH`, proxies, `$SSL_CERT_FILE`, `$SSL_CERT_DIR`; and
+    /// Docker's folders of certificates.
     pub fn from_env(env: &dyn Fn(&str) -> Option<String>) -> Self {
         let credentials = credentials::path(env);
         let own = credentials.as_ref().and_then(|file| Some(file.parent()?.join("certs.d")));
@@ -117,9 +126,11 @@ impl Config {
                 file: set("SSL_CERT_FILE"),
                 folder: set("SSL_CERT_DIR"),
                 per_registry: std::iter::once(PathBuf::from("/etc/docker/certs.d")).chain(own).collect(),
+                held: None,
             },
             credentials,
             given: env("DOCKER_AUTH_CONFIG").filter(|v| !v.is_empty()).map(Secret::new),
+            helpers: env("PATH").unwrap_or_default().into(),
             ..Self::default()
         }
     }
@@ -205,7 +216,7 @@ impl Client {
     /// Does nothing yet but keep the configuration.
     pub fn new(config: Config) -> Self {
         let transport = Transport::new(&config);
-        let auth = Auth::new(config.credentials.clone(), config.given.clone());
+        let auth = Auth::new(config.credentials.clone(), config.given.clone(), config.helpers.clone());
         Self { inner: Arc::new(Inner { config, transport, auth }) }
     }
 

@@ -1,6 +1,7 @@
 //! TLS set-up: which certificates are trusted. Built when the first TLS connection is wanted, not before.
 
 use super::Error;
+use crate::sys::input::open_regular;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_name;
@@ -9,6 +10,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_native_certs::load_certs_from_paths;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -31,11 +33,41 @@ pub struct Certificates {
     /// Folders with one folder for each registry, named like it, whose `*.crt` are trusted for it alone:
     /// `/etc/docker/certs.d`.
     pub per_registry: Vec<PathBuf>,
+    /// What all of these held when they were [read](Self::hold); then nothing is read later.
+    pub held: Option<Held>,
+}
+
+/// Certificates in memory.
+#[derive(Debug, Clone)]
+pub struct Held(Arc<Files>);
+
+#[derive(Debug)]
+struct Files {
+    system: Vec<CertificateDer<'static>>,
+    own: Vec<CertificateDer<'static>>,
+    /// The files of each registry.
+    registries: BTreeMap<String, Vec<PathBuf>>,
+    /// What is in them, or why they can't be read.
+    of_registries: BTreeMap<PathBuf, Result<Vec<CertificateDer<'static>>, String>>,
 }
 
 impl Certificates {
+    /// Reads all certificates now, for places where others may put files of these names later.
+    pub fn hold(mut self) -> Self {
+        let folders = self.per_registry.iter().filter_map(|folder| std::fs::read_dir(folder).ok()).flatten();
+        let hosts = folders.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let registries: BTreeMap<String, Vec<PathBuf>> = hosts.map(|h| (h.clone(), self.of_registry(&h))).collect();
+        let of_registries = registries.values().flatten().map(|file| (file.clone(), certificates(file))).collect();
+        let (system, own) = (self.system(), self.own());
+        self.held = Some(Held(Arc::new(Files { system, own, registries, of_registries })));
+        self
+    }
+
     /// The certificates of one registry alone, if there are any.
     pub(crate) fn of_registry(&self, host: &str) -> Vec<PathBuf> {
+        if let Some(Held(held)) = &self.held {
+            return held.registries.get(host).cloned().unwrap_or_default();
+        }
         let mut files: Vec<PathBuf> = self
             .per_registry
             .iter()
@@ -50,16 +82,11 @@ impl Certificates {
     /// Roots built in, the system's, and those in `extra`. Nothing here needs to exist but `extra`.
     pub(crate) fn verifying(&self, extra: &[PathBuf]) -> Result<ClientConfig, Error> {
         let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-        if self.file.is_none() && self.folder.is_none() {
-            roots.add_parsable_certificates(bundle());
-        }
-        let mut pinned = load_certs_from_paths(self.file.as_deref(), self.folder.as_deref()).certs;
+        roots.add_parsable_certificates(self.system());
+        let mut pinned = self.own();
         for file in extra {
-            let found = load_certs_from_paths(Some(file), None);
-            if let Some(error) = found.errors.first() {
-                return Err(Error::Setup(format!("certificate {}: {error}", file.display())));
-            }
-            pinned.extend(found.certs);
+            let found = self.of_file(file);
+            pinned.extend(found.map_err(|why| Error::Setup(format!("certificate {}: {why}", file.display())))?);
         }
         roots.add_parsable_certificates(pinned.iter().cloned());
         let chains = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::new(ring::default_provider()))
@@ -68,6 +95,43 @@ impl Certificates {
         let verifier = Arc::new(Pinning { chains, pinned });
         Ok(builder()?.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
     }
+
+    /// The system's roots, where there are any and nothing replaces them.
+    fn system(&self) -> Vec<CertificateDer<'static>> {
+        match &self.held {
+            Some(Held(held)) => held.system.clone(),
+            None if self.file.is_none() && self.folder.is_none() => bundle(),
+            None => Vec::new(),
+        }
+    }
+
+    /// The certificates that replace the system's.
+    fn own(&self) -> Vec<CertificateDer<'static>> {
+        match &self.held {
+            Some(Held(held)) => held.own.clone(),
+            None => {
+                // The library would wait for the other end of a named pipe.
+                let file = self.file.as_deref().filter(|file| open_regular(file).is_ok());
+                load_certs_from_paths(file, self.folder.as_deref()).certs
+            }
+        }
+    }
+
+    /// What is in a file of a registry's.
+    fn of_file(&self, file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+        match self.held.as_ref().and_then(|Held(held)| held.of_registries.get(file)) {
+            Some(read) => read.clone(),
+            None => certificates(file),
+        }
+    }
+}
+
+/// The certificates in a file, or why they can't be read.
+fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    // The library would wait for the other end of a named pipe.
+    open_regular(file).map_err(|e| e.to_string())?;
+    let found = load_certs_from_paths(Some(file), None);
+    found.errors.first().map_or(Ok(found.certs), |error| Err(error.to_string()))
 }
 
 /// The system's roots, where there are any.

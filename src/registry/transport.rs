@@ -4,7 +4,7 @@ use super::body::{Body, FilePart};
 use super::endpoint::{Endpoint, Scheme, authority, host_name, is_loopback};
 use super::error::printable;
 use super::tls::{self, Certificates};
-use super::{Config, Error, Proxies};
+use super::{Config, Error, Proxies, Resolver};
 use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderMap, LOCATION, USER_AGENT};
 use reqwest::{Client, Method, Response, StatusCode, Url};
 use std::collections::HashMap;
@@ -39,6 +39,7 @@ pub(crate) struct Transport {
     insecure: Vec<String>,
     certificates: Certificates,
     proxies: Proxies,
+    resolver: Option<Resolver>,
     user_agent: String,
     patience: Duration,
     clients: Mutex<HashMap<Trust, Client>>,
@@ -52,6 +53,7 @@ impl Transport {
             insecure: config.insecure.clone(),
             certificates: config.certificates.clone(),
             proxies: config.proxies.clone(),
+            resolver: config.resolver.clone(),
             user_agent: config.user_agent.clone(),
             patience: config.patience,
             clients: Mutex::default(),
@@ -240,6 +242,9 @@ impl Transport {
             .no_proxy();
         for proxy in self.proxies.to_reqwest()? {
             builder = builder.proxy(proxy);
+        }
+        if let Some(resolver) = &self.resolver {
+            builder = builder.dns_resolver(resolver.clone());
         }
         builder.build().map_err(|e| Error::Setup(format!("HTTP client: {}", innermost(&e))))
     }

@@ -1,14 +1,13 @@
 //! The last steps of a child that becomes the command itself: terminal, working directory, limits, and the rights it loses.
 
 use super::error::Part;
-use super::program::{Builder, CAPABILITIES, Prepared, c_string};
+use super::program::{Builder, Prepared, Rights, c_string};
 use super::spec::clean;
 use super::{Error, Spec, Stdio, User, command, devices, recorded};
 use crate::sys::child::step::{Identity, Stdio as Streams, Stream, TargetKind};
 use crate::sys::child::{Slot, Step};
 use crate::sys::landlock::{self, Ruleset};
 use rustix::process::Resource;
-use rustix::thread::CapabilitySet;
 use std::path::Path;
 
 /// Adds the steps that make the child the command.
@@ -16,7 +15,7 @@ pub(super) fn hand_over(
     mut builder: Builder<'_>,
     spec: &Spec,
     dev: &devices::Mounted,
-    (permitted, filter, recorded): (CapabilitySet, &[libc::sock_filter], Option<&[libc::sock_filter]>),
+    rights: Rights<'_>,
     streams: [Stream; 3],
 ) -> Result<Prepared, Error> {
     let terminal = (spec.stdio == Stdio::Terminal).then(|| builder.terminal(spec, dev)).transpose()?;
@@ -25,10 +24,10 @@ pub(super) fn hand_over(
         None => streams,
     };
     builder.work_in(spec)?;
-    let listener = recorded.map(|filter| builder.recorded(filter));
+    let listener = rights.notifier.map(|filter| builder.notifier(filter));
     builder.push(Step::Stdio(Streams { streams, terminal: terminal.is_some() }));
     builder.limits(spec)?;
-    builder.rights(spec, permitted, filter);
+    builder.rights(spec, rights);
     let exec = command::exec(spec)?;
     let candidates = exec.candidates.clone();
     builder.push(Step::Exec(exec));
@@ -58,10 +57,12 @@ impl Builder<'_> {
         })
     }
 
-    /// Has calls told from here on, and marks the process for whoever answers them.
-    fn recorded(&mut self, filter: &[libc::sock_filter]) -> Slot {
-        let (soft, hard) = (Some(recorded::FIRST), None);
-        self.push(Step::Limit { resource: Resource::Locks, name: c"locks".to_owned(), soft, hard });
+    /// Has calls told from here on. Whoever records knows the process by a mark.
+    fn notifier(&mut self, filter: &[libc::sock_filter]) -> Slot {
+        if self.single {
+            let (soft, hard) = (Some(recorded::FIRST), None);
+            self.push(Step::Limit { resource: Resource::Locks, name: c"locks".to_owned(), soft, hard });
+        }
         let out = self.program.slot();
         self.push(Step::Notify { filter: filter.to_vec(), out });
         out
@@ -87,21 +88,20 @@ impl Builder<'_> {
     }
 
     /// What takes rights away. The filter comes first: it is loaded with CAP_SYS_ADMIN, as `no_new_privs` stays off.
-    fn rights(&mut self, spec: &Spec, permitted: CapabilitySet, filter: &[libc::sock_filter]) {
-        let wanted = if spec.insecure { permitted } else { CAPABILITIES };
+    fn rights(&mut self, spec: &Spec, rights: Rights<'_>) {
         if !spec.insecure {
             // On the host's network are its abstract sockets, of which many ask for nothing but the user's number.
             if let Some(apart) = landlock::abi().and_then(Ruleset::apart).unwrap_or_default() {
                 self.push(Step::Restrict(apart.into_fd()));
             }
-            self.push(Step::Seccomp(filter.to_vec()));
+            self.push(Step::Seccomp(rights.filter.to_vec()));
         }
         let User { uid, gid, groups } = &spec.user;
         self.push(Step::Identity(Identity {
             uid: *uid,
             gid: *gid,
             groups: groups.iter().map(|g| rustix::fs::Gid::from_raw(*g)).collect(),
-            capabilities: wanted & permitted,
+            capabilities: rights.capabilities,
             ambient: spec.insecure,
             keeps_ids: self.single,
         }));

@@ -5,7 +5,8 @@ use super::control::Control;
 use super::error::Part;
 use super::output::Pipes;
 use super::overlay::{Calls, Way};
-use super::program::{self, CAPABILITIES, Door, Place, Prepared};
+use super::program::{self, CAPABILITIES, Door, Place, Prepared, Rights};
+use super::raw_sockets::{self, NoRawSockets, capabilities_for};
 use super::recorded::{Recorder, Told};
 use super::{Error, Exit, Network, PrivateNetwork, Spec, Stdio, Stream, oci, seccomp, terminal};
 use crate::sys::child::step::Stream as Source;
@@ -29,6 +30,8 @@ pub(super) struct Host {
     hierarchies: Vec<Hierarchy>,
     permitted: CapabilitySet,
     filter: Vec<sock_filter>,
+    /// For processes on kiln's own network.
+    no_raw_sockets: Option<NoRawSockets>,
     /// Where there is a single number for all users: what of them is recorded instead.
     recorded: Option<Told>,
     groups: AtomicU64,
@@ -45,13 +48,16 @@ impl Host {
         let read = |path| std::fs::read_to_string(path).said("read", path);
         let hierarchies = cgroup::hierarchies(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?);
         let permitted = rustix::thread::capabilities(None).call("capget")?.permitted;
+        let recorded = userns::is_single()?.then(Told::new);
         Ok(Self {
             resolv_conf,
             way: way()?,
             hierarchies,
             permitted,
             filter: seccomp::filter(CAPABILITIES & permitted),
-            recorded: userns::is_single()?.then(Told::new),
+            // There is but one listener for a process.
+            no_raw_sockets: NoRawSockets::find(permitted, recorded.is_none())?,
+            recorded,
             groups: AtomicU64::new(0),
             network: None,
         })
@@ -70,20 +76,44 @@ impl Host {
         Group::new(&self.hierarchies, &spec.limits, number).map(Some)
     }
 
+    /// What a process may that comes by this door. `shares_network` says whether it is on kiln's own network.
+    fn rights(&self, spec: &Spec, door: Door<'_>, shares_network: bool) -> Rights<'_> {
+        let capabilities = self.permitted
+            & match door {
+                _ if spec.insecure => CapabilitySet::all(),
+                Door::Runtime(_) => capabilities_for(shares_network),
+                Door::Pivot | Door::Chroot => CAPABILITIES,
+            };
+        let own = self.no_raw_sockets.as_ref().filter(|_| shares_network && !spec.insecure);
+        let recorded = self.recorded.as_ref().map(Told::filter);
+        Rights {
+            capabilities,
+            filter: own.map_or(&self.filter, |own| &own.filter),
+            notifier: recorded.or(own.and_then(|own| own.notifier.as_deref())),
+            single: recorded.is_some(),
+        }
+    }
+
     /// Does something while the calls of a process are answered, if any are to be.
-    fn recording(
+    fn answering(
         &self,
         spec: &Spec,
         listener: Option<OwnedFd>,
         follow: impl FnOnce() -> Result<Ended, Error>,
     ) -> Result<Ended, Error> {
-        let (Some(told), Some(listener)) = (&self.recorded, listener) else { return follow() };
-        let (listener, recorder) = (Listener::new(listener)?, Recorder::new(told, spec)?);
+        let Some(listener) = listener else { return follow() };
+        let listener = Listener::new(listener)?;
+        let recorder = self.recorded.as_ref().map(|told| Recorder::new(told, spec)).transpose()?;
         let stop = Cancel::new()?;
         std::thread::scope(|scope| {
-            let answering = std::thread::Builder::new().spawn_scoped(scope, || recorder.serve(listener, &stop));
+            let answering = std::thread::Builder::new().spawn_scoped(scope, || match recorder {
+                Some(recorder) => recorder.serve(listener, &stop),
+                None => raw_sockets::serve(&listener, &stop),
+            });
             let answering = answering.call("clone")?;
+            let panicked = StopOnPanic(&stop);
             let ended = follow();
+            drop(panicked);
             // It ends by itself with the process; where that couldn't be followed, it lives still.
             if ended.is_err() {
                 stop.cancel();
@@ -116,8 +146,7 @@ impl Host {
             network: private.map(|private| private.namespace()).transpose()?,
             cgroups: cgroup::shown(&self.hierarchies, group.as_ref()),
             permitted: self.permitted,
-            filter: &self.filter,
-            recorded: self.recorded.as_ref().map(Told::filter),
+            rights: self.rights(spec, door, raw_sockets::shares_network(spec, private.is_some())),
             join: group.as_ref().map(Group::procs).transpose()?.unwrap_or_default(),
         };
         let Prepared { program, parts, terminal, listener, candidates, bundle } =
@@ -130,11 +159,22 @@ impl Host {
         let control = Control { cancel, signals: spec.signals.as_ref(), through: bundle.is_some() };
         let terminal = terminal.and_then(|slot| child.take(slot));
         let listener = listener.and_then(|slot| child.take(slot));
-        let ended = self.recording(spec, listener, || match terminal {
+        let ended = self.answering(spec, listener, || match terminal {
             Some(main) => terminal::connect(&main, &mut child, control),
             None => pipes.follow(&mut child, output, control),
         });
         finish(child, ended, group, spec, bundle)
+    }
+}
+
+/// Sets a flag when the thread panics: the scope waits for the other thread before the process is killed.
+struct StopOnPanic<'a>(&'a Cancel);
+
+impl Drop for StopOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.cancel();
+        }
     }
 }
 

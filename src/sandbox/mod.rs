@@ -4,6 +4,8 @@
 //! `/proc`, `/sys` and `/dev` as a container has them, Docker's default capabilities and seccomp profile. Nothing is
 //! mounted in the host's mount namespace, so that a sandbox whose maker was killed leaves no mount behind.
 //!
+//! The program that uses an executor must be protected ([`own_program`](crate::sys::own_program)): the process reaches its file.
+//!
 //! | file | what |
 //! |---|---|
 //! | [`spec`] | what is to run |
@@ -16,6 +18,7 @@
 //! | `begin` | its last steps, but for those of a runtime |
 //! | `command` | its program and arguments |
 //! | `overlay` | short paths for overlayfs |
+//! | [`capabilities_for`] | what a process may, and why it has no raw sockets |
 //! | `recorded` | a user namespace with a single number |
 //! | `devices` | `/dev` |
 //! | `kernel` | `/proc`, `/sys`, control groups, and what of them is hidden |
@@ -44,6 +47,7 @@ mod overlay;
 pub mod private_network;
 pub mod probe;
 pub(crate) mod program;
+mod raw_sockets;
 mod recorded;
 pub mod root;
 pub mod seccomp;
@@ -55,6 +59,7 @@ pub use error::{Error, Part};
 pub use oci::{OciExecutor, forbid_devices};
 pub use private_network::{Helper, PrivateNetwork};
 pub use probe::Level;
+pub use raw_sockets::capabilities_for;
 pub use root::RootExecutor;
 pub use spec::{Limits, Mount, MountKind, Network, Spec, Stdio, User};
 

@@ -26,7 +26,7 @@
 mod said;
 
 use super::host::Host;
-use super::program::{Builder, CAPABILITIES, Door, Prepared, c_string};
+use super::program::{Builder, Door, Prepared, c_string};
 use super::{Error, Executor, Exit, PrivateNetwork, Spec, Stdio, Stream, command, devices, kernel, seccomp};
 use crate::sys::child::step::{Exec, Pointers, Stdio as Streams, Stream as Source};
 use crate::sys::child::{Slot, Step};
@@ -177,12 +177,12 @@ pub(super) fn hand_over(
     mut builder: Builder<'_>,
     spec: &Spec,
     dev: &devices::Mounted,
-    (hand, permitted): (Hand<'_>, CapabilitySet),
+    (hand, capabilities): (Hand<'_>, CapabilitySet),
     streams: [Source; 3],
 ) -> Result<Prepared, Error> {
     let dir = builder.memory()?;
     let folder = bundle(&builder);
-    let content = config(spec, permitted, &folder, hand.own)?.to_string().into_bytes();
+    let content = config(spec, capabilities, &folder, hand.own)?.to_string().into_bytes();
     if spec.stdio == Stdio::Terminal {
         // crun mounts the terminal on it and doesn't make it.
         let (name, content) = (c"console".to_owned(), Vec::new());
@@ -206,10 +206,9 @@ pub(super) fn hand_over(
 }
 
 /// `config.json`, by the OCI runtime specification 1.0.2.
-fn config(spec: &Spec, permitted: CapabilitySet, bundle: &Path, own: &Path) -> Result<Value, Error> {
+fn config(spec: &Spec, kept: CapabilitySet, bundle: &Path, own: &Path) -> Result<Value, Error> {
     let exec = command::exec(spec)?;
     let env: Vec<_> = exec.env.strings().iter().map(|s| s.to_string_lossy()).collect();
-    let kept = permitted & if spec.insecure { CapabilitySet::all() } else { CAPABILITIES };
     let names: Vec<String> = kept.iter_names().map(|(name, _)| format!("CAP_{name}")).collect();
     let inherited = if spec.insecure { names.clone() } else { Vec::new() };
     let quiet = ["nosuid", "noexec", "nodev"];

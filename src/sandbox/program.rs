@@ -30,14 +30,25 @@ pub(super) struct Place<'a> {
     pub(super) cgroups: Vec<Shown>,
     /// What kiln itself may.
     pub(super) permitted: CapabilitySet,
-    /// The filter for a process that isn't `insecure`.
-    pub(super) filter: &'a [libc::sock_filter],
-    /// The filter that tells of what a single number can't have, where there is but one.
-    pub(super) recorded: Option<&'a [libc::sock_filter]>,
+    /// What the process may.
+    pub(super) rights: Rights<'a>,
     /// The private network, for a process that is to be on it.
     pub(super) network: Option<OwnedFd>,
     /// `cgroup.procs` of the group to join, if there is one; of several under version 1.
     pub(super) join: Vec<(OwnedFd, CString)>,
+}
+
+/// What a process may.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rights<'a> {
+    /// Its capabilities, and its bounding set.
+    pub(super) capabilities: CapabilitySet,
+    /// The filter for a process that isn't `insecure`.
+    pub(super) filter: &'a [libc::sock_filter],
+    /// The filter that tells kiln of calls, where there is one.
+    pub(super) notifier: Option<&'a [libc::sock_filter]>,
+    /// Whether a single number stands for all users and groups, and `notifier` tells of what it can't have.
+    pub(super) single: bool,
 }
 
 /// How a process comes to have the new root as its own.
@@ -58,7 +69,7 @@ pub(super) struct Prepared {
     pub(super) parts: Vec<(Range<usize>, Part)>,
     /// The caller's side of the terminal.
     pub(super) terminal: Option<Slot>,
-    /// The listener of [`Place::recorded`].
+    /// The listener of [`Rights::notifier`].
     pub(super) listener: Option<Slot>,
     /// The programs that the command's name may mean, in the order they are tried.
     pub(super) candidates: Vec<CString>,
@@ -87,9 +98,9 @@ pub(crate) const CAPABILITIES: CapabilitySet = CapabilitySet::CHOWN
 /// # Errors
 /// What the kernel would not take: a path with a zero byte, an unknown limit, no command.
 pub(super) fn prepare(spec: &Spec, place: Place<'_>, streams: [Stream; 3]) -> Result<Prepared, Error> {
-    let Place { way, door, resolv_conf, cgroups, permitted, filter, recorded, network: private, join } = place;
+    let Place { way, door, resolv_conf, cgroups, permitted, rights, network: private, join } = place;
     let mut builder = Builder::new(spec, way, door, permitted)?;
-    builder.single = recorded.is_some();
+    builder.single = rights.single;
     builder.namespaces(spec, join, private)?;
     let root = builder.root(&spec.root)?;
     let devices = devices::prepare(&mut builder, spec)?;
@@ -111,8 +122,8 @@ pub(super) fn prepare(spec: &Spec, place: Place<'_>, streams: [Stream; 3]) -> Re
         builder.part(Part::Mount(at.clone()), |b| b.place_source(source, &at))?;
     }
     match door {
-        Door::Runtime(hand) => oci::hand_over(builder, spec, &dev, (hand, permitted), streams),
-        Door::Pivot | Door::Chroot => begin::hand_over(builder, spec, &dev, (permitted, filter, recorded), streams),
+        Door::Runtime(hand) => oci::hand_over(builder, spec, &dev, (hand, rights.capabilities), streams),
+        Door::Pivot | Door::Chroot => begin::hand_over(builder, spec, &dev, rights, streams),
     }
 }
 

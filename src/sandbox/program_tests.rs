@@ -13,8 +13,7 @@ fn steps(spec: &Spec) -> Vec<String> {
         resolv_conf: "",
         cgroups: Vec::new(),
         permitted: CapabilitySet::all(),
-        filter: &filter,
-        recorded: None,
+        rights: Rights { capabilities: CapabilitySet::empty(), filter: &filter, notifier: None, single: false },
         network: None,
         join: Vec::new(),
     };
@@ -91,8 +90,7 @@ fn what_cannot_be_is_refused() {
             resolv_conf: "",
             cgroups: vec![],
             permitted,
-            filter: &[],
-            recorded: None,
+            rights: Rights { capabilities: permitted, filter: &[], notifier: None, single: false },
             network: None,
             join: vec![],
         };

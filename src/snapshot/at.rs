@@ -108,7 +108,7 @@ pub(crate) fn open_root(path: &Path) -> Result<OwnedFd, Error> {
 /// Opens `path` below `root`, following no symbolic link on the way nor at the end.
 ///
 /// Fails with `ELOOP` or `ENOTDIR` where there is one.
-pub(super) fn open(root: BorrowedFd<'_>, path: &EntryPath, flags: OFlags) -> Result<OwnedFd, Errno> {
+pub(crate) fn open(root: BorrowedFd<'_>, path: &EntryPath, flags: OFlags) -> Result<OwnedFd, Errno> {
     let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let name = if path.is_root() { Path::new(".") } else { path.as_path() };
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
@@ -133,7 +133,7 @@ fn open_by_steps(root: BorrowedFd<'_>, path: &EntryPath, flags: OFlags) -> Resul
 }
 
 /// What stands at `path` below `root`; `None` where there is nothing, or a part of the way is no directory.
-pub(super) fn stat(root: BorrowedFd<'_>, path: &EntryPath) -> Result<Option<Meta>, Errno> {
+pub(crate) fn stat(root: BorrowedFd<'_>, path: &EntryPath) -> Result<Option<Meta>, Errno> {
     // Nothing is on the way to a single name.
     if path.is_root() {
         return Ok(Some(fs::fstat(root)?.into()));
@@ -149,7 +149,7 @@ pub(super) fn stat(root: BorrowedFd<'_>, path: &EntryPath) -> Result<Option<Meta
 }
 
 /// What `name` in the directory is; `None` where there is nothing.
-pub(super) fn stat_name(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Option<Meta>, Errno> {
+pub(crate) fn stat_name(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Option<Meta>, Errno> {
     match fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => Ok(Some(stat.into())),
         Err(Errno::NOENT) => Ok(None),
@@ -158,7 +158,7 @@ pub(super) fn stat_name(dir: BorrowedFd<'_>, name: &[u8]) -> Result<Option<Meta>
 }
 
 /// Opens the directory `name` of a directory; a symbolic link is `ENOTDIR`.
-pub(super) fn open_dir(dir: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Errno> {
+pub(crate) fn open_dir(dir: BorrowedFd<'_>, name: &[u8]) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     fs::openat(dir, name, flags, Mode::empty())
 }
@@ -265,6 +265,12 @@ fn is_overlays(attribute: &[u8], name: &[u8]) -> bool {
 /// The attributes of an open file that a layer keeps; none where the file system has no attributes.
 pub(super) fn xattrs(file: BorrowedFd<'_>) -> Result<Xattrs, Errno> {
     Attributes::of(file)?.kept()
+}
+
+/// Whether an open file has attributes that a layer keeps, or that say what the file is in the image.
+pub(super) fn has_xattrs(file: BorrowedFd<'_>) -> Result<bool, Errno> {
+    let says = |name: &Vec<u8>| is_kept(name) || name.starts_with(sys::recorded::PREFIX);
+    Ok(Attributes::of(file)?.names.iter().any(says))
 }
 
 /// Makes an open directory of an overlay layer hide what lower layers have in it.

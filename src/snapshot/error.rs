@@ -29,20 +29,38 @@ pub enum Error {
     /// A device, which only the machine's root may make.
     #[error("{0} is a device, which can't be made in a user namespace; isolation level root can")]
     Device(EntryPath),
-    /// Something in `/` that a stage can't stand in the place of.
+    /// Something in `/` that cannot be set aside for a stage.
     #[error(
-        "{} can't be set aside: it belongs to a lower layer of this container's image, or to another file system; \
-         isolation level in-place needs kiln's own image, which has nothing but kiln",
+        "{} cannot be moved: something is mounted on it, or it is part of this container's own image; isolation level in-place \
+         needs kiln's own image",
         .0.display()
     )]
     Fixed(std::path::PathBuf),
     /// A stage has something where kiln itself is.
     #[error(
-        "the image has {}, where kiln or its store is in this container; at isolation level in-place both must lie in a folder \
-         that no image has (kiln's own image has them in /kiln)",
+        "the image has {}, where kiln or its store is in this container; isolation level in-place needs both in a directory that no \
+         image has (kiln's own image has them in /kiln)",
         .0.display()
     )]
     Held(std::path::PathBuf),
+    /// A stage has something where the container has something that cannot be moved.
+    #[error("the image has {}, but {why}", path.display())]
+    Occupied {
+        /// The path, in the container and in the image.
+        path: std::path::PathBuf,
+        /// What is there, and what helps.
+        why: &'static str,
+    },
+    /// Files of a stage were found, and were not there any more afterwards.
+    #[error("{found} of {expected} entries of /{dir} were moved to the stage: something else changed / during the RUN")]
+    Lost {
+        /// The directory.
+        dir: EntryPath,
+        /// How many entries there were.
+        expected: usize,
+        /// How many were moved.
+        found: usize,
+    },
     /// A file of credentials that a process could read.
     #[error("{} can't be kept from a process in place: {why}", path.display())]
     Exposed {
@@ -76,6 +94,14 @@ impl Error {
     pub fn hint(&self) -> Option<&'static str> {
         let Self::Call { call: "chown" | "fchown", source, .. } = self else { return None };
         (source.raw_os_error() == Some(rustix::io::Errno::INVAL.raw_os_error())).then_some(FEW_NUMBERS)
+    }
+
+    /// Whether this machine or container is in the way, and not the image.
+    pub fn is_of_environment(&self) -> bool {
+        matches!(
+            self,
+            Self::Exposed { .. } | Self::Occupied { .. } | Self::Fixed(_) | Self::Held(_) | Self::Lost { .. }
+        )
     }
 
     /// A failed call on a file of this machine.

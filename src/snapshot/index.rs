@@ -2,10 +2,11 @@
 
 use super::Error;
 use super::at::{self, Meta};
+use super::excluded::Excluded;
 use super::listing::{Listing, Reader, Stamp};
 use crate::layer::{EntryPath, Timestamp};
 use crate::sys::file::clock;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -28,8 +29,8 @@ pub(super) struct Change {
 }
 
 impl Index {
-    /// Walks what is below an open folder, but for the names in `skip` in the folder itself, on several threads.
-    pub(super) fn of(root: BorrowedFd<'_>, skip: &BTreeSet<Vec<u8>>, threads: NonZeroUsize) -> Result<Self, Error> {
+    /// Walks everything below an open directory but the entries in `skip`, on several threads.
+    pub(super) fn of(root: BorrowedFd<'_>, skip: &Excluded, threads: NonZeroUsize) -> Result<Self, Error> {
         let mut index = Self::default();
         let found = Walk::new(&index, root, skip, threads, false).run()?;
         index.learn(found.listed);
@@ -41,7 +42,7 @@ impl Index {
     pub(super) fn changes(
         &mut self,
         root: BorrowedFd<'_>,
-        skip: &BTreeSet<Vec<u8>>,
+        skip: &Excluded,
         threads: NonZeroUsize,
     ) -> Result<Vec<Change>, Error> {
         let Found { listed, mut changes } = Walk::new(self, root, skip, threads, true).run()?;
@@ -54,7 +55,7 @@ impl Index {
     pub(super) fn look_again(
         &mut self,
         root: BorrowedFd<'_>,
-        skip: &BTreeSet<Vec<u8>>,
+        skip: &Excluded,
         dirs: impl IntoIterator<Item = EntryPath>,
     ) -> Result<(), Error> {
         let mut reader = Reader::new();
@@ -62,6 +63,25 @@ impl Index {
             let Some(dir) = reader.read(root, &path, skip, NonZeroUsize::MIN)? else { continue };
             let listing = reader.listing(has_xattrs(dir.as_fd(), &path)?);
             self.learn(vec![(path, listing)]);
+        }
+        Ok(())
+    }
+
+    /// Looks again at a directory and at all directories below it.
+    pub(super) fn look_again_below(
+        &mut self,
+        root: BorrowedFd<'_>,
+        skip: &Excluded,
+        dir: EntryPath,
+    ) -> Result<(), Error> {
+        let mut todo = vec![dir];
+        while let Some(dir) = todo.pop() {
+            self.look_again(root, skip, [dir.clone()])?;
+            let names: Vec<Vec<u8>> =
+                self.dirs.get(&dir).into_iter().flat_map(Listing::dirs).map(<[u8]>::to_vec).collect();
+            for name in names {
+                todo.push(dir.join(&name)?);
+            }
         }
         Ok(())
     }
@@ -86,6 +106,11 @@ impl Index {
         }
     }
 
+    /// How many entries a directory has.
+    pub(super) fn entries_in(&self, dir: &EntryPath) -> usize {
+        self.dirs.get(dir).map_or(0, Listing::len)
+    }
+
     /// How many files it knows.
     pub(super) fn len(&self) -> usize {
         self.dirs.values().map(Listing::len).sum()
@@ -107,14 +132,14 @@ impl Index {
 }
 
 fn has_xattrs(dir: BorrowedFd<'_>, path: &EntryPath) -> Result<bool, Error> {
-    at::xattrs(dir).map(|xattrs| !xattrs.is_empty()).map_err(|e| Error::inside("flistxattr", path, e))
+    at::has_xattrs(dir).map_err(|e| Error::inside("flistxattr", path, e))
 }
 
 /// A walk by several threads, against what is known.
 struct Walk<'a> {
     known: &'a Index,
     root: BorrowedFd<'a>,
-    skip: &'a BTreeSet<Vec<u8>>,
+    skip: &'a Excluded,
     threads: NonZeroUsize,
     /// Whether differences are wanted, and not only what is there now.
     differences: bool,
@@ -158,7 +183,7 @@ impl<'a> Walk<'a> {
     fn new(
         known: &'a Index,
         root: BorrowedFd<'a>,
-        skip: &'a BTreeSet<Vec<u8>>,
+        skip: &'a Excluded,
         threads: NonZeroUsize,
         differences: bool,
     ) -> Self {
@@ -318,8 +343,13 @@ mod tests {
 
     const TWO: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1);
 
-    fn skipping(names: &[&str]) -> BTreeSet<Vec<u8>> {
-        names.iter().map(|name| name.as_bytes().to_vec()).collect()
+    fn skipping(paths: &[&str]) -> Excluded {
+        let mut skip = Excluded::none();
+        for path in paths {
+            let path = EntryPath::parse(path.as_bytes()).unwrap();
+            skip.add(path.parent().unwrap(), path.file_name().unwrap().to_vec());
+        }
+        skip
     }
 
     fn index(folder: &Path, skip: &[&str]) -> Index {
@@ -328,7 +358,7 @@ mod tests {
 
     /// What changed since, in the order that it is told in.
     fn changes(known: &mut Index, folder: &Path) -> Vec<String> {
-        let changes = known.changes(at::open_root(folder).unwrap().as_fd(), &BTreeSet::new(), TWO).unwrap();
+        let changes = known.changes(at::open_root(folder).unwrap().as_fd(), &Excluded::none(), TWO).unwrap();
         changes.iter().map(|c| format!("{}{}", if c.now.is_some() { '+' } else { '-' }, c.path)).collect()
     }
 
@@ -373,6 +403,7 @@ mod tests {
         assert_eq!(changes(&mut known, dir.path()), [""; 0]);
         assert_eq!((known.len(), known.dirs.len()), (index(dir.path(), &[]).len(), index(dir.path(), &[]).dirs.len()));
         assert_eq!(index(dir.path(), &["a", "file"]).len(), 1);
+        assert_eq!(index(dir.path(), &["a/b"]).len() + 3, known.len());
     }
 
     #[test]
@@ -386,7 +417,7 @@ mod tests {
         fs::write(at("a/f"), "").unwrap();
         let root = at::open_root(dir.path()).unwrap();
         let dirs = ["", "a"].map(|p| EntryPath::parse(p.as_bytes()).unwrap());
-        known.look_again(root.as_fd(), &BTreeSet::new(), dirs).unwrap();
+        known.look_again(root.as_fd(), &Excluded::none(), dirs).unwrap();
         assert_eq!(changes(&mut known, dir.path()), [""; 0]);
         assert_eq!(known.dirs.len(), 3);
     }

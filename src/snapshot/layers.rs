@@ -160,9 +160,9 @@ impl Link {
         Ok(*self.bare.get_or_init(|| bare))
     }
 
-    /// Has no notes, whatever lies beside it.
-    pub(super) fn without_notes(&self) {
-        let _ = self.notes.set(Notes::default());
+    /// Has these notes, whatever lies beside it.
+    pub(super) fn set_notes(&self, notes: Notes) {
+        let _ = self.notes.set(notes);
     }
 
     /// What the chain has at `path`, if that was found out.

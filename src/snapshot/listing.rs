@@ -2,10 +2,10 @@
 
 use super::Error;
 use super::at::{self, Meta};
+use super::excluded::Excluded;
 use crate::layer::{EntryPath, Timestamp};
 use rustix::fs::{OFlags, RawDir};
 use rustix::io::Errno;
-use std::collections::BTreeSet;
 use std::mem::MaybeUninit;
 use std::num::NonZeroUsize;
 use std::ops::Range;
@@ -21,18 +21,17 @@ pub(super) struct Stamp {
     /// Seconds and nanoseconds of both times, taken apart because they take less so.
     seconds: [i64; 2],
     nanos: [u32; 2],
-    /// The mode, and what [`IS_DIR`](Self::IS_DIR) and [`IS_SHARED`](Self::IS_SHARED) say.
+    /// The mode, and [`IS_DIR`](Self::IS_DIR).
     bits: u32,
+    /// How many names it has; 0 for a directory.
+    links: u32,
 }
 
 impl Stamp {
     const IS_DIR: u32 = 1 << 31;
-    /// It has more names than one.
-    const IS_SHARED: u32 = 1 << 30;
 
     pub(super) fn of(meta: &Meta) -> Self {
         let is_dir = meta.is_dir();
-        let flags = [(Self::IS_DIR, is_dir), (Self::IS_SHARED, meta.links > 1 && !is_dir)];
         Self {
             inode: meta.inode.1,
             size: meta.size,
@@ -40,7 +39,8 @@ impl Stamp {
             gid: meta.gid,
             seconds: [meta.mtime.secs, meta.ctime.secs],
             nanos: [meta.mtime.nanos, meta.ctime.nanos],
-            bits: flags.into_iter().filter(|(_, is)| *is).fold(meta.mode, |bits, (flag, _)| bits | flag),
+            bits: if is_dir { meta.mode | Self::IS_DIR } else { meta.mode },
+            links: if is_dir { 0 } else { u32::try_from(meta.links).unwrap_or(u32::MAX) },
         }
     }
 
@@ -50,7 +50,14 @@ impl Stamp {
 
     /// Whether it was this very file, with other names besides.
     pub(super) fn is_one_name_of(&self, meta: &Meta) -> bool {
-        self.bits & Self::IS_SHARED != 0 && self.inode == meta.inode.1
+        self.links > 1 && self.inode == meta.inode.1
+    }
+
+    /// Whether it was this very file, and nothing is different but that it has lost names. What was done to its extended attributes
+    /// meanwhile cannot be seen here.
+    pub(super) fn only_lost_names(&self, meta: &Meta) -> bool {
+        let later = Self::of(meta);
+        later.links < self.links && Self { links: later.links, ..*self }.is_only_touched(&later)
     }
 
     /// Whether nothing is different but that something was done, which may have been undone.
@@ -72,7 +79,7 @@ pub(super) struct Listing {
     names: Box<[u8]>,
     /// Where each name ends, and what has it.
     files: Box<[(u32, Stamp)]>,
-    /// Whether the directory itself has attributes that layers keep.
+    /// Whether the directory itself has attributes that layers keep, or that say what it is in the image.
     pub(super) has_xattrs: bool,
 }
 
@@ -116,13 +123,13 @@ impl Reader {
         Self { buffer: vec![MaybeUninit::uninit(); 32 << 10].into(), names: Vec::new(), files: Vec::new() }
     }
 
-    /// Reads a directory below `root`; nothing if it is none any more. Names in `skip` are left out of the root itself.
+    /// Reads a directory below `root`; nothing if it is none any more. Entries in `skip` are left out.
     /// Gives the open directory.
     pub(super) fn read(
         &mut self,
         root: BorrowedFd<'_>,
         path: &EntryPath,
-        skip: &BTreeSet<Vec<u8>>,
+        skip: &Excluded,
         threads: NonZeroUsize,
     ) -> Result<Option<OwnedFd>, Error> {
         let fail = |call| move |e: Errno| Error::inside(call, path, e);
@@ -132,7 +139,7 @@ impl Reader {
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
             dir => dir.map_err(fail("open"))?,
         };
-        self.read_names(dir.as_fd(), |name| path.is_root() && skip.contains(name)).map_err(fail("getdents"))?;
+        self.read_names(dir.as_fd(), |name| skip.contains(path, name)).map_err(fail("getdents"))?;
         let Self { names, files, .. } = self;
         let name = |range: &Range<usize>| names.get(range.clone()).unwrap_or_default();
         files.sort_unstable_by(|(a, _), (b, _)| name(a).cmp(name(b)));

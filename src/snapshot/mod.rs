@@ -29,6 +29,7 @@ mod content;
 mod copy;
 mod diff;
 mod error;
+pub(crate) mod excluded;
 mod flatten;
 mod folder;
 mod given;

@@ -113,6 +113,11 @@ impl Notes {
         self.records.read(files).map_err(|e| Error::host("read", files, io::Error::from(e)))
     }
 
+    /// Writes beside a root filesystem what processes are to be told of its links and pipes.
+    pub(super) fn write_recorded(&self, files: &Path) -> Result<(), Error> {
+        self.records.write_all(files).map_err(|e| Error::host("write", files, io::Error::from(e)))
+    }
+
     /// Notes what a process had recorded of the file at `path`, if it had.
     pub(super) fn gather(&mut self, path: &EntryPath, file: BorrowedFd<'_>, meta: &Meta) -> Result<(), Errno> {
         if let Some(Recorded { uid, gid, device }) = self.records.get(file)? {

@@ -7,7 +7,7 @@ use crate::layer::EntryPath;
 use crate::store::{Form, Store, TempSnapshot};
 use crate::sys::{MountPoint, RootMount, userns};
 use rustix::fs::{AtFlags, OFlags, fstat, unlinkat};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -119,6 +119,25 @@ pub(super) fn form() -> Result<Form, Error> {
     let path = Path::new("/proc/self/uid_map");
     let owners = userns::is_single().map_err(|e| Error::host("read", path, std::io::Error::from(e)))?;
     Ok(Form { owners, marks: false })
+}
+
+/// What processes had recorded with the files at some paths of a root filesystem that is one folder; nothing where files have their
+/// real owners. `open` is that folder.
+pub(super) fn gather_of<'a>(
+    folder: &Path,
+    open: BorrowedFd<'_>,
+    paths: impl Iterator<Item = (&'a EntryPath, &'a Meta)>,
+) -> Result<Notes, Error> {
+    let mut notes = Notes::new(form()?);
+    if !notes.form().is_recorded() {
+        return Ok(notes);
+    }
+    notes.read_recorded(folder)?;
+    for (path, meta) in paths {
+        let file = at::open(open, path, OFlags::PATH).map_err(|e| Error::inside("open", path, e))?;
+        notes.gather(path, file.as_fd(), meta).map_err(|e| Error::inside("getxattr", path, e))?;
+    }
+    Ok(notes)
 }
 
 /// Notes what a process had recorded with the files of its layer.

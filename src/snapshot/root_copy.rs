@@ -6,13 +6,15 @@
 
 use super::at::{self, Kind, Meta};
 use super::clock;
+use super::excluded::Excluded;
 use super::index::{Change, Index};
 use super::layer::{files, view};
+use super::overlay;
 use super::tree::entry;
 use super::{Error, FolderWriter, Layers, NewLayer, StackTree, Tree};
 use crate::layer::{EntryKind, EntryPath, EntrySink, Timestamp};
 use rustix::fs::{AtFlags, CWD, StatxFlags};
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::num::NonZeroUsize;
 use std::os::fd::AsFd;
@@ -57,12 +59,12 @@ impl RootCopy {
     /// # Errors
     /// If a file can't be read or written.
     pub fn fill(place: &Path, layers: &[PathBuf], threads: NonZeroUsize) -> Result<Self, Error> {
-        std::fs::create_dir(place).map_err(|e| Error::host("mkdir", place, e))?;
+        std::fs::create_dir_all(place).map_err(|e| Error::host("mkdir", place, e))?;
         let mut root_copy =
             Self { place: place.into(), layers: LayerId::all(layers)?, index: Index::default(), threads };
         copy(layers, place)?;
         let root = at::open_root(place)?;
-        root_copy.index = Index::of(root.as_fd(), &BTreeSet::new(), threads)?;
+        root_copy.index = Index::of(root.as_fd(), &Excluded::none(), threads)?;
         Ok(root_copy)
     }
 
@@ -87,13 +89,13 @@ impl RootCopy {
         let mut touched = HashSet::new();
         for layer in layers.iter().take(missing).rev() {
             let layer = StackTree::open(&[files(layer)]);
-            let mut writer = FolderWriter::plain(&self.place, Timestamp::default())?;
+            let mut writer = FolderWriter::root(&self.place)?;
             let copy = Copy { from: &layer, to: &mut writer, names: HashMap::new() };
             touched.extend(copy.layer()?);
-            writer.finish()?;
+            writer.finish_root()?;
         }
         let root = at::open_root(&self.place)?;
-        self.index.look_again(root.as_fd(), &BTreeSet::new(), touched)?;
+        self.index.look_again(root.as_fd(), &Excluded::none(), touched)?;
         self.layers = chain;
         Ok(())
     }
@@ -103,10 +105,23 @@ impl RootCopy {
         self.index.wait_for_the_clock();
     }
 
-    /// Looks again at a few directories of `at`, where the files stand now; their own times changed as they were moved.
-    pub(crate) fn moved(&mut self, at: &Path, skip: &BTreeSet<Vec<u8>>, dirs: Vec<EntryPath>) -> Result<(), Error> {
+    /// Looks again at directories of `at`, to which the files were moved, because that changed the times of entries in them; and at
+    /// `trees`, which were copied there, as wholes.
+    pub(crate) fn moved<'p>(
+        &mut self,
+        at: &Path,
+        skip: &Excluded,
+        dirs: impl IntoIterator<Item = &'p EntryPath>,
+        trees: impl IntoIterator<Item = &'p EntryPath>,
+    ) -> Result<(), Error> {
         let root = at::open_root(at)?;
-        self.index.look_again(root.as_fd(), skip, dirs)
+        self.index.look_again(root.as_fd(), skip, dirs.into_iter().cloned())?;
+        trees.into_iter().try_for_each(|tree| self.index.look_again_below(root.as_fd(), skip, tree.clone()))
+    }
+
+    /// How many entries a directory has, as the last look at it counted.
+    pub(crate) fn entries_in(&self, dir: &EntryPath) -> usize {
+        self.index.entries_in(dir)
     }
 
     /// Writes what was changed since the last time to `layer`, which lies upon the layers that are here. From then on it
@@ -116,19 +131,28 @@ impl RootCopy {
     /// If a file can't be read or written.
     pub fn changes(&mut self, layer: &NewLayer) -> Result<(), Error> {
         let place = self.place.clone();
-        self.changes_at(&place, &BTreeSet::new(), layer)
+        self.changes_at(&place, &Excluded::none(), layer)
     }
 
-    /// The same, where the files stand elsewhere; top-level names in `skip` aren't theirs.
-    pub(crate) fn changes_at(&mut self, at: &Path, skip: &BTreeSet<Vec<u8>>, layer: &NewLayer) -> Result<(), Error> {
+    /// The same, where the files were moved to `at`; entries in `skip` are not theirs.
+    pub(crate) fn changes_at(&mut self, at: &Path, skip: &Excluded, layer: &NewLayer) -> Result<(), Error> {
         let root = at::open_root(at)?;
         let changes = self.index.changes(root.as_fd(), skip, self.threads)?;
-        let tree = StackTree::plain(at);
+        let top = (EntryPath::root(), Meta::from(rustix::fs::fstat(&root).map_err(|e| Error::host("stat", at, e))?));
+        let there = changes.iter().filter_map(|change| Some((&change.path, change.now.as_ref()?)));
+        let notes = overlay::gather_of(at, root.as_fd(), there.chain([(&top.0, &top.1)]))?;
+        let tree = StackTree::plain(at, notes);
         let mut writer = layer.writer(Timestamp::default())?;
         write_root(&tree, &mut writer)?;
         let mut copy = Copy { from: &tree, to: &mut writer, names: HashMap::new() };
         for Change { path, was, now } in changes {
-            match now {
+            if let (Some(was), Some(now)) = (was, now)
+                && was.only_lost_names(&now)
+                && has_the_same_attributes(&tree, &layer.parents().view(), &path)?
+            {
+                continue;
+            }
+            match now.map(|meta| tree.noted(0, &path, meta)).transpose()? {
                 // An overlay copies each name of a lower layer's file by itself, so that they are several files then.
                 Some(meta) if was.is_some_and(|was| was.is_one_name_of(&meta)) => {
                     copy.one(&path, &Meta { links: 1, ..meta })?;
@@ -155,9 +179,30 @@ impl Drop for RootCopy {
 
 /// Puts the files of layers (topmost first) into an empty folder.
 pub(crate) fn copy(layers: impl Into<Layers>, folder: &Path) -> Result<(), Error> {
-    let mut writer = FolderWriter::plain(folder, Timestamp::default())?;
-    Copy { from: &view(layers), to: &mut writer, names: HashMap::new() }.tree()?;
-    writer.finish()
+    let mut writer = FolderWriter::root(folder)?;
+    Copy { from: &view(layers), to: &mut writer, names: HashMap::new() }.tree(None)?;
+    writer.finish_root()
+}
+
+/// Whether the files at a path of two trees have the same extended attributes.
+fn has_the_same_attributes(a: &StackTree, b: &StackTree, path: &EntryPath) -> Result<bool, Error> {
+    let attributes = |tree: &StackTree| match tree.stat(path)? {
+        Some(meta) => entry(tree, path, &meta).map(|entry| Some(entry.xattrs)),
+        None => Ok(None),
+    };
+    Ok(attributes(a)? == attributes(b)?)
+}
+
+/// Copies the directory `from`, which may be in `/`, into the directory `to`, which is there, without one name in it. Returns how
+/// many files were copied.
+pub(crate) fn copy_directory(from: &Path, to: &Path, except: Option<&[u8]>) -> Result<usize, Error> {
+    let notes = overlay::gather_of(from, at::open_root(from)?.as_fd(), std::iter::empty())?;
+    let tree = StackTree::plain(from, notes);
+    let mut writer = FolderWriter::plain(to, Timestamp::default())?;
+    let mut copy = Copy { from: &tree, to: &mut writer, names: HashMap::new() };
+    let copied = copy.tree(except)?;
+    writer.finish()?;
+    Ok(copied)
 }
 
 /// The root directory's own mode, owner and attributes.
@@ -178,22 +223,26 @@ struct Copy<'a> {
 }
 
 impl Copy<'_> {
-    /// Everything.
-    fn tree(mut self) -> Result<(), Error> {
+    /// Everything, but for one name in the root. Returns how many files that is.
+    fn tree(&mut self, except: Option<&[u8]>) -> Result<usize, Error> {
         let root = EntryPath::root();
-        let Some(meta) = self.from.stat(&root)? else { return Ok(()) };
+        let Some(meta) = self.from.stat(&root)? else { return Ok(0) };
         self.to.set_root(&entry(self.from, &root, &meta)?)?;
-        let mut todo = vec![root];
+        let (mut todo, mut copied) = (vec![root], 0);
         while let Some(dir) = todo.pop() {
             for (name, meta) in self.from.read_dir(&dir)? {
+                if dir.is_root() && except == Some(name.as_slice()) {
+                    continue;
+                }
                 let path = dir.join(&name)?;
                 self.one(&path, &meta)?;
+                copied += 1;
                 if meta.is_dir() {
                     todo.push(path);
                 }
             }
         }
-        Ok(())
+        Ok(copied)
     }
 
     /// A single layer, upon what is in the folder. The directories in which something is different now.
@@ -282,7 +331,7 @@ impl RootCopyPool {
         let place = {
             let mut state = self.lock();
             state.made += 1;
-            self.folder.join(state.made.to_string())
+            self.folder.join(state.made.to_string()).join("fs")
         };
         RootCopy::fill(&place, layers, self.threads)
     }

@@ -2,6 +2,7 @@
 
 use super::at::{self, Meta, Xattrs};
 use super::layers::{Layers, Link, Part, Seen};
+use super::notes::Notes;
 use super::tree::missing;
 use super::{Error, Tree};
 use crate::layer::EntryPath;
@@ -43,11 +44,11 @@ impl StackTree {
         Self { layers }
     }
 
-    /// A folder that is no layer: what stands in it is all there is.
-    pub(super) fn plain(folder: &Path) -> Self {
+    /// A folder that is no layer: what stands in it is all there is. `notes` are of its files.
+    pub(super) fn plain(folder: &Path, notes: Notes) -> Self {
         let tree = Self::open(&[folder]);
-        for layer in &tree.layers {
-            layer.link.without_notes();
+        if let [layer] = tree.layers.as_slice() {
+            layer.link.set_notes(notes);
         }
         tree
     }
@@ -143,7 +144,8 @@ impl StackTree {
         meta.map(|meta| self.noted(layer, path, meta)).transpose()
     }
 
-    fn noted(&self, layer: usize, path: &EntryPath, meta: Meta) -> Result<Meta, Error> {
+    /// What a file of a layer, at `path`, is in the image.
+    pub(super) fn noted(&self, layer: usize, path: &EntryPath, meta: Meta) -> Result<Meta, Error> {
         Ok(self.layer(layer, path)?.link.notes()?.meta(path, meta))
     }
 

@@ -82,6 +82,24 @@ impl FolderWriter {
         Ok(writer)
     }
 
+    /// The same for a root filesystem that processes will have, in the folder `fs` of its own folder: what is recorded of its links
+    /// and pipes lies beside it. To be ended by [`finish_root`](Self::finish_root).
+    pub(super) fn root(folder: &Path) -> Result<Self, Error> {
+        let mut writer = Self::plain(folder, Timestamp::default())?;
+        if writer.notes.form().is_recorded() {
+            writer.notes.read_recorded(folder)?;
+        }
+        Ok(writer)
+    }
+
+    /// Ends what [`root`](Self::root) began.
+    pub(super) fn finish_root(self) -> Result<(), Error> {
+        if self.notes.form().is_recorded() {
+            self.notes.write_recorded(&self.folder)?;
+        }
+        self.finish()
+    }
+
     /// Gives the root directory what an entry says of it.
     pub(super) fn set_root(&mut self, entry: &Entry) -> Result<(), Error> {
         self.way.truncate(1);

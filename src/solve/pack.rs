@@ -65,7 +65,8 @@ impl Worker {
 
     async fn pack(&self, id: VertexId, chain: &Chain, top: &Layer) -> Result<StoredLayer> {
         let layers = roots::layers(&self.env, chain).await?;
-        let linked = is_linked(&self.plan.vertices[id].op);
+        let vertex = &self.plan.vertices[id];
+        let linked = is_linked(&vertex.op);
         debug_assert!(matches!(top.origin, Origin::Step));
         let _permit = self.packing.acquire().await;
         let env = self.env.clone();
@@ -76,6 +77,8 @@ impl Worker {
             pack(&env, folder, if linked { Layers::default() } else { parents })
         })
         .await
+        // The step itself has ended by now: without this, nothing would say which one it was.
+        .map_err(|problem| problem.at(vertex.span))
     }
 }
 
@@ -89,7 +92,7 @@ fn pack(env: &Env, folder: &Path, parents: Layers) -> Result<StoredLayer> {
 /// A packer into a new blob.
 pub fn packer(env: &Env) -> Result<Dated<Packer<RawIngest>>> {
     let blob = env.store.ingest_unhashed().map_err(problem::from)?;
-    let packer = Packer::new(blob, env.options.compression, env.options.threads);
+    let packer = Packer::layer(blob, env.options.compression, env.options.threads);
     Ok(Dated { inner: packer, latest: env.options.epoch.map(Timestamp::from_secs) })
 }
 

@@ -4,11 +4,12 @@
 //! for. What turns out to be part of no image is the next pruning's.
 
 use super::error::{Error, Result};
+use super::layout::check_index;
 use crate::layer::{Decoder, EntryKind, EntryPath, Format, TarReader};
 use crate::oci::{
-    Descriptor, Digest, ImageConfig, ImageIndex, ImageManifest, MediaType, Platform, Reference, describe,
+    Descriptor, Digest, ImageConfig, ImageIndex, ImageManifest, MediaType, Platform, Reference, describe, read_json,
 };
-use crate::registry::{Document, Manifest, best};
+use crate::registry::{Document, Manifest, best, check_parts};
 use crate::store::{Ingest, Store};
 use crate::sys::Cancel;
 use serde::Deserialize;
@@ -20,6 +21,8 @@ use std::io::{Read, Write as _};
 const MAX_DOCUMENT: u64 = 8 << 20;
 /// How many files an archive may have.
 const MAX_FILES: usize = 100_000;
+/// How many indexes may stand inside each other.
+const MAX_DEPTH: usize = 4;
 /// How many links may lead to each other.
 const MAX_LINKS: usize = 8;
 /// What is copied before it is looked whether to stop, bytes.
@@ -124,6 +127,9 @@ fn named(path: &EntryPath) -> Option<Digest> {
     text.strip_prefix("blobs/")?.replacen('/', ":", 1).parse().ok()
 }
 
+/// What was found of manifests and indexes, by digest and by the media type that was stated.
+type Known = HashMap<(Digest, String), Option<Descriptor>>;
+
 /// An archive that was read.
 struct Archive<'s> {
     files: HashMap<EntryPath, File>,
@@ -165,14 +171,17 @@ impl Archive<'_> {
     fn json<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<Option<T>> {
         let Some((digest, _)) = self.find(path) else { return Ok(None) };
         let Some(text) = self.document(&digest)? else { return Ok(None) };
-        serde_json::from_slice(&text).map(Some).map_err(|e| bad(format!("{path}: {e}")))
+        read_json(&text).map(Some).map_err(|e| bad(format!("{path}: {e}")))
     }
 
     /// The images of a layout, each once.
     fn layout(&self, index: &ImageIndex) -> Result<Vec<Loaded>> {
+        check_index(index).map_err(|why| bad(format!("index.json: {why}")))?;
         let mut all: Vec<Loaded> = Vec::new();
         for entry in index.manifests() {
-            let top = self.complete(entry)?.ok_or_else(|| bad(format!("it lacks a part of {}", entry.digest())))?;
+            let top = self
+                .complete(entry, &mut Known::new(), 0)?
+                .ok_or_else(|| bad(format!("it lacks a part of {}", entry.digest())))?;
             let name = name_of(entry);
             match all.iter_mut().find(|loaded| loaded.top == top) {
                 Some(known) => known.names.extend(name.filter(|n| !known.names.contains(n))),
@@ -183,14 +192,38 @@ impl Archive<'_> {
     }
 
     /// What can be named of an image: all of it, or of an index whose other platforms aren't there the best one that is.
-    fn complete(&self, entry: &Descriptor) -> Result<Option<Descriptor>> {
-        let Some(bytes) = self.document(&digest(entry)?)? else { return Ok(None) };
-        match Manifest::new(entry.media_type().as_ref(), bytes.into()).document("the archive")? {
-            Document::Image(manifest) => Ok(self.has_all(&manifest)?.then(|| bare(entry))),
+    /// `known` has what was looked at already: an index may list another one any number of times.
+    fn complete(&self, entry: &Descriptor, known: &mut Known, depth: usize) -> Result<Option<Descriptor>> {
+        let key = (digest(entry)?, entry.media_type().to_string());
+        if let Some(known) = known.get(&key) {
+            return Ok(known.clone());
+        }
+        if depth > MAX_DEPTH {
+            return Err(bad("it has indexes inside indexes without end"));
+        }
+        let found = self.looked_at(entry, &key.0, known, depth)?;
+        known.insert(key, found.clone());
+        Ok(found)
+    }
+
+    fn looked_at(
+        &self,
+        entry: &Descriptor,
+        digest: &Digest,
+        known: &mut Known,
+        depth: usize,
+    ) -> Result<Option<Descriptor>> {
+        let Some(bytes) = self.document(digest)? else { return Ok(None) };
+        let what = format!("{digest} in the archive");
+        match Manifest::described(&what, entry, bytes.into())?.document(&what)? {
+            Document::Image(manifest) => {
+                check_parts(&what, &manifest)?;
+                Ok(self.has_all(&manifest)?.then(|| bare(entry)))
+            }
             Document::Index(index) => {
                 let mut there = Vec::new();
                 for inner in index.manifests() {
-                    there.extend(self.complete(inner)?.map(|_| inner.clone()));
+                    there.extend(self.complete(inner, known, depth + 1)?.map(|_| inner.clone()));
                 }
                 if there.len() == index.manifests().len() {
                     return Ok(Some(bare(entry)));
@@ -213,7 +246,7 @@ impl Archive<'_> {
     fn docker(&self, image: &DockerImage) -> Result<Loaded> {
         let (config, _) = self.need(&image.config)?;
         let bytes = self.document(&config)?.ok_or_else(|| bad(format!("it has no file {}", image.config)))?;
-        let parsed: ImageConfig = serde_json::from_slice(&bytes).map_err(|e| bad(format!("{}: {e}", image.config)))?;
+        let parsed: ImageConfig = read_json(&bytes).map_err(|e| bad(format!("{}: {e}", image.config)))?;
         let diff_ids = &parsed.rootfs.diff_ids;
         if diff_ids.len() != image.layers.len() {
             return Err(bad(format!("{} names another number of layers than manifest.json", image.config)));

@@ -99,6 +99,77 @@ fn a_layout_of_several_images() {
     assert!(text.contains(&Digest::of(b"other").to_string()), "{text}");
 }
 
+/// An archive that is a layout: these documents as blobs, and an index of descriptors.
+fn layout(blobs: &[&str], entries: &[Value]) -> Vec<u8> {
+    let index = json!({ "schemaVersion": 2, "manifests": entries }).to_string();
+    let paths: Vec<_> =
+        blobs.iter().map(|blob| format!("blobs/sha256/{}", Digest::of(blob.as_bytes()).hex())).collect();
+    let mut files: Vec<_> = paths.iter().map(String::as_str).zip(blobs.iter().map(|blob| blob.as_bytes())).collect();
+    files.push(("index.json", index.as_bytes()));
+    tar(&files, &[])
+}
+
+#[test]
+fn a_false_media_type_is_an_error_that_names_both() {
+    let config = CONFIG.replace("\"DIFF\"", "");
+    let part = json!(describe(MediaType::ImageConfig, config.as_bytes()));
+    let [manifest, index] = [MediaType::ImageManifest, MediaType::ImageIndex].map(|t| t.to_string());
+    let docker = crate::oci::docker::MANIFEST;
+    let document = |own: Option<&str>, config: &Value| {
+        let mut document = json!({"schemaVersion": 2, "config": config, "layers": []});
+        own.into_iter().for_each(|own| document["mediaType"] = own.into());
+        document.to_string()
+    };
+    let as_layer = json!(describe(MediaType::ImageLayerGzip, config.as_bytes()));
+    for (stated, own, part, says) in [
+        (&*manifest, Some(&*manifest), &part, None),
+        (&manifest, None, &part, None),
+        (docker, Some(docker), &part, None),
+        (docker, Some(&manifest), &part, Some([docker, &manifest])),
+        (&index, Some(&manifest), &part, Some([&index, &manifest])),
+        (&index, None, &part, Some([&index, "but it is an image manifest"])),
+        ("application/x-other", Some(&manifest), &part, Some(["application/x-other", &manifest])),
+        (&manifest, None, &as_layer, Some(["configuration", "tar+gzip"])),
+    ] {
+        let document = document(own, part);
+        let inner = json!(describe(stated.into(), document.as_bytes()));
+        let outer = json!({"schemaVersion": 2, "mediaType": index, "manifests": [inner]}).to_string();
+        let outer_is = json!(describe(MediaType::ImageIndex, outer.as_bytes()));
+        for entry in [&inner, &outer_is] {
+            let loaded = loaded(&layout(&[&config, &document, &outer], std::slice::from_ref(entry))).1;
+            match (loaded, says) {
+                (Ok(images), None) => assert_eq!(images.len(), 1),
+                (Err(said), Some(says)) => {
+                    let said = said.to_string();
+                    assert!(says.iter().all(|part| said.contains(part)), "{stated} {own:?}: {said}");
+                }
+                (loaded, _) => panic!("{stated} {own:?}: {loaded:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn indexes_inside_indexes_end() {
+    let config = CONFIG.replace("\"DIFF\"", "");
+    let part = json!(describe(MediaType::ImageConfig, config.as_bytes()));
+    let manifest = json!({"schemaVersion": 2, "config": part, "layers": []}).to_string();
+    let mut blobs = vec![config, manifest.clone()];
+    let mut entry = json!(describe(MediaType::ImageManifest, manifest.as_bytes()));
+    for depth in 0..8 {
+        // A thousand times the same one, at each level.
+        let index = json!({"schemaVersion": 2, "manifests": vec![entry; 1000]}).to_string();
+        entry = json!(describe(MediaType::ImageIndex, index.as_bytes()));
+        blobs.push(index);
+        let blobs: Vec<_> = blobs.iter().map(String::as_str).collect();
+        let loaded = loaded(&layout(&blobs, std::slice::from_ref(&entry))).1;
+        match depth < MAX_DEPTH {
+            true => assert_eq!(loaded.unwrap().len(), 1, "{depth}"),
+            false => assert!(loaded.unwrap_err().to_string().contains("without end"), "{depth}"),
+        }
+    }
+}
+
 #[test]
 fn what_is_no_archive_of_images() {
     let layer = tar(&[("x", b"y")], &[]);

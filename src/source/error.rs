@@ -90,8 +90,8 @@ pub enum Error {
         #[source]
         source: layer::Error,
     },
-    /// A file's name that leads out of a context that isn't the user's own.
-    #[error("{} leads out of the context", path.display())]
+    /// A name of a file, or a link in a context, that leads out of the context, or to nothing in it.
+    #[error("{} leads out of the context, or to nothing in it", path.display())]
     Outside {
         /// As it was named.
         path: PathBuf,
@@ -155,7 +155,7 @@ pub enum Error {
         why: String,
     },
     /// There is no git program.
-    #[error("git is not installed, and {0} can't be fetched without it")]
+    #[error("cannot fetch {0}: git is not installed")]
     NoGit(String),
     /// A worker of kiln's own ended without a result.
     #[error("a worker failed: {0}")]
@@ -225,6 +225,9 @@ fn hint(error: &Error) -> Option<String> {
             "name the file with -f, or the folder that has it: `kiln build -f FILE .` ({} is looked for)",
             path.display()
         )),
+        Error::Outside { .. } => {
+            Some("as with docker build, links are followed inside the context only; -f names a file elsewhere".into())
+        }
         Error::Object { hint, .. } => hint.clone(),
         // In git's own words, since it has no code for it.
         Error::Git { why, .. }
@@ -235,7 +238,9 @@ fn hint(error: &Error) -> Option<String> {
         }
         Error::Unpack { source, .. } => snapshot::hint_of(source).map(str::to_owned),
         Error::Snapshot(error) => error.hint().map(str::to_owned),
-        Error::NoGit(_) => Some("install git, or clone the repository and name the folder".into()),
+        Error::NoGit(_) => {
+            Some("install git in an absolute directory of $PATH, or clone the repository and name the directory".into())
+        }
         Error::DiffId { .. } => Some("the image is broken: its registry or whoever pushed it can push it anew".into()),
         _ => None,
     }

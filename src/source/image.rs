@@ -2,10 +2,10 @@
 
 use super::error::Result;
 use super::layout::Layout;
-use crate::oci::{Descriptor, Digest, ImageConfig, ImageManifest, Platform, Reference};
+use crate::oci::{Descriptor, Digest, ImageConfig, ImageManifest, JsonError, Platform, Reference, read_json};
 use crate::plan::op::BaseLayer;
 use crate::plan::{ImageKey, ImageName, ResolvedImage};
-use crate::registry::{self, Client, Document, Manifest, best};
+use crate::registry::{self, Client, Document, Manifest, best, check_parts};
 use crate::store::{Key, Store};
 use tokio::task::spawn_blocking;
 
@@ -51,7 +51,7 @@ fn own(store: &Store, name: &Reference, platform: &Platform) -> Result<Option<Re
     }
     let Some(entry) = store.name(name)? else { return Ok(None) };
     let Ok(top) = Digest::try_from(entry.descriptor.digest()) else { return Ok(None) };
-    let Some(known) = known(&stored(store), &top, platform)? else { return Ok(None) };
+    let Some(known) = known(&stored(store), &entry.descriptor, platform)? else { return Ok(None) };
     if known.config.platform() != *platform {
         return Ok(None);
     }
@@ -75,7 +75,7 @@ pub fn stored_image(
     top: &Digest,
     platform: &Platform,
 ) -> Result<Option<ResolvedImage>> {
-    known(&stored(store), top, platform)?.map(|known| resolved(name.pinned(top.clone()), known)).transpose()
+    known(&stored(store), &untold(top), platform)?.map(|known| resolved(name.pinned(top.clone()), known)).transpose()
 }
 
 async fn from_registry(
@@ -86,7 +86,7 @@ async fn from_registry(
 ) -> Result<ResolvedImage> {
     if let Some(top) = meant(store, registry, name).await? {
         let (store, digest, platform) = (store.clone(), top.clone(), platform.clone());
-        let known = spawn_blocking(move || known(&stored(&store), &digest, &platform)).await??;
+        let known = spawn_blocking(move || known(&stored(&store), &untold(&digest), &platform)).await??;
         if let Some(known) = known {
             return resolved(name.pinned(top), known);
         }
@@ -133,7 +133,7 @@ fn from_layout(text: &str, platform: &Platform) -> Result<ResolvedImage> {
     let top = layout.find()?;
     let digest = Digest::try_from(top.digest()).map_err(|e| layout.bad(e.to_string()))?;
     let read = |digest: &Digest, limit| layout.read(digest, limit).map(Some);
-    let found = known(&read, &digest, platform)?;
+    let found = known(&read, &top, platform)?;
     let known = found.ok_or_else(|| layout.bad(format!("it has no image for {platform}")))?;
     resolved(layout.reference(&digest), known)
 }
@@ -149,28 +149,40 @@ fn stored(store: &Store) -> impl Fn(&Digest, u64) -> Result<Option<Vec<u8>>> + '
     }
 }
 
-/// The image for a platform behind a manifest or index, if all of it but the layers can be read.
-fn known(read: &ReadBlob<'_>, top: &Digest, platform: &Platform) -> Result<Option<Known>> {
-    let mut digest = top.clone();
+/// The image for a platform behind a manifest or index, if all of it but the layers can be read. `top` may state no media type.
+fn known(read: &ReadBlob<'_>, top: &Descriptor, platform: &Platform) -> Result<Option<Known>> {
+    let mut at = top.clone();
     for _ in 0..MAX_DEPTH {
+        let Ok(digest) = Digest::try_from(at.digest()) else { return Ok(None) };
         let Some(bytes) = read(&digest, MAX_MANIFEST)? else { return Ok(None) };
-        match Manifest::new("", bytes.into()).document(digest.as_str())? {
-            Document::Image(parsed) => return complete(read, digest, parsed),
+        match Manifest::described(digest.as_str(), &at, bytes.into())?.document(digest.as_str())? {
+            Document::Image(parsed) => {
+                check_parts(digest.as_str(), &parsed)?;
+                return complete(read, digest, parsed);
+            }
             Document::Index(index) => {
-                let chosen = best(platform, index.manifests()).first().map(|d| Digest::try_from(d.digest()));
-                let Some(Ok(next)) = chosen else { return Ok(None) };
-                digest = next;
+                let Some(chosen) = best(platform, index.manifests()).first().copied() else { return Ok(None) };
+                at = chosen.clone();
             }
         }
     }
     Ok(None)
 }
 
+/// A descriptor of what only a digest is known of.
+fn untold(digest: &Digest) -> Descriptor {
+    Descriptor::new("".into(), 0, digest.to_spec())
+}
+
 fn complete(read: &ReadBlob<'_>, manifest: Digest, parsed: ImageManifest) -> Result<Option<Known>> {
     let Ok(digest) = Digest::try_from(parsed.config().digest()) else { return Ok(None) };
     let Some(bytes) = read(&digest, MAX_CONFIG)? else { return Ok(None) };
-    let config = serde_json::from_slice::<ImageConfig>(&bytes);
-    Ok(config.ok().map(|config| Known { manifest, parsed, config }))
+    let bad = |e: JsonError| {
+        let why = format!("no sound image configuration: {}", registry::printable(&e.to_string()));
+        registry::Error::Content { what: digest.to_string(), why }
+    };
+    let config: ImageConfig = read_json(&bytes).map_err(bad)?;
+    Ok(Some(Known { manifest, parsed, config }))
 }
 
 fn resolved(reference: Reference, known: Known) -> Result<ResolvedImage> {

@@ -134,7 +134,7 @@ impl Puller {
             return Ok(());
         }
         let _permit = self.downloads.acquire().await;
-        let (store, cancel, key) = (self.store.clone(), self.cancel.clone(), Key::from(&digest));
+        let (store, cancel, key) = (self.store.clone(), self.cancel.clone(), download_key(&digest));
         let _lock = spawn_blocking(move || store.lock(&key, &cancel, &mut || ())).await??;
         if let Some(found) = self.store.blob(&digest, Some(blob.size()))? {
             let size = found.size;
@@ -190,6 +190,12 @@ impl Puller {
     fn tell(&self, step: Step, digest: &Digest, done: u64, total: u64) {
         self.reporter.send(Event::Progress { step, what: digest.to_string(), done, total: Some(total) });
     }
+}
+
+/// The lock of a blob's download. It must not be the digest itself: the chain ID of an uncompressed first layer is that
+/// digest too, and whoever unpacks the layer holds the chain ID's lock while it waits for the download.
+fn download_key(digest: &Digest) -> Key {
+    Key::of(format!("download\0{digest}").as_bytes())
 }
 
 /// The records of which other snapshot has the files of an image's layer.

@@ -1,8 +1,11 @@
 //! An OCI image layout on this machine, as `oci-layout://PATH[:TAG|@DIGEST]` names it.
 
 use super::error::{At as _, Error, Result};
-use crate::oci::{Descriptor, Digest, ImageIndex, Reference};
-use std::io::Read as _;
+use crate::oci::{Descriptor, Digest, ImageIndex, MediaType, Reference, read_json};
+use crate::sys::file::open_dir;
+use crate::sys::input;
+use std::fs::File;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// The largest `index.json` that is read, in bytes.
@@ -43,8 +46,13 @@ impl Layout {
     /// The descriptor of the image that is meant. One that nobody named is the layout's only one, or `latest`.
     pub(super) fn find(&self) -> Result<Descriptor> {
         let path = self.folder.join("index.json");
-        let bytes = read_limited(&path, MAX_INDEX)?.ok_or_else(|| self.bad("its index.json is too large".into()))?;
-        let index: ImageIndex = serde_json::from_slice(&bytes).map_err(|e| self.bad(format!("index.json: {e}")))?;
+        // Nothing verifies this one, and an error about it may quote it. So a link in the layout must not lead out.
+        let root = open_dir(&self.folder).at("open", &self.folder)?;
+        let file = input::open_inside(&root, Path::new("index.json")).at("open", &path)?;
+        let bytes =
+            read_limited(file, &path, MAX_INDEX)?.ok_or_else(|| self.bad("its index.json is too large".into()))?;
+        let index: ImageIndex = read_json(&bytes).map_err(|e| self.bad(format!("index.json: {e}")))?;
+        check_index(&index).map_err(|why| self.bad(format!("index.json: {why}")))?;
         let all = index.manifests();
         if let Some(digest) = &self.digest {
             let listed = all.iter().find(|d| d.digest().as_ref() == digest.as_str()).cloned();
@@ -64,16 +72,16 @@ impl Layout {
     /// A blob of at most `limit` bytes, verified.
     pub(super) fn read(&self, digest: &Digest, limit: u64) -> Result<Vec<u8>> {
         let too_large = || self.bad(format!("{digest} is too large"));
-        let bytes = read_limited(&self.blob_path(digest), limit)?.ok_or_else(too_large)?;
+        let bytes = read_limited(self.blob(digest)?, &self.blob_path(digest), limit)?.ok_or_else(too_large)?;
         let mut hasher = digest.hasher();
         hasher.update(&bytes);
         if hasher.finish() == *digest { Ok(bytes) } else { Err(self.bad(format!("{digest} is damaged"))) }
     }
 
     /// A blob to read, as it is.
-    pub(super) fn blob(&self, digest: &Digest) -> Result<std::fs::File> {
+    pub(super) fn blob(&self, digest: &Digest) -> Result<File> {
         let path = self.blob_path(digest);
-        std::fs::File::open(&path).at("open", &path)
+        input::open_regular(&path).at("open", &path)
     }
 
     fn blob_path(&self, digest: &Digest) -> PathBuf {
@@ -93,6 +101,16 @@ impl Layout {
     }
 }
 
+/// Refuses an `index.json` that says that it is something else.
+pub(super) fn check_index(index: &ImageIndex) -> std::result::Result<(), String> {
+    match index.media_type() {
+        Some(own) if *own != MediaType::ImageIndex => {
+            Err(format!("its media type is {own}, not {}", MediaType::ImageIndex))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Whether a descriptor's annotations give it a tag, alone or behind a whole name.
 fn has_tag(descriptor: &Descriptor, tag: &str) -> bool {
     let annotations = descriptor.annotations().as_ref();
@@ -101,11 +119,11 @@ fn has_tag(descriptor: &Descriptor, tag: &str) -> bool {
 }
 
 /// A file's bytes, or `None` where there are more than `limit`.
-fn read_limited(path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
-    let mut bytes = Vec::new();
-    let file = std::fs::File::open(path).at("open", path)?;
-    file.take(limit.saturating_add(1)).read_to_end(&mut bytes).at("read", path)?;
-    Ok((bytes.len() as u64 <= limit).then_some(bytes))
+fn read_limited(file: File, path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
+    match input::read_all(file, limit) {
+        Err(e) if e.kind() == ErrorKind::FileTooLarge => Ok(None),
+        other => other.at("read", path).map(Some),
+    }
 }
 
 #[cfg(test)]

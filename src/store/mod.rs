@@ -28,7 +28,9 @@
 //! **Locks** are `flock`s: the kernel drops them with their process, and they hold across pid namespaces.
 //! - `tmp/<session>` (the folder itself), exclusive, by the process that writes there. It says "a build is running
 //!   since `<start>`". What can be locked belongs to a dead process, and [`Store::sweep`] removes it.
-//! - `locks/<key>`, exclusive, by whoever makes what the key names, so that two processes make it once.
+//! - `locks/<key>`, exclusive, by whoever makes what the key names, so that two processes make it once. All kinds of
+//!   things share this directory, so a key that is a content digest belongs to snapshots alone: other uses hash their
+//!   purpose into the key.
 //! - `kiln-store`, the gate: shared for the moment in which a build looks something up and marks it as used; exclusive
 //!   for the moment in which [`Store::prune`] takes something away. Whatever was used since the start of the oldest
 //!   running session stays, so nothing vanishes under a build, and neither waits long for the other.

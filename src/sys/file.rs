@@ -3,6 +3,7 @@
 //! `at` functions take an open folder and a path below it; the path in an error is that one, so callers who know more
 //! replace it.
 
+use super::input::open_in_root_by_steps;
 use super::{Error, Result, Said};
 use rustix::fs::{
     AtFlags, CWD, Dev, FileType, FlockOperation, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid,
@@ -22,7 +23,11 @@ pub fn open_dir(path: &Path) -> Result<OwnedFd> {
 /// Opens `path` as a process whose root is `root` would: symbolic links, absolute ones and `..` too, stay inside
 /// (`RESOLVE_IN_ROOT`); magic links of /proc are refused. For names that an image chose.
 pub fn open_in_root(root: impl AsFd, path: &Path, flags: OFlags, mode: Mode) -> Result<OwnedFd> {
-    open_resolved(root, path, flags, mode, ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    match open_resolved(root.as_fd(), path, flags, mode, resolve) {
+        Err(e) if matches!(e.errno, Errno::NOSYS | Errno::PERM) => open_in_root_by_steps(root, path, flags, mode),
+        done => done,
+    }
 }
 
 /// Opens `path` below `root`, refusing any symbolic link on the way (`RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS`): what is

@@ -14,6 +14,8 @@ pub struct Rights(u64);
 impl Rights {
     /// To list a directory.
     pub const LIST: Self = Self(1 << 3);
+    /// To execute and read files and to list directories.
+    pub const READ: Self = Self(1 | 1 << 2 | 1 << 3);
     /// What there is for a file that is no directory: execute, write, read, truncate, `ioctl` of devices.
     const OF_FILE: u64 = 1 | 1 << 1 | 1 << 2 | 1 << 14 | 1 << 15;
 

@@ -2,18 +2,21 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | [`acting`](Someone) | a thread that acts as somebody else |
+//! | [`credentials`](Credentials) | credentials of another process, assumed by one thread |
 //! | [`error`](Error) | a failed call, with its name and its path |
 //! | [`cancel`](Cancel) | a flag that can be polled |
 //! | [`signals`](Signals) | signals as data: queues, and those to this process |
 //! | [`fork`](fork()) | a copy of this process |
 //! | [`file`] | confined opening, nodes, owners, times, copying, locks |
+//! | [`input`] | opening files whose names come from outside |
+//! | [`program`] | finding helper programs |
 //! | [`tree`] | removing folders, however deep |
 //! | [`ipc`] | shared memory, semaphores and queues that have no name in a folder |
 //! | [`xattr`] | extended attributes, never following a link |
 //! | [`landlock`] | what a process gives up for good |
 //! | [`netns`] | a network namespace, and who connects it |
 //! | [`userns`] | a user namespace that an ordinary user is root in |
+//! | [`own_program`] | this program's file, out of reach of the processes that it starts |
 //! | [`recorded`] | what files are meant to be, where they can't be made so |
 //! | [`notify`] | calls of other processes, answered here |
 //! | [`child`] | a process in new namespaces, prepared as data and made by `clone` |
@@ -22,17 +25,20 @@
 //! path to the error, the confinement, or the call itself. Nothing here keeps state between calls, and nothing reads
 //! the environment.
 
-mod acting;
 mod cancel;
 pub mod child;
+mod credentials;
 mod error;
 pub mod file;
 mod fork;
+pub mod input;
 pub mod ipc;
 pub mod landlock;
 pub mod netns;
 pub mod notify;
+pub mod own_program;
 mod processors;
+pub mod program;
 pub mod recorded;
 mod root;
 mod signals;
@@ -40,8 +46,8 @@ pub mod tree;
 pub mod userns;
 pub mod xattr;
 
-pub use acting::{Acting, Someone};
 pub use cancel::Cancel;
+pub use credentials::{AssumedCredentials, Credentials};
 pub use error::{Error, Result, Said};
 pub use fork::{Forked, fork};
 pub use processors::ProcessorTime;
@@ -73,6 +79,12 @@ pub fn ignores(signal: i32) -> bool {
 pub fn set_variable(name: &str, value: &std::ffi::OsStr) {
     // SAFETY: nobody reads or writes the environment at the same time, as this is the only thread.
     unsafe { std::env::set_var(name, value) }
+}
+
+/// Removes a variable from this process's environment. Only before there are other threads.
+pub fn remove_variable(name: &str) {
+    // SAFETY: nobody reads or writes the environment at the same time, as this is the only thread.
+    unsafe { std::env::remove_var(name) }
 }
 
 /// Makes the C library resolve names of hosts by `/etc/hosts` and DNS alone, whatever `/etc/nsswitch.conf` says from now on:

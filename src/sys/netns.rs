@@ -3,7 +3,7 @@
 use super::{Error, Result, Said};
 use rustix::fs::{CWD, Mode, OFlags};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command};
 
@@ -25,6 +25,25 @@ pub fn new() -> Result<OwnedFd> {
         Ok(made) => made,
         Err(panic) => std::panic::resume_unwind(panic),
     }
+}
+
+/// Whether this process's network namespace belongs to its user namespace, so that its capabilities count there.
+///
+/// # Errors
+/// Where `/proc` isn't mounted.
+pub fn is_own() -> Result<bool> {
+    let open = |path| rustix::fs::openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).said("open", path);
+    let (network, users) = (open("/proc/self/ns/net")?, open("/proc/self/ns/user")?);
+    // SAFETY: takes no pointer.
+    let owner = unsafe { libc::ioctl(network.as_raw_fd(), libc::NS_GET_USERNS as _) };
+    if owner < 0 {
+        // One outside of this process's isn't shown to it.
+        return Ok(false);
+    }
+    // SAFETY: the kernel has just made it, and nobody else knows it.
+    let owner = unsafe { OwnedFd::from_raw_fd(owner) };
+    let inode = |fd: &OwnedFd| rustix::fs::fstat(fd).map(|stat| (stat.st_dev, stat.st_ino)).call("fstat");
+    Ok(inode(&owner)? == inode(&users)?)
 }
 
 /// Starts a program that is killed when the calling thread ends.

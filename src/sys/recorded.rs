@@ -119,18 +119,19 @@ impl Records {
     /// # Errors
     /// If it can't be written.
     pub fn write(&self, files: &Path) -> Result<()> {
+        if self.put.is_empty() { Ok(()) } else { write(files, self.put.iter().collect()) }
+    }
+
+    /// Writes everything in here beside a root filesystem that is one folder and not a layer upon others.
+    ///
+    /// # Errors
+    /// If it can't be written.
+    pub fn write_all(&self, files: &Path) -> Result<()> {
         if self.put.is_empty() {
             return Ok(());
         }
-        let mut all: Vec<_> = self.put.iter().collect();
-        all.sort_unstable();
-        let mut text = String::new();
-        for (Identity { inode, born: (secs, nanos) }, (uid, gid)) in all {
-            // Writing to a string can't fail.
-            let _ = writeln!(text, "{inode} {} {nanos} {uid} {gid}", secs.cast_unsigned());
-        }
-        let path = place(files);
-        std::fs::write(&path, text).said("write", &path)
+        let below = self.read.iter().filter(|(identity, _)| !self.put.contains_key(identity));
+        write(files, below.chain(&self.put).collect())
     }
 
     /// Whether anything was recorded of links and pipes that may be gone by now: one that is made within the same tick of the
@@ -207,6 +208,18 @@ pub fn give(path: &Path, uid: u32, gid: u32) -> Result<()> {
     let before = records.get(&file).said("getxattr", path)?.unwrap_or_default();
     let (uid, gid) = (given(uid).unwrap_or(before.uid), given(gid).unwrap_or(before.gid));
     records.put(&file, Recorded { uid, gid, ..before }).said("setxattr", path)
+}
+
+/// Writes what is recorded of files, a line each, beside the folder that they are in.
+fn write(files: &Path, mut all: Vec<(&Identity, &(u32, u32))>) -> Result<()> {
+    all.sort_unstable();
+    let mut text = String::new();
+    for (Identity { inode, born: (secs, nanos) }, (uid, gid)) in all {
+        // Writing to a string can't fail.
+        let _ = writeln!(text, "{inode} {} {nanos} {uid} {gid}", secs.cast_unsigned());
+    }
+    let path = place(files);
+    std::fs::write(&path, text).said("write", &path)
 }
 
 fn place(files: &Path) -> PathBuf {

@@ -5,6 +5,7 @@ use super::user::run;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Output;
 
 /// A level, and what it is had by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,13 +22,17 @@ pub(crate) enum Level {
     Chroot,
     /// Where overlays don't work either.
     Copies,
+    /// The same for an ordinary user with nothing but a number.
+    OneNumberCopies,
     /// In an ordinary container.
     InPlace,
+    /// The same, where root of the container has no rights outside of its user namespace.
+    InPlaceRemapped,
     /// By this runtime.
     Runtime(&'static str),
 }
 
-use Level::{Copies, InPlace, OneNumber, Ranges};
+use Level::{Copies, InPlace, InPlaceRemapped, OneNumber, OneNumberCopies, Ranges};
 
 impl Level {
     /// What `--isolation` calls it.
@@ -35,10 +40,15 @@ impl Level {
         match self {
             Self::Root | Self::RootAgain => "root",
             Self::Ranges | Self::OneNumber => "rootless",
-            Self::Chroot | Self::Copies => "chroot",
-            Self::InPlace => "in-place",
+            Self::Chroot | Self::Copies | Self::OneNumberCopies => "chroot",
+            Self::InPlace | Self::InPlaceRemapped => "in-place",
             Self::Runtime(_) => "oci",
         }
+    }
+
+    /// Whether a row about another level is about this one, too.
+    fn is(self, other: Self) -> bool {
+        self == other || (self, other) == (Self::InPlaceRemapped, InPlace)
     }
 }
 
@@ -56,7 +66,9 @@ use Instead::{Differs, Fails};
 /// Dockerfiles, where they don't give root's image, what happens there, and why it can't be otherwise.
 pub(crate) const EXCEPTIONS: &[(&str, Level, Instead, &str)] = &[
     ("devices", Ranges, Fails("Operation not permitted"), "the kernel lets nobody make a device in a user namespace"),
+    ("devices", InPlaceRemapped, Fails("Operation not permitted"), "as with ranges"),
     ("large-numbers", Ranges, Fails("Invalid argument"), "a range has 65,536 numbers"),
+    ("large-numbers", InPlaceRemapped, Fails("Invalid argument"), "as with ranges"),
     (
         "rights",
         OneNumber,
@@ -65,6 +77,10 @@ pub(crate) const EXCEPTIONS: &[(&str, Level, Instead, &str)] = &[
     ),
     ("root-for-all", OneNumber, Fails("exit code: 1"), "as rights"),
     ("owners-of-mounts", OneNumber, Differs, "what is mounted is root's"),
+    ("rights", OneNumberCopies, Fails("exit code: 1"), "as with one number"),
+    ("root-for-all", OneNumberCopies, Fails("exit code: 1"), "as with one number"),
+    ("owners-of-mounts", OneNumberCopies, Differs, "as with one number"),
+    ("names-of-one-file", OneNumberCopies, Differs, "as copies"),
     (
         "names-of-one-file",
         Copies,
@@ -115,6 +131,64 @@ impl Case {
     }
 }
 
+/// What `cases` needs beside busybox.
+pub(crate) const NEEDS: &[&str] = &["/usr/sbin/setcap", "/usr/bin/setfattr", "/usr/bin/ssh-keygen", "/usr/bin/bsdtar"];
+
+/// kiln's arguments for a build that gives the same image each time, in a directory that holds what `cases` made.
+pub(crate) fn arguments(level: Level, case: &Case, folder: &str) -> Vec<String> {
+    let mut args: Vec<String> =
+        ["build", "-q", "--compression=uncompressed", "--build-arg=SOURCE_DATE_EPOCH=1700000000", "-t", "x"]
+            .map(String::from)
+            .to_vec();
+    args.extend(["--isolation".to_owned(), level.flag().to_owned()]);
+    for secret in ["s,src=@/secret", "outside,src=@/outside"] {
+        args.extend(["--secret".to_owned(), format!("id={}", secret.replace('@', folder))]);
+    }
+    match level {
+        Level::Runtime(name) => args.extend(["--oci-runtime".to_owned(), name.to_owned()]),
+        Level::RootAgain => args.extend(["--jobs".to_owned(), "1".to_owned()]),
+        _ => {}
+    }
+    args.extend(["--ssh".to_owned(), format!("default={folder}/key"), "-f".to_owned()]);
+    args.extend([format!("{folder}/{}", case.file()), format!("{folder}/context")]);
+    args
+}
+
+/// What a build printed.
+pub(crate) fn built(output: &Output) -> Built {
+    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    if output.status.success() { Ok(said(&output.stdout)) } else { Err(said(&output.stderr)) }
+}
+
+/// A shell script that builds all cases, one after the other, in a container that has the directory of `cases` as `folder`.
+pub(crate) fn script(level: Level, cases: &[Case], folder: &str) -> String {
+    let words = |args: &[String]| args.iter().map(|arg| format!("'{arg}'")).collect::<Vec<_>>().join(" ");
+    let one = |case: &Case| {
+        let (args, name) = (words(&arguments(level, case, folder)), &case.name);
+        format!("kiln {args} > {folder}/{name}.out 2> {folder}/{name}.err || : > {folder}/{name}.failed\n")
+    };
+    cases.iter().map(one).collect()
+}
+
+/// What the builds of the script left in the directory; `ran` is what the container said.
+pub(crate) fn results(cases: &[Case], folder: &Path, ran: &Output) -> Vec<Built> {
+    let read = |case: &Case, kind: &str| fs::read_to_string(folder.join(format!("{}.{kind}", case.name)));
+    let one = |case: &Case| match read(case, "out") {
+        Ok(digest) if !folder.join(format!("{}.failed", case.name)).exists() => Ok(digest.trim().to_owned()),
+        Ok(_) => Err(read(case, "err").unwrap_or_default().trim().to_owned()),
+        Err(_) => Err(String::from_utf8_lossy(&ran.stderr).into_owned()),
+    };
+    cases.iter().map(one).collect()
+}
+
+/// Fails unless each image is the one that root gives, or what the table says of the level.
+#[track_caller]
+pub(crate) fn same(level: Level, cases: &[Case], root: &[Built], got: &[Built]) {
+    let both = root.iter().zip(got);
+    let faults: Vec<String> = cases.iter().zip(both).filter_map(|(case, (root, got))| case.fault(root, got)).collect();
+    assert!(faults.is_empty(), "{level:?}, {} of {}:\n{}", faults.len(), cases.len(), faults.join("\n"));
+}
+
 fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
@@ -137,7 +211,7 @@ pub(crate) fn cases(folder: &Path, level: Level) -> Vec<Case> {
         let text = |name: &str| fs::read_to_string(repository(&format!("tests/levels/{name}.Dockerfile"))).unwrap();
         let base = if name == "debian" { String::new() } else { text("base") };
         file(folder, &format!("cases/{name}"), base + &text(&name));
-        let instead = EXCEPTIONS.iter().find(|e| e.0 == name && e.1 == level).map(|e| e.2);
+        let instead = EXCEPTIONS.iter().find(|e| e.0 == name && level.is(e.1)).map(|e| e.2);
         cases.push(Case { name, instead });
     }
     for (name, text) in [
@@ -154,7 +228,7 @@ pub(crate) fn cases(folder: &Path, level: Level) -> Vec<Case> {
     fs::hard_link(folder.join("context/tree/f"), folder.join("context/tree/same")).unwrap();
     archives(folder);
     // What the processes of images mustn't reach: a file of the machine's, or of the container's.
-    let outside = if level == InPlace { Path::new("/kiln/.in-place").into() } else { folder.join("secret") };
+    let outside = if level.is(InPlace) { Path::new("/kiln/.in-place").into() } else { folder.join("secret") };
     file(folder, "outside", outside.to_str().unwrap());
     let key = folder.join("key");
     run("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-f", key.to_str().unwrap()]);

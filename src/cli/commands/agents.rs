@@ -3,9 +3,9 @@
 use crate::cli::session::cannot;
 use crate::report::{Kind, Problem};
 use crate::solve::{Agent, Keys, Unusable};
+use crate::sys::input;
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read as _;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -41,12 +41,13 @@ fn text(id: &str, path: &Path) -> Result<String, Problem> {
     if !meta.is_file() {
         return Err(wrong("is no file of a key").hint("an agent's socket stands alone: --ssh ID=SOCKET"));
     }
-    let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes));
-    read.map_err(|e| cannot(&format!("read ssh {id} from {}", path.display()), &e))?;
-    if bytes.len() as u64 > LARGEST {
-        return Err(wrong(&format!("is larger than {} KiB", LARGEST >> 10)));
-    }
+    let read = input::open_regular(path).and_then(|file| input::read_all(file, LARGEST));
+    let bytes = match read {
+        Err(e) if e.kind() == ErrorKind::FileTooLarge => {
+            return Err(wrong(&format!("is larger than {} KiB", LARGEST >> 10)));
+        }
+        read => read.map_err(|e| cannot(&format!("read ssh {id} from {}", path.display()), &e))?,
+    };
     String::from_utf8(bytes).map_err(|_| wrong("is no file of a key: it is no text"))
 }
 

@@ -12,6 +12,7 @@ use crate::oci::assemble::Assembled;
 use crate::report::{Kind, Problem};
 use crate::source;
 use crate::store::Store;
+use crate::sys::input::open_given;
 use std::io::{IsTerminal as _, Read};
 use std::path::Path;
 
@@ -56,7 +57,7 @@ fn saved(store: &Store, typed: &ImageName) -> Result<Saved, Problem> {
 /// Puts the images of an archive into the store, and their names.
 pub fn load(input: Option<&Path>, store: &Path, env: &Env) -> Result<String, Failure> {
     let from: Box<dyn Read + Send> = match input {
-        Some(path) => Box::new(std::fs::File::open(path).map_err(|e| cannot(&format!("read {}", path.display()), &e))?),
+        Some(path) => Box::new(open_given(path).map_err(|e| cannot(&format!("read {}", path.display()), &e))?),
         None if std::io::stdin().is_terminal() => {
             return Err(Problem::new(Kind::Usage, "there is no archive to load")
                 .hint("name one with --input, or redirect standard input")

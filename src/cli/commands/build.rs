@@ -24,7 +24,7 @@ use crate::store::{Key, Limit, Shrunk};
 use outputs::{Outputs, Pushing};
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -203,10 +203,22 @@ fn build_args(request: &BuildRequest) -> BuildArgs {
 fn place(plan: &BuildPlan, session: &Session, request: &BuildRequest, env: &Env) -> Result<isolation::Place, Problem> {
     let first = plan.vertices.iter().find(|v| matches!(v.op, Op::Exec(_)));
     let credentials = credentials::of_build(request, env);
-    isolation::place(session, &request.process, first.is_some(), &credentials, env).map_err(|problem| match first {
+    let contexts = folders(&request.source);
+    let (process, credentials, contexts) = (&request.process, credentials.as_slice(), contexts.as_slice());
+    let needs = isolation::Needs { process, runs: first.is_some(), credentials, contexts };
+    isolation::place(session, needs, env).map_err(|problem| match first {
         Some(vertex) => problem.at(vertex.span),
         None => problem,
     })
+}
+
+/// The directories that the build reads from.
+fn folders(source: &SourceRequest) -> Vec<PathBuf> {
+    let named = source.named_contexts.iter().filter_map(|(_, context)| match context {
+        NamedContext::Folder(folder) => Some(folder.clone()),
+        NamedContext::Planned(_) | NamedContext::Object(_) => None,
+    });
+    named.chain([source.context.clone()]).collect()
 }
 
 /// The context and the named folders, by the names that the plan uses.

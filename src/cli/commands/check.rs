@@ -122,7 +122,7 @@ fn harmless(finding: &Diagnostic) -> Diagnostic {
 
 /// Mends what has one safe mend, in the file itself; says how many findings that were.
 fn mend(read: &mut DockerfileText, at: &DockerfileAt) -> Result<usize, Problem> {
-    let path = match (at, &read.path) {
+    let path = match (at, &read.real) {
         (DockerfileAt::Path { .. }, Some(path)) => path.clone(),
         _ => return Err(Problem::new(Kind::Usage, "--fix mends a file, and standard input is none")),
     };
@@ -136,14 +136,13 @@ fn mend(read: &mut DockerfileText, at: &DockerfileAt) -> Result<usize, Problem> 
     Ok(mended)
 }
 
-/// Puts a text into the place of a file, whole or not at all, with the file's permissions; behind a link where it is one.
+/// Puts a text into the place of a file, whole or not at all, with the file's permissions.
 fn replace(path: &Path, text: &str) -> std::io::Result<()> {
-    let path = path.canonicalize()?;
     let mode = path.metadata()?.permissions().mode();
     let mut file = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(Path::new("/")))?;
     file.write_all(text.as_bytes())?;
     file.as_file().set_permissions(PermissionsExt::from_mode(mode))?;
-    file.persist(&path)?;
+    file.persist(path)?;
     Ok(())
 }
 

@@ -11,9 +11,9 @@ use crate::registry::shown;
 use crate::report::{Event, Kind, Problem};
 use crate::source::{Buckets, Error, Fetched, ObjectUrl, unpacked};
 use crate::store::Store;
+use crate::sys::input::open_regular;
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// A request whose context is a folder.
 pub struct Ready {
@@ -78,7 +78,7 @@ async fn fetch(session: &Session, source: &SourceRequest, kept: &Store, env: &En
             tokio::task::spawn_blocking(move || unpacked(&store, std::io::stdin(), "standard input", &cancel))
         }
         Place::Path => tokio::task::spawn_blocking(move || {
-            let file = File::open(&path);
+            let file = open_regular(&path);
             let file = file.map_err(|source| Error::Io { what: "open", path: path.clone(), source })?;
             unpacked(&store, file, &path.display().to_string(), &cancel)
         }),
@@ -120,8 +120,6 @@ pub async fn objects(
             if context.dockerfile.is_some() {
                 return Err(Problem::new(Kind::Usage, format!("the build context {url} is no tar")));
             }
-            // It is read here, rather than through a tree.
-            context.file(Path::new(".dockerignore"))?;
             fetched.insert(name, context);
         }
     }
@@ -160,18 +158,10 @@ fn inside(source: &SourceRequest, fetched: &Fetched) -> Result<SourceRequest, Pr
         }
         (None, typed) => dockerfile_in(fetched, typed.unwrap_or(Path::new("Dockerfile")))?,
     };
-    // Whatever is read of it here, rather than through a tree, is looked at for links that lead out.
-    fetched.file(Path::new(".dockerignore"))?;
     let context = fetched.folder.clone();
     Ok(SourceRequest { context, context_time: fetched.time, dockerfile, ..source.clone() })
 }
 
 fn dockerfile_in(fetched: &Fetched, name: &Path) -> Result<DockerfileAt, Problem> {
-    let path = fetched.file(name)?;
-    let mut ignore = name.as_os_str().to_owned();
-    ignore.push(".dockerignore");
-    fetched.file(&PathBuf::from(ignore))?;
-    // Where there is no `Dockerfile`, `dockerfile` is read.
-    fetched.file(&name.with_file_name("dockerfile"))?;
-    Ok(DockerfileAt::Path { path, shown: name.display().to_string() })
+    Ok(DockerfileAt::Path { path: fetched.file(name)?, shown: name.display().to_string() })
 }

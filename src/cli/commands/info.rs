@@ -9,9 +9,13 @@ use crate::registry::Config;
 use crate::report::Problem;
 use crate::sandbox;
 use crate::store::{Store, Usage};
+use crate::sys::input;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::path::Path;
+
+/// The largest `config.json` that is read, in bytes.
+const MAX_CONFIG: u64 = 16 << 20;
 
 /// What there is to know.
 struct Facts {
@@ -71,13 +75,17 @@ fn total_memory(meminfo: &str) -> Option<u64> {
 fn registries(env: &Env) -> Registries {
     let config = Config::from_env(&|name| env.var(name).map(str::to_owned));
     let path = config.credentials.filter(|p| p.exists());
-    let logins = path.as_ref().and_then(|p| std::fs::read(p).ok()).map(|t| logins(&t)).unwrap_or_default();
+    let logins = path.as_ref().and_then(|p| read_config(p).ok()).map(|t| logins(&t)).unwrap_or_default();
     let set = [("HTTP_PROXY", config.proxies.http.is_some()), ("HTTPS_PROXY", config.proxies.https.is_some())];
     Registries {
         config: path.map(|p| p.display().to_string()),
         logins,
         proxies: set.iter().filter(|(_, set)| *set).map(|(name, _)| *name).collect(),
     }
+}
+
+fn read_config(path: &Path) -> std::io::Result<Vec<u8>> {
+    input::open_regular(path).and_then(|file| input::read_all(file, MAX_CONFIG))
 }
 
 /// The registries that a `config.json` has credentials or a helper for.

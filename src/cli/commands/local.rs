@@ -2,7 +2,7 @@
 
 use crate::cli::request::ImageName;
 use crate::oci::assemble::{self, Assembled, Layer};
-use crate::oci::{Descriptor, Digest, ImageConfig, ImageManifest, Platform, Reference};
+use crate::oci::{Descriptor, Digest, ImageConfig, ImageManifest, Platform, Reference, read_json};
 use crate::plan::ResolvedImage;
 use crate::registry::{self, Document, Manifest};
 use crate::report::{Kind, Problem};
@@ -160,7 +160,7 @@ pub fn images(store: &Store, top: &Descriptor) -> Result<Vec<Image>, Problem> {
 
 fn image(store: &Store, descriptor: &Descriptor, manifest: ImageManifest) -> Result<Option<Image>, Problem> {
     let Some(bytes) = store.read_blob(&digest(manifest.config())?, MAX_CONFIG)? else { return Ok(None) };
-    let config = serde_json::from_slice(&bytes).map_err(|e| {
+    let config = read_json(&bytes).map_err(|e| {
         let what = manifest.config().digest().to_string();
         Problem::from(registry::Error::Content { what, why: format!("it is no image configuration: {e}") })
     })?;

@@ -17,7 +17,7 @@ const LONGEST: u64 = 64 << 10;
 pub fn login(request: &LoginRequest, store: &Path, env: &Env) -> Result<String, Failure> {
     let path = config(env)?;
     // Before anybody types a password in vain.
-    let file = LoginFile::open(&path).map_err(failure)?;
+    let file = LoginFile::open(&path, &env.path()).map_err(failure)?;
     let (user, password) = credential(request)?;
     let session = Session::start(store, &request.registry, Style::Plain, None, env)?;
     session.run(async |session| {
@@ -37,7 +37,7 @@ pub fn login(request: &LoginRequest, store: &Path, env: &Env) -> Result<String, 
 
 /// Forgets a registry's credential.
 pub fn logout(host: &str, store: &Path, env: &Env) -> Result<String, Failure> {
-    let file = LoginFile::open(&config(env)?).map_err(failure)?;
+    let file = LoginFile::open(&config(env)?, &env.path()).map_err(failure)?;
     let session = Session::start(store, &crate::cli::request::RegistryRequest::default(), Style::Plain, None, env)?;
     let found = session.run(async |_| Ok(file.forget(host).await?))?;
     Ok(if found { format!("Removing login credentials for {host}\n") } else { format!("Not logged in to {host}\n") })

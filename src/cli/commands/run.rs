@@ -29,7 +29,10 @@ pub fn run(request: &RunRequest, store: &Path, env: &Env) -> Result<Done, Failur
         let found = local::find(&session.store, &request.image)?;
         let image = local::resolved(&session.store, &found)?;
         let process = Process::new(request, &image.config)?;
-        let place = isolation::place(session, &request.process, true, &credentials::of_env(env), env)?;
+        let credentials = credentials::of_env(env);
+        let needs =
+            isolation::Needs { process: &request.process, runs: true, credentials: &credentials, contexts: &[] };
+        let place = isolation::place(session, needs, env)?;
         let op = ImageOp {
             platform: image.config.platform(),
             reference: image.reference,

@@ -4,9 +4,9 @@ use crate::cli::Env;
 use crate::cli::request::{Secret, SecretFrom};
 use crate::cli::session::cannot;
 use crate::report::{Kind, Problem};
+use crate::sys::input;
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read as _;
+use std::io::ErrorKind;
 
 /// The largest secret, in bytes: BuildKit's.
 const LARGEST: u64 = 500 << 10;
@@ -26,11 +26,11 @@ fn value(secret: &Secret, env: &Env) -> Result<Vec<u8>, Problem> {
     let id = &secret.id;
     let value = match &secret.from {
         SecretFrom::File(path) => {
-            let mut value = Vec::new();
-            // No more than shows that it is too large: it may be a device.
-            let read = File::open(path).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut value));
-            read.map_err(|e| cannot(&format!("read secret {id} from {}", path.display()), &e))?;
-            value
+            let read = input::open_given(path).and_then(|file| input::read_all(file, LARGEST));
+            match read {
+                Err(e) if e.kind() == ErrorKind::FileTooLarge => return Err(too_large(id)),
+                read => read.map_err(|e| cannot(&format!("read secret {id} from {}", path.display()), &e))?,
+            }
         }
         SecretFrom::Env(name) => {
             let value = env.vars.get(std::ffi::OsStr::new(name));
@@ -39,9 +39,13 @@ fn value(secret: &Secret, env: &Env) -> Result<Vec<u8>, Problem> {
         }
     };
     if value.len() as u64 > LARGEST {
-        return Err(Problem::new(Kind::Usage, format!("secret {id} is larger than {} KiB", LARGEST >> 10)));
+        return Err(too_large(id));
     }
     Ok(value)
+}
+
+fn too_large(id: &str) -> Problem {
+    Problem::new(Kind::Usage, format!("secret {id} is larger than {} KiB", LARGEST >> 10))
 }
 
 #[cfg(test)]
@@ -58,7 +62,7 @@ mod tests {
         env.vars.insert("LARGE".into(), "x".repeat(512_001).into());
         let ask = |from| value(&Secret { id: "s".into(), from }, &env);
         assert_eq!(ask(SecretFrom::File(fits)).unwrap().len(), 512_000);
-        for from in [SecretFrom::File(large), SecretFrom::File("/dev/zero".into()), SecretFrom::Env("LARGE".into())] {
+        for from in [SecretFrom::File(large), SecretFrom::Env("LARGE".into())] {
             assert!(ask(from).unwrap_err().message.contains("500 KiB"));
         }
         assert!(ask(SecretFrom::Env("UNSET".into())).unwrap_err().message.contains("UNSET"));

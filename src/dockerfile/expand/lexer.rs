@@ -1,6 +1,6 @@
 //! The lexer itself. Functions call each other as `${…}` and quotes nest; [`DEPTH`] bounds that.
 
-use super::{DEPTH, Expanded, Lex, Reason, Variables, pattern};
+use super::{DEPTH, Expanded, Lex, MAX_GROWTH, Reason, Variables, pattern};
 use std::borrow::Cow;
 use std::iter::Peekable;
 use std::str::Chars;
@@ -9,7 +9,8 @@ use std::str::Chars;
 pub(super) fn run(lex: Lex, text: &str, variables: &dyn Variables) -> Result<Expanded, Reason> {
     // BuildKit's scanner drops a byte order mark at the start of whatever it reads.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut lexer = Lexer { lex, chars: text.chars().peekable(), variables, depth: 0, out: Expanded::default() };
+    let mut lexer =
+        Lexer { lex, chars: text.chars().peekable(), variables, depth: 0, grown: 0, out: Expanded::default() };
     let (text, words) = lexer.until(None, lex.raw_escapes)?;
     Ok(Expanded { text, words, ..lexer.out })
 }
@@ -19,6 +20,8 @@ struct Lexer<'a> {
     chars: Peekable<Chars<'a>>,
     variables: &'a dyn Variables,
     depth: usize,
+    /// How many bytes variables gave so far.
+    grown: usize,
     /// Only the two sets of names are filled here.
     out: Expanded,
 }
@@ -200,7 +203,7 @@ impl Lexer<'_> {
         if name.is_empty() {
             return Ok(Cow::Borrowed("$"));
         }
-        Ok(Cow::Owned(match self.lookup(&name) {
+        Ok(Cow::Owned(match self.lookup(&name)? {
             None if self.lex.skip_unset => format!("${name}"),
             value => value.unwrap_or_default(),
         }))
@@ -215,7 +218,7 @@ impl Lexer<'_> {
         }
         let name = self.name();
         match self.chars.next() {
-            Some('}') => Ok(match self.lookup(&name) {
+            Some('}') => Ok(match self.lookup(&name)? {
                 None if self.lex.skip_unset => format!("${{{name}}}"),
                 value => value.unwrap_or_default(),
             }),
@@ -233,7 +236,7 @@ impl Lexer<'_> {
     fn modified(&mut self, name: &str, colon: bool, modifier: Option<char>) -> Result<String, Reason> {
         let trims = matches!(modifier, Some('#' | '%'));
         let word = self.operand('}', trims, Reason::MissingBrace)?;
-        let value = self.lookup(name);
+        let value = self.lookup(name)?;
         if self.lex.skip_unset && value.is_none() {
             let colon = if colon { ":" } else { "" };
             return Ok(format!("${{{name}{colon}{}{word}}}", modifier.map(String::from).unwrap_or_default()));
@@ -254,17 +257,19 @@ impl Lexer<'_> {
         let all = self.chars.next_if_eq(&'/').is_some();
         let pattern = self.operand('/', true, Reason::MissingSlash)?;
         let replacement = self.operand('}', true, Reason::MissingBrace)?;
-        match self.lookup(name) {
-            None if self.lex.skip_unset => Ok(format!("${{{name}/{pattern}/{replacement}}}")),
-            value => pattern::replace(&pattern, &replacement, &value.unwrap_or_default(), all),
-        }
+        let value = match self.lookup(name)? {
+            None if self.lex.skip_unset => return Ok(format!("${{{name}/{pattern}/{replacement}}}")),
+            value => value.unwrap_or_default(),
+        };
+        let replaced = pattern::replace(&pattern, &replacement, &value, all)?;
+        self.grow(replaced.len()).map(|()| replaced)
     }
 
     /// A part of `${…}` up to `stop`; an error at the end of the text is `missing`.
     fn operand(&mut self, stop: char, raw_escapes: bool, missing: Reason) -> Result<String, Reason> {
         match self.until(Some(stop), raw_escapes) {
             Ok((text, _)) => Ok(text),
-            Err(Reason::TooDeep) => Err(Reason::TooDeep),
+            Err(reason @ (Reason::TooDeep | Reason::TooLong)) => Err(reason),
             Err(_) if self.chars.peek().is_none() => Err(missing),
             Err(reason) => Err(reason),
         }
@@ -289,11 +294,18 @@ impl Lexer<'_> {
         name
     }
 
-    fn lookup(&mut self, name: &str) -> Option<String> {
-        let value = self.variables.get(name).map(Cow::into_owned);
+    fn lookup(&mut self, name: &str) -> Result<Option<String>, Reason> {
+        let value = self.variables.get(name);
         let names = if value.is_some() { &mut self.out.matched } else { &mut self.out.unmatched };
         names.insert(name.to_owned());
-        value
+        self.grow(value.as_ref().map_or(0, |v| v.len()))?;
+        Ok(value.map(Cow::into_owned))
+    }
+
+    /// Counts what variables give, whether or not it becomes part of the result.
+    fn grow(&mut self, bytes: usize) -> Result<(), Reason> {
+        self.grown = self.grown.saturating_add(bytes);
+        if self.grown > MAX_GROWTH { Err(Reason::TooLong) } else { Ok(()) }
     }
 }
 

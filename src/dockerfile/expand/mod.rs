@@ -14,6 +14,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 /// How deep `${a:-${b:-…}}` may nest; far beyond what anybody writes, and far from what a thread's stack holds.
 const DEPTH: usize = 128;
 
+/// The most bytes that variables add to one text. Without a limit, forty lines of `ENV A=$A$A` fill any memory. A process takes
+/// no variable of more than 128 KiB.
+pub const MAX_GROWTH: usize = 1 << 20;
+
 /// How a text is expanded. [`Lex::new`] is how BuildKit expands the arguments of instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lex {
@@ -161,6 +165,9 @@ pub enum Reason {
     /// Deeper nesting than kiln follows.
     #[error("variables are nested deeper than {DEPTH}")]
     TooDeep,
+    /// More bytes than [`MAX_GROWTH`].
+    #[error("variables add more than {} MiB to it, the most that kiln takes", MAX_GROWTH >> 20)]
+    TooLong,
 }
 
 /// The beginning of a text that may be megabytes long.

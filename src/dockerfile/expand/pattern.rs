@@ -1,6 +1,6 @@
 //! The patterns of `${v#p}`, `${v%p}` and `${v/p/r}`: `*` is any text, `?` any character, a backslash takes their meaning.
 
-use super::Reason;
+use super::{MAX_GROWTH, Reason};
 use regex::{NoExpand, Regex};
 
 /// Cuts the part at the start (`#`) or end (`%`) of `value` that matches; a doubled sign takes the longest.
@@ -27,8 +27,21 @@ fn trim_start<'v>(pattern: &str, value: &'v str, greedy: bool) -> Result<&'v str
 /// As in BuildKit, `$1` in the replacement names a group when all are replaced; there are no groups, so it is nothing.
 pub(super) fn replace(pattern: &str, replacement: &str, value: &str, all: bool) -> Result<String, Reason> {
     let regex = compile(pattern, true, false)?;
-    Ok(if all { regex.replace_all(value, replacement) } else { regex.replace(value, NoExpand(replacement)) }
-        .into_owned())
+    if !all {
+        return Ok(regex.replace(value, NoExpand(replacement)).into_owned());
+    }
+    let (mut out, mut done) = (String::new(), 0);
+    for found in regex.captures_iter(value) {
+        let Some(whole) = found.get(0) else { continue };
+        out.push_str(value.get(done..whole.start()).unwrap_or_default());
+        found.expand(replacement, &mut out);
+        done = whole.end();
+        if out.len() > MAX_GROWTH {
+            return Err(Reason::TooLong);
+        }
+    }
+    out.push_str(value.get(done..).unwrap_or_default());
+    Ok(out)
 }
 
 fn compile(pattern: &str, greedy: bool, anchored: bool) -> Result<Regex, Reason> {

@@ -200,6 +200,32 @@ fn deep_nesting_is_an_error() {
 }
 
 #[test]
+fn variables_add_no_more_than_a_limit() {
+    let long = |bytes: usize| vec![("v".to_owned(), "x".repeat(bytes))];
+    let expand = |text: &str, bytes| Lex::new('\\').word(text, &long(bytes));
+    assert_eq!(expand("a$v$v", MAX_GROWTH / 2).unwrap().len(), MAX_GROWTH + 1);
+    let most = "${v//x/yyyy}";
+    assert_eq!(expand(most, MAX_GROWTH / 5).unwrap().len(), MAX_GROWTH / 5 * 4);
+    // What is written counts for nothing, however long it is.
+    assert_eq!(expand(&"ab".repeat(MAX_GROWTH), 0).unwrap().len(), 2 * MAX_GROWTH);
+    let deep = format!("{}$v$v{}", "${no:-".repeat(100), "}".repeat(100));
+    for (text, bytes) in [
+        ("$v$v", MAX_GROWTH / 2 + 1),
+        ("\"$v${v}\"", MAX_GROWTH / 2 + 1),
+        ("${no:-$v$v}", MAX_GROWTH / 2 + 1),
+        (&deep, MAX_GROWTH / 2 + 1),
+        ("${v//x/$v}", 100_000),
+        ("${v//x/yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy}", 100_000),
+        (&"${v:+}".repeat(100_000), 100_000),
+        (&"${v#?}".repeat(100), 100_000),
+    ] {
+        let error = expand(text, bytes).unwrap_err();
+        assert_eq!(error.reason, Reason::TooLong, "{text:.100}");
+        assert!(error.to_string().contains("more than 1 MiB") && error.to_string().len() < 500, "{error}");
+    }
+}
+
+#[test]
 fn time_is_linear() {
     let text = "\"$v\" '$v' ${no:-x} \\a ".repeat(50_000);
     assert_eq!(Lex::new('\\').expand(&text, &variables()).unwrap().words.len(), 200_000);

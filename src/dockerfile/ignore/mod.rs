@@ -14,6 +14,9 @@ mod tests;
 
 use pattern::Pattern;
 
+/// The most patterns of one matcher. Some become regular expressions of several kilobytes.
+pub const MAX_PATTERNS: usize = 10_000;
+
 /// A pattern that means nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -23,6 +26,9 @@ pub enum Error {
     /// A class or an escape that doesn't close.
     #[error("syntax error in pattern {}", super::quote::quoted(.0))]
     Syntax(String),
+    /// More than [`MAX_PATTERNS`].
+    #[error("there are more than {MAX_PATTERNS} patterns")]
+    TooMany,
 }
 
 /// The patterns in the text of a .dockerignore file: one a line, comments and empty lines left out, paths cleaned and
@@ -64,17 +70,26 @@ struct Rule {
 pub struct Verdict {
     /// The path is left out.
     pub excluded: bool,
-    matched: Box<[bool]>,
+    /// The numbers of the patterns that matched, in order.
+    matched: Box<[u32]>,
+}
+
+impl Verdict {
+    /// How many patterns it remembers.
+    pub fn weight(&self) -> usize {
+        self.matched.len()
+    }
 }
 
 impl Matcher {
     /// Reads patterns, as [`patterns`] gives them or as `--exclude` has them.
     ///
     /// # Errors
-    /// [`Error`] for the first one that means nothing.
+    /// [`Error`] for the first one that means nothing, or where there are too many.
     pub fn new<P: AsRef<str>>(patterns: impl IntoIterator<Item = P>) -> Result<Self, Error> {
         let rules = patterns.into_iter().filter_map(|p| rule(p.as_ref()).transpose());
-        Ok(Self { patterns: rules.collect::<Result<_, _>>()? })
+        let patterns = rules.take(MAX_PATTERNS + 1).collect::<Result<Vec<_>, _>>()?;
+        if patterns.len() > MAX_PATTERNS { Err(Error::TooMany) } else { Ok(Self { patterns }) }
     }
 
     /// Whether there is nothing to leave out.
@@ -91,9 +106,10 @@ impl Matcher {
     /// known, and the path's parents are looked at instead (nothing else is right for entries of the root).
     pub fn enter(&self, path: &str, parent: Option<&Verdict>) -> Verdict {
         let mut excluded = false;
-        let mut matched = vec![false; self.patterns.len()];
-        for (i, rule) in self.patterns.iter().enumerate() {
-            let inherited = parent.is_some_and(|p| p.matched.get(i).copied().unwrap_or(false));
+        let mut matched = Vec::new();
+        let mut above = parent.map(|p| p.matched.iter()).unwrap_or_default().peekable();
+        for (i, rule) in (0..).zip(&self.patterns) {
+            let inherited = above.next_if_eq(&&i).is_some();
             // A rule that can't change the answer isn't asked.
             if !inherited && rule.exception != excluded {
                 continue;
@@ -102,7 +118,7 @@ impl Matcher {
                 || rule.pattern.matches(path)
                 || (parent.is_none() && parents(path).any(|parent| rule.pattern.matches(parent)));
             if hit {
-                matched[i] = true;
+                matched.push(i);
                 excluded = !rule.exception;
             }
         }

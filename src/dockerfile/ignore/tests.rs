@@ -183,6 +183,15 @@ fn agrees_with_globset_where_both_mean_the_same() {
     }
 }
 
+#[test]
+fn the_number_of_patterns_is_limited() {
+    let many = |n: usize| Matcher::new((0..n).map(|i| format!("d{i}")));
+    assert!(many(MAX_PATTERNS).unwrap().matches("d9999"));
+    assert_eq!(many(MAX_PATTERNS + 1).unwrap_err(), Error::TooMany);
+    // What a directory remembers is what matched.
+    assert_eq!(many(MAX_PATTERNS).unwrap().enter("d5", None).weight(), 1);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(300) })]
 

@@ -55,7 +55,13 @@ fn kind(node: &Node, level: &Level, errors: &mut Vec<Diagnostic>) -> Option<Kind
 }
 
 fn unknown(name: &Word) -> Diagnostic {
-    let error = Diagnostic::error(name.span, format!("unknown instruction: {}", name.text));
+    // No more of it than tells: what isn't a Dockerfile may be a file of credentials.
+    const SHOWN: usize = 30;
+    let shown = match name.text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", name.text.get(..end).unwrap_or_default()),
+        None => name.text.clone(),
+    };
+    let error = Diagnostic::error(name.span, format!("unknown instruction: {shown}"));
     match Keyword::meant(&name.text) {
         Some(meant) => error.hint(format!("did you mean {meant}?")),
         None => error,

@@ -339,6 +339,41 @@ fn files_that_mean_nothing() {
 }
 
 #[test]
+fn instructions_and_words_have_limits() {
+    use super::node::{MAX_INSTRUCTIONS, MAX_WORDS};
+    let most = format!("FROM a\n{}", "RUN a\n".repeat(MAX_INSTRUCTIONS - 1));
+    assert_eq!(errors(&most), [""; 0]);
+    let found = parse(&format!("{most}RUN b\nRUN c\n")).1;
+    let [found] = found.as_slice() else { panic!("{found:?}") };
+    assert_eq!(
+        (found.message.as_str(), found.span.start as usize),
+        ("a Dockerfile has at most 50000 instructions", most.len())
+    );
+    // Neither do the errors of what is none fill the memory.
+    assert_eq!(parse(&"FOO\n".repeat(MAX_INSTRUCTIONS * 2)).1.len(), MAX_INSTRUCTIONS + 1);
+    for line in [
+        format!("COPY {}b", "a ".repeat(MAX_WORDS)),
+        format!("LABEL {}", "a= ".repeat(MAX_WORDS + 1)),
+        format!("CMD [{}\"\"]", "\"\",".repeat(MAX_WORDS)),
+        format!("VOLUME {}", "a ".repeat(MAX_WORDS + 1)),
+        format!("COPY {} a b", "--x ".repeat(MAX_WORDS)),
+        format!("RUN {}", "<<E".repeat(MAX_WORDS + 1)),
+        format!("LABEL {}\nLABEL {}", "a= ".repeat(MAX_WORDS / 2 + 1), "a= ".repeat(MAX_WORDS / 2)),
+    ] {
+        let told = errors(&format!("FROM a\n{line}\n"));
+        assert_eq!(told, ["the lists of a Dockerfile have at most 1000000 words in all"], "{line:.40}");
+    }
+    assert_eq!(errors(&format!("FROM a\nRUN {}", "word ".repeat(MAX_WORDS + 1))), [""; 0]);
+}
+
+#[test]
+fn no_more_of_a_line_is_told_than_necessary() {
+    let secret = r#"{"auths":{"r.io":{"auth":"aHVzaDpodXNo"}}}"#;
+    let told = errors(secret);
+    assert!(told[0].starts_with("unknown instruction: {\"auths\"") && !told[0].contains("aHVza"), "{told:?}");
+}
+
+#[test]
 fn escape_directive_changes_continuations_and_words() {
     let (file, errors) = parse("# escape=`\nFROM `\n a\nENV p=c:\\x` y \\\n");
     assert_eq!(errors.len(), 1, "a backslash is no continuation any more: {errors:?}");

@@ -9,8 +9,8 @@ use std::io::{self, Read};
 
 /// Reads the entries of a tar: ustar, V7, GNU and PAX, sparse files filled up with their zeros.
 ///
-/// Memory is bounded whatever the archive says: a megabyte for an extended header, 4 for a sparse map. Paths can't leave
-/// the root. After an error nothing more can be read.
+/// Memory is bounded whatever the archive says: a megabyte for an extended header, 4 for a sparse map,
+/// [`MAX_PATH`](crate::layer::MAX_PATH) bytes for a path. Paths can't leave the root. After an error nothing more can be read.
 ///
 /// The content of the last entry is read from the reader itself; what isn't read is skipped.
 pub struct TarReader<R> {

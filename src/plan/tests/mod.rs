@@ -1,6 +1,7 @@
 //! Tests of the whole way from text to plan.
 
 mod conformance;
+mod limits;
 mod printing;
 mod properties;
 mod rounds;

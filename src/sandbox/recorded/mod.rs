@@ -191,7 +191,10 @@ impl<'a> Recorder<'a> {
         without_umask().call("unshare(CLONE_FS)")?;
         listener.serve(stop, &mut |call| self.answer(call).unwrap_or_else(Answer::Errno))?;
         drop(listener);
-        Ok(self.records.write(self.root.written())?)
+        match self.root {
+            RootMount::Overlay { upper, .. } => Ok(self.records.write(upper)?),
+            RootMount::Dir(dir) => Ok(self.records.write_all(dir)?),
+        }
     }
 
     fn answer(&mut self, call: &Call<'_>) -> Result<Answer, Errno> {

@@ -16,6 +16,16 @@ pub(super) enum Decision {
     Errno(i32),
     /// It is made if the first argument's lower half lies in one of these ranges, else it fails with `EPERM`.
     Within(&'static [(u32, u32)]),
+    /// It is made if the lower half of the first argument, an address family, lies in one of the ranges `any`, or in one of the ranges
+    /// `not_raw` and the second argument asks for no raw socket; else it fails with `EPERM`.
+    Families {
+        /// Families of which every type of socket is made.
+        any: &'static [(u32, u32)],
+        /// Families of which no raw one is made.
+        not_raw: &'static [(u32, u32)],
+    },
+    /// It is made unless the second argument asks for a raw socket; then it fails with `EPERM`.
+    NotRaw,
     /// It is made if the first argument's lower half has none of these bits, else it fails with `EPERM`.
     Without(u32),
     /// The filter's listener is told.
@@ -47,6 +57,12 @@ const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
 /// The offset of the first argument's lower half, on little-endian machines.
 const ARGUMENT: u32 = 16;
+
+/// The bits of a socket's type that aren't flags (`SOCK_TYPE_MASK` in the kernel).
+pub(in crate::sandbox) const SOCKET_TYPES: u32 = 0xf;
+
+/// An old name of packet sockets, which is a type of AF_INET's.
+const SOCK_PACKET: u32 = 10;
 
 /// The conditional jumps reach that far.
 const REACH: usize = u8::MAX as usize;
@@ -150,19 +166,36 @@ fn leaf(decision: Decision) -> Vec<sock_filter> {
             give(libc::SECCOMP_RET_USER_NOTIF),
             give(libc::SECCOMP_RET_ALLOW),
         ],
-        Decision::Within(allowed) => {
-            let mut ranges = vec![(0, Decision::Errno(libc::EPERM))];
-            for (first, last) in allowed {
-                start(&mut ranges, *first, Decision::Allow);
-                if let Some(next) = last.checked_add(1) {
-                    start(&mut ranges, next, Decision::Errno(libc::EPERM));
-                }
-            }
-            let mut out = vec![load(ARGUMENT)];
-            out.extend(tree(&ranges));
-            out
+        Decision::Within(allowed) => within(&allowed.iter().map(|range| (*range, Decision::Allow)).collect::<Vec<_>>()),
+        Decision::Families { any, not_raw } => {
+            let any = any.iter().map(|range| (*range, Decision::Allow));
+            let mut all: Vec<_> = any.chain(not_raw.iter().map(|range| (*range, Decision::NotRaw))).collect();
+            all.sort_unstable_by_key(|(range, _)| *range);
+            within(&all)
+        }
+        Decision::NotRaw => vec![
+            load(ARGUMENT + 8),
+            sock_filter { code: (libc::BPF_ALU | libc::BPF_AND | libc::BPF_K) as u16, jt: 0, jf: 0, k: SOCKET_TYPES },
+            jump(libc::BPF_JEQ, libc::SOCK_RAW.cast_unsigned(), 2, 0),
+            jump(libc::BPF_JEQ, SOCK_PACKET, 1, 0),
+            give(libc::SECCOMP_RET_ALLOW),
+            give(libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
+        ],
+    }
+}
+
+/// What is decided by the range of the first argument's lower half; in no range, `EPERM`.
+fn within(decided: &[((u32, u32), Decision)]) -> Vec<sock_filter> {
+    let mut ranges = vec![(0, Decision::Errno(libc::EPERM))];
+    for ((first, last), decision) in decided {
+        start(&mut ranges, *first, *decision);
+        if let Some(next) = last.checked_add(1) {
+            start(&mut ranges, next, Decision::Errno(libc::EPERM));
         }
     }
+    let mut out = vec![load(ARGUMENT)];
+    out.extend(tree(&ranges));
+    out
 }
 
 fn notify(argument: u8, comparison: u32, value: u32) -> Vec<sock_filter> {
@@ -193,8 +226,9 @@ fn give(value: u32) -> sock_filter {
 
 /// What a filter answers, worked out as the kernel would; for tests.
 #[cfg(test)]
-pub(super) fn answer(filter: &[sock_filter], architecture: u32, number: u32, argument: u64) -> u32 {
+pub(super) fn answer(filter: &[sock_filter], architecture: u32, number: u32, [first, second]: [u64; 2]) -> u32 {
     const UPPER: u32 = ARGUMENT + 4;
+    const SECOND: u32 = ARGUMENT + 8;
     let (mut at, mut loaded) = (0, 0);
     loop {
         let i = filter[at];
@@ -204,11 +238,13 @@ pub(super) fn answer(filter: &[sock_filter], architecture: u32, number: u32, arg
                 loaded = match i.k {
                     NUMBER => number,
                     ARCHITECTURE => architecture,
-                    ARGUMENT => argument as u32,
-                    UPPER => (argument >> 32) as u32,
+                    ARGUMENT => first as u32,
+                    UPPER => (first >> 32) as u32,
+                    SECOND => second as u32,
                     other => panic!("load of {other}"),
                 }
             }
+            0x54 => loaded &= i.k,
             0x06 => return i.k,
             0x05 => at += i.k as usize,
             code => {
@@ -266,25 +302,23 @@ mod tests {
             (1, 1 << 32, libc::SECCOMP_RET_USER_NOTIF),
             (9, 0, ENOSYS),
         ] {
-            assert_eq!(answer(&filter, 9, number, argument), expected, "{number} {argument}");
+            assert_eq!(answer(&filter, 9, number, [argument, 0]), expected, "{number} {argument}");
         }
-        assert_eq!(answer(&filter, 8, 3, 1), libc::SECCOMP_RET_KILL_PROCESS);
+        assert_eq!(answer(&filter, 8, 3, [1, 0]), libc::SECCOMP_RET_KILL_PROCESS);
     }
 
     #[test]
     fn a_filter_may_let_through_what_it_does_not_name() {
         let filter = filter(&[(9, BTreeMap::from([(4, Decision::Notify)]))], ALLOWED);
-        let answers = [(9, 3), (9, 4), (9, 5), (8, 4)].map(|(architecture, n)| answer(&filter, architecture, n, 0));
+        let answers =
+            [(9, 3), (9, 4), (9, 5), (8, 4)].map(|(architecture, n)| answer(&filter, architecture, n, [0; 2]));
         assert_eq!(answers, [ALLOW, libc::SECCOMP_RET_USER_NOTIF, ALLOW, ALLOW]);
     }
 
     #[test]
     fn a_refused_highest_number_ends_its_range() {
         let filter = filter(&[(1, BTreeMap::from([(5, Decision::Errno(libc::EPERM))]))], REFUSED);
-        assert_eq!(
-            [answer(&filter, 1, 0, 0), answer(&filter, 1, 5, 0), answer(&filter, 1, 6, 0)],
-            [EPERM, EPERM, ENOSYS]
-        );
+        assert_eq!([0, 5, 6].map(|number| answer(&filter, 1, number, [0; 2])), [EPERM, EPERM, ENOSYS]);
     }
 
     proptest! {
@@ -303,7 +337,7 @@ mod tests {
                     None if number > highest => ENOSYS,
                     None => EPERM,
                 };
-                prop_assert_eq!(answer(&filter, 2, number, 0), expected);
+                prop_assert_eq!(answer(&filter, 2, number, [0; 2]), expected);
             }
         }
     }

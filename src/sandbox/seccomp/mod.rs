@@ -14,6 +14,7 @@ pub mod oci;
 mod profile;
 
 use bpf::Decision;
+pub(super) use bpf::SOCKET_TYPES;
 use libc::sock_filter;
 use rustix::thread::CapabilitySet;
 use std::collections::{BTreeMap, HashMap};
@@ -38,6 +39,23 @@ const OWN: [Architecture; 2] = if cfg!(target_arch = "aarch64") { [AARCH64, ARM]
 /// The filter for a process that keeps these capabilities, for the architecture that kiln was made for.
 pub fn filter(capabilities: CapabilitySet) -> Vec<sock_filter> {
     filter_for(&OWN, capabilities)
+}
+
+/// The same without raw and packet sockets, as if CAP_NET_RAW were missing. What 32-bit programs ask `socketcall` for no filter sees: where
+/// a [`notifier`] that tells of it `is_heard`, it is let through, else no socket is made by it.
+pub fn without_raw_sockets(capabilities: CapabilitySet, is_heard: bool) -> Vec<sock_filter> {
+    filter_of(&OWN, &decisions_without_raw_sockets(capabilities, is_heard))
+}
+
+fn decisions_without_raw_sockets(capabilities: CapabilitySet, is_heard: bool) -> HashMap<&'static str, Decision> {
+    let mut decisions = decisions(capabilities);
+    let families = Decision::Families { any: &profile::ANY_SOCKET, not_raw: &profile::NO_RAW_SOCKET };
+    decisions.insert("socket", families);
+    if !is_heard {
+        // Everything but `SYS_SOCKET`.
+        decisions.insert("socketcall", Decision::Within(&[(2, u32::MAX)]));
+    }
+    decisions
 }
 
 /// The same, with no socket but Unix ones: what takes the place of a network namespace.
@@ -84,6 +102,8 @@ pub enum When {
     Is(u8, u32),
     /// If this argument is a pointer to something.
     Points(u8),
+    /// If the lower half of this argument is not 0.
+    Nonzero(u8),
 }
 
 /// A filter that tells its listener of these calls, by name, and lets everything else through; names that the architecture
@@ -107,6 +127,7 @@ fn told<'a>(calls: impl Iterator<Item = &'a (&'static str, When)>) -> HashMap<&'
         When::With(argument, bits) => Decision::NotifyWith { argument, bits },
         When::Is(argument, value) => Decision::NotifyIf { argument, value },
         When::Points(argument) => Decision::NotifyUnlessNull { argument },
+        When::Nonzero(argument) => Decision::NotifyWith { argument, bits: u32::MAX },
     };
     calls.map(|(name, when)| (*name, decision(*when))).collect()
 }
@@ -150,7 +171,7 @@ mod tests {
             let filter = filter_for(&pair, capabilities);
             for (architecture, number, argument, expected) in cases {
                 if pair.iter().any(|a| a.audit == architecture.audit) {
-                    let got = bpf::answer(&filter, architecture.audit, *number, *argument);
+                    let got = bpf::answer(&filter, architecture.audit, *number, [*argument, 0]);
                     assert_eq!(got, *expected, "{architecture:?} {number} {argument:#x}");
                 }
             }
@@ -193,6 +214,30 @@ mod tests {
     }
 
     #[test]
+    fn without_raw_sockets_all_others_are_made() {
+        let decisions = decisions_without_raw_sockets(crate::sandbox::program::CAPABILITIES, false);
+        let plain = filter_for(&[X86_64, I386], crate::sandbox::program::CAPABILITIES);
+        let filter = filter_of(&[X86_64, I386], &decisions);
+        let answer = |filter: &[sock_filter], number, family, kind: i32| {
+            bpf::answer(filter, if number == 41 { X86_64 } else { I386 }.audit, number, [family, kind as u64])
+        };
+        assert_eq!([1, 3].map(|call| answer(&filter, 102, call, 0)), [EPERM, ALLOW], "socketcall");
+        for number in [41, 359] {
+            for family in 0..50 {
+                for kind in [libc::SOCK_STREAM, libc::SOCK_DGRAM, libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC] {
+                    let expected =
+                        if [17, 44].contains(&family) { EPERM } else { answer(&plain, number, family, kind) };
+                    assert_eq!(answer(&filter, number, family, kind), expected, "{number} {family} {kind}");
+                }
+                for kind in [libc::SOCK_RAW, 10, libc::SOCK_RAW | libc::SOCK_NONBLOCK] {
+                    let expected = if [1, 16, 29].contains(&family) { ALLOW } else { EPERM };
+                    assert_eq!(answer(&filter, number, family, kind), expected, "{number} {family} {kind}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn capabilities_open_calls() {
         let all = CapabilitySet::all();
         check(all, &[(X86_64, 165, 0, ALLOW), (X86_64, 435, 0, ALLOW), (X86_64, 56, 0x1000_0000, ALLOW)]);
@@ -213,14 +258,15 @@ mod tests {
     fn a_listener_is_told_of_what_is_named() {
         let filter = notifier(&[("chown", When::Always), ("fchownat", When::Always), ("openat", When::With(2, 0o100))]);
         let own = if cfg!(target_arch = "aarch64") { AARCH64 } else { X86_64 };
-        let answer = |name, value| bpf::answer(&filter, own.audit, number(name).unwrap() as u32, value);
+        let answer = |name, value| bpf::answer(&filter, own.audit, number(name).unwrap() as u32, [value, 0]);
         assert_eq!(answer("fchownat", 0), libc::SECCOMP_RET_USER_NOTIF);
         assert_eq!(answer("read", 0), ALLOW);
-        assert_eq!(bpf::answer(&filter, I386.audit, 182, 0), ALLOW, "chown of a 32-bit program");
+        assert_eq!(bpf::answer(&filter, I386.audit, 182, [0; 2]), ALLOW, "chown of a 32-bit program");
         let filter = notifier_of(&[("mkdir", When::Always)], &[("chown", When::Always)]);
         let told = libc::SECCOMP_RET_USER_NOTIF;
         for (name, expected) in [("mkdir", [told, ALLOW]), ("chown", [told, told]), ("read", [ALLOW, ALLOW])] {
-            let answers: Vec<u32> = numbers(name).map(|(of, nr, _)| bpf::answer(&filter, of, nr as u32, 0)).collect();
+            let answers: Vec<u32> =
+                numbers(name).map(|(of, nr, _)| bpf::answer(&filter, of, nr as u32, [0; 2])).collect();
             assert!(answers.is_empty() || answers == expected || cfg!(target_arch = "aarch64"), "{name} {answers:?}");
         }
     }

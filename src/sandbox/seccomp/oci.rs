@@ -32,7 +32,10 @@ fn special(name: &str, decision: &Decision) -> Vec<Value> {
         | Decision::Notify
         | Decision::NotifyWith { .. }
         | Decision::NotifyIf { .. }
-        | Decision::NotifyUnlessNull { .. } => Vec::new(),
+        | Decision::NotifyUnlessNull { .. }
+        // A runtime's process loses CAP_NET_RAW itself.
+        | Decision::Families { .. }
+        | Decision::NotRaw => Vec::new(),
         Decision::Errno(errno) => vec![json!({ "names": [name], "action": "SCMP_ACT_ERRNO", "errnoRet": errno })],
         Decision::Within(ranges) => {
             let values = ranges.iter().flat_map(|(first, last)| *first..=*last);

@@ -74,6 +74,26 @@ pub(super) const WITH_ARGUMENT: [(&str, &[(u32, u32)]); 2] = [
     ("personality", &[(0, 0), (8, 8), (0x20000, 0x20000), (0x20008, 0x20008), (u32::MAX, u32::MAX)]),
 ];
 
+/// The address families of `socket` in [`WITH_ARGUMENT`] of which a process without raw sockets has every type: AF_UNIX and AF_NETLINK,
+/// where a raw socket is an ordinary one, and AF_CAN, which asks for no right.
+pub(super) const ANY_SOCKET: [(u32, u32); 3] = [(1, 1), (16, 16), (29, 29)];
+
+/// Those of which it has all but raw ones. AF_PACKET (17) and AF_XDP (44), which have no others, are in neither.
+pub(super) const NO_RAW_SOCKET: [(u32, u32); 12] = [
+    (0, 0),
+    (2, 11),
+    (13, 15),
+    (18, 18),
+    (21, 22),
+    (24, 24),
+    (26, 28),
+    (30, 33),
+    (35, 36),
+    (39, 39),
+    (41, 43),
+    (45, 45),
+];
+
 /// What those without CAP_SYS_ADMIN may not ask `clone` for: new namespaces.
 pub(super) const CLONE_NAMESPACES: u32 = 0x7e02_0000;
 

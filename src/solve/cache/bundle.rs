@@ -4,7 +4,7 @@
 //! manifest brings the whole chain: one answer is enough for a build whose disk is empty, and it fits together whoever
 //! wrote other keys meanwhile. It is an OCI image manifest, so that a registry keeps the blobs that it lists.
 
-use crate::oci::{self, Descriptor, Digest, ImageManifest, MediaType};
+use crate::oci::{self, Descriptor, Digest, ImageManifest, MediaType, read_json};
 use crate::solve::chain::{Chain, Layer, Origin, StoredLayer};
 use crate::solve::record::{self, Record};
 use crate::store::Key;
@@ -129,7 +129,7 @@ impl Bundle {
     /// # Errors
     /// Why it isn't one, or not that of this key.
     pub fn parse(bytes: &[u8], key: Key, origin: &Origin) -> Result<Self, String> {
-        let manifest: ImageManifest = serde_json::from_slice(bytes).map_err(|e| format!("no manifest: {e}"))?;
+        let manifest: ImageManifest = read_json(bytes).map_err(|e| format!("no manifest: {e}"))?;
         if manifest.media_type().as_ref().is_some_and(|t| *t != MediaType::ImageManifest) {
             return Err("it is no image manifest".into());
         }

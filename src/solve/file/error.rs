@@ -54,7 +54,7 @@ impl From<Error> for Problem {
             Error::Layer(layer::Error::Write(_)) => Kind::Environment,
             Error::Layer(layer) if snapshot::hint_of(layer).is_some() => Kind::Environment,
             Error::Tree(snapshot::Error::Call { call, .. }) if is_ours(call) => Kind::Environment,
-            Error::Tree(snapshot::Error::Exposed { .. }) => Kind::Environment,
+            Error::Tree(tree) if tree.is_of_environment() => Kind::Environment,
             _ => Kind::Build,
         };
         let mut problem = Problem::new(kind, error.to_string());
@@ -74,6 +74,9 @@ impl From<Error> for Problem {
                     problem = problem.hint("it is in the context, but an ignore rule (.dockerignore) leaves it out");
                 }
                 problem
+            }
+            Error::Layer(layer::Error::Reserved(_)) | Error::Tree(snapshot::Error::Layer(layer::Error::Reserved(_))) => {
+                problem.hint("rename the file, or remove it in the step that makes it; outputs that are no image can hold it")
             }
             Error::Tree(snapshot::Error::NoUser(_) | snapshot::Error::NoGroup(_)) => problem.hint(
                 "names are looked up in the image's /etc/passwd and /etc/group (never with --link): use a number",

@@ -12,7 +12,7 @@
 //! ```
 
 use super::contents::Contents;
-use crate::oci::{Descriptor, Digest, ImageManifest, MediaType};
+use crate::oci::{Descriptor, Digest, ImageManifest, MediaType, read_json};
 use crate::solve::cache::bundle::blob;
 use crate::store::Key;
 use serde_json::json;
@@ -75,7 +75,7 @@ impl Artifact {
     /// # Errors
     /// Why it isn't one, or not of this key.
     pub fn parse(bytes: &[u8], key: Key) -> Result<Self, String> {
-        let manifest: ImageManifest = serde_json::from_slice(bytes).map_err(|e| format!("no manifest: {e}"))?;
+        let manifest: ImageManifest = read_json(bytes).map_err(|e| format!("no manifest: {e}"))?;
         let said = |name: &str| {
             let value = manifest.annotations().as_ref().and_then(|a| a.get(name));
             value.ok_or_else(|| format!("the annotation {name} is missing"))

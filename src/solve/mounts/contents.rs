@@ -45,7 +45,7 @@ pub fn pack<W: Write>(
     compression: Compression,
     threads: NonZeroUsize,
 ) -> Result<(Contents, Packed, W), snapshot::Error> {
-    let (contents, packer) = walk(folder, Packer::new(out, compression, threads))?;
+    let (contents, packer) = walk(folder, Packer::archive(out, compression, threads))?;
     let (packed, out) = packer.finish()?;
     Ok((contents, packed, out))
 }

@@ -46,6 +46,17 @@ fn a_folder_comes_back_as_it_was() {
 }
 
 #[test]
+fn names_that_are_reserved_in_layers_come_back_in_caches() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::create_dir(from.path().join(".wh.a")).unwrap();
+    fs::write(from.path().join(".wh.a/.wh..wh..opq"), "x").unwrap();
+    fs::write(from.path().join("a"), "x").unwrap();
+    let (blob, digest, diff_id) = packed(from.path());
+    unpack(LayerReader::new(&blob[..], &digest, blob.len() as u64, Some(&diff_id)).unwrap(), to.path(), 9).unwrap();
+    assert_eq!(look(to.path()).unwrap(), look(from.path()).unwrap());
+}
+
+#[test]
 fn what_changes_a_fingerprint() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
@@ -94,7 +105,7 @@ fn sockets_are_left_out_and_pipes_are_not_waited_for() {
 
 /// Entries as a blob, with the root in front.
 fn blob(entries: &[(&str, EntryKind, &str)]) -> (Vec<u8>, Digest, Digest) {
-    let mut packer = Packer::new(Vec::new(), Compression::None, ONE);
+    let mut packer = Packer::archive(Vec::new(), Compression::None, ONE);
     let entry = |path: &str, kind| crate::layer::Entry::new(EntryPath::parse(path.as_bytes()).unwrap(), kind);
     packer.add(&entry("", EntryKind::Dir), &mut std::io::empty()).unwrap();
     for (path, kind, content) in entries {
@@ -157,7 +168,7 @@ fn what_is_not_what_it_should_be_is_an_error() {
     let other = Digest::of(b"other");
     let cut = &good[..good.len() - 600];
     let rootless = {
-        let mut packer = Packer::new(Vec::new(), Compression::None, ONE);
+        let mut packer = Packer::archive(Vec::new(), Compression::None, ONE);
         let entry = crate::layer::Entry::new(EntryPath::parse(b"f").unwrap(), EntryKind::Dir);
         packer.add(&entry, &mut std::io::empty()).unwrap();
         packer.finish().unwrap()

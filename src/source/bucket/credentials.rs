@@ -2,6 +2,7 @@
 
 use super::address::{ObjectUrl, Provider};
 use super::profile;
+use crate::sys::input;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::client::HttpConnector;
@@ -9,6 +10,7 @@ use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
 use reqwest::Url;
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::str::FromStr as _;
 use std::sync::Arc;
@@ -91,12 +93,26 @@ const FILES: [(&str, Option<&str>); 6] = [
 
 /// The files in which credentials for stores would be looked for, whether or not they are there.
 pub fn files(env: &dyn Fn(&str) -> Option<String>) -> Vec<PathBuf> {
-    let settings = Settings::new(env);
-    let named = |name: &str| settings.get(name).map(PathBuf::from);
-    FILES
-        .iter()
-        .filter_map(|(name, below)| below.map_or_else(|| named(name), |below| settings.path(name, below)))
-        .collect()
+    files_of(&Settings::new(env)).into_iter().map(|(_, path)| path).collect()
+}
+
+/// The same, each with its variable.
+fn files_of(settings: &Settings) -> Vec<(&'static str, PathBuf)> {
+    let path = |name: &str, below: Option<&str>| match below {
+        Some(below) => settings.path(name, below),
+        None => settings.get(name).map(PathBuf::from),
+    };
+    FILES.iter().filter_map(|(name, below)| Some((*name, path(name, *below)?))).collect()
+}
+
+/// Refuses what the library would wait for or read without end.
+fn check_files(settings: &Settings) -> Result<(), String> {
+    let is_no_file = |e| matches!(e, ErrorKind::InvalidInput | ErrorKind::IsADirectory);
+    let refused = files_of(settings).into_iter().find_map(|(name, path)| {
+        let error = input::open_given(&path).err().filter(|e| is_no_file(e.kind()))?;
+        Some(format!("${name}: {}: {error}", path.display()))
+    });
+    refused.map_or(Ok(()), Err)
 }
 
 /// Whether there is anything to ask for an object of Azure's with.
@@ -111,6 +127,7 @@ pub(super) fn store<C: HttpConnector + Clone>(
     settings: &Settings,
     connector: &C,
 ) -> Result<Arc<dyn ObjectStore>, String> {
+    check_files(settings)?;
     match url.provider {
         Provider::S3 => amazon(url, settings, connector),
         Provider::Google => google(url, settings, connector),

@@ -1,5 +1,6 @@
 //! Amazon's files of profiles: `~/.aws/credentials` and `~/.aws/config`.
 
+use crate::sys::input;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::PathBuf;
@@ -22,14 +23,13 @@ pub(super) fn read(
 
 fn text(path: Option<PathBuf>) -> Result<Option<String>, String> {
     let Some(path) = path else { return Ok(None) };
-    let failed = |e: std::io::Error| Err(format!("cannot read {}: {e}", path.display()));
-    match std::fs::metadata(&path) {
+    let failed = |why: &dyn std::fmt::Display| format!("cannot read {}: {why}", path.display());
+    let file = match input::open_given(&path) {
         Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
-        Err(e) => return failed(e),
-        Ok(meta) if !meta.is_file() || meta.len() > MOST => return failed(ErrorKind::InvalidInput.into()),
-        Ok(_) => {}
-    }
-    std::fs::read_to_string(&path).map(Some).or_else(failed)
+        other => other.map_err(|e| failed(&e))?,
+    };
+    let bytes = input::read_all(file, MOST).map_err(|e| failed(&e))?;
+    String::from_utf8(bytes).map(Some).map_err(|_| failed(&"it is not UTF-8 text"))
 }
 
 /// `name = value` lines below `[section]`; indented ones belong to a setting of their own and are passed over.

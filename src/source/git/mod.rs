@@ -21,7 +21,7 @@ use crate::plan::op::GitOp;
 use crate::plan::{GitKey, ResolvedGit};
 use crate::snapshot::FolderTree;
 use crate::store::{Key, Store};
-use crate::sys::Cancel;
+use crate::sys::{Cancel, program};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use token::Token;
@@ -31,8 +31,7 @@ use tokio::task::spawn_blocking;
 pub const PROTOCOLS: &str = "http:https:ssh:git";
 
 /// Variables of the environment that git gets.
-const PASSED: [&str; 12] = [
-    "PATH",
+const PASSED: [&str; 11] = [
     "HOME",
     "USER",
     "SSH_AUTH_SOCK",
@@ -54,7 +53,8 @@ const TIMES: &str = "git-time";
 pub struct Git {
     store: Store,
     cancel: Cancel,
-    program: PathBuf,
+    /// Where git is, if it is anywhere.
+    program: Option<PathBuf>,
     environment: Vec<(OsString, OsString)>,
     protocols: String,
     token: Token,
@@ -63,11 +63,14 @@ pub struct Git {
 }
 
 impl Git {
-    /// Git as it is found on the `PATH`, with the part of the environment that it needs.
+    /// Git as it is found in `$PATH`, with the part of the environment that it needs. Programs that git starts (ssh) are looked
+    /// for in the same directories.
     pub fn new(store: Store, cancel: Cancel, env: &dyn Fn(&str) -> Option<OsString>) -> Self {
-        let environment = PASSED.iter().filter_map(|name| Some((OsString::from(name), env(name)?))).collect();
+        let path = program::absolute(&env("PATH").unwrap_or_default());
+        let passed = PASSED.iter().filter_map(|name| Some((OsString::from(name), env(name)?)));
+        let environment = passed.chain([("PATH".into(), path.clone())]).collect();
         let ssh = run::ssh_command(env("GIT_SSH_COMMAND").and_then(|c| c.into_string().ok()));
-        let (program, protocols, token) = ("git".into(), PROTOCOLS.into(), Token::new(env));
+        let (program, protocols, token) = (program::find("git", &path), PROTOCOLS.into(), Token::new(env));
         Self { store, cancel, program, environment, protocols, token, ssh }
     }
 

@@ -41,7 +41,10 @@ pub(super) fn ssh_command(own: Option<String>) -> String {
 impl Git {
     /// Runs git, in a folder if one is given, and returns what it writes. `remote` is what errors name.
     pub(super) fn run(&self, remote: &str, folder: Option<&Path>, args: &[&str]) -> Result<String> {
-        let mut command = Command::new(&self.program);
+        let none = || Error::NoGit(crate::registry::shown(remote));
+        // It may be gone since it was looked for.
+        let program = self.program.as_ref().filter(|p| p.exists()).ok_or_else(none)?;
+        let mut command = Command::new(program);
         command.args(SETTINGS).args(args).env_clear().envs(self.environment.iter().map(|(k, v)| (k, v)));
         command.envs([
             ("GIT_ALLOW_PROTOCOL", self.protocols.as_str()),
@@ -59,10 +62,7 @@ impl Git {
         }
         // A group of its own: its helpers end with it.
         command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let child = match command.spawn() {
-            Err(e) if e.kind() == ErrorKind::NotFound => return Err(Error::NoGit(crate::registry::shown(remote))),
-            other => other.map_err(|e| self.failed(remote, e.to_string()))?,
-        };
+        let child = command.spawn().map_err(|e| self.failed(remote, e.to_string()))?;
         let (ok, output, errors) = self.watch(remote, Running(child))?;
         if ok {
             return Ok(String::from_utf8_lossy(&output).into_owned());

@@ -219,7 +219,7 @@ async fn what_is_not_there_is_told_without_secrets() {
     let key = GitKey { remote: "http://me:hush@127.0.0.1:1/x.git".into(), reference: String::new(), timed: false };
     let said = http.resolve(&key).await.unwrap_err().to_string();
     assert!(said.contains("127.0.0.1") && !said.contains("hush"), "{said}");
-    let none = Git { program: "/nowhere/git".into(), ..git };
+    let none = Git { program: Some("/nowhere/git".into()), ..git };
     assert!(matches!(
         none.resolve(&GitKey { remote: f.remote(), reference: String::new(), timed: false }).await,
         Err(Error::NoGit(_))

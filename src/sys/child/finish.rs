@@ -31,7 +31,7 @@ fn own_table() -> Done {
     if result == 0 { Ok(()) } else { fail("close_range", identity::last_errno()) }
 }
 
-/// Takes the table of open files for itself, puts the streams at 0, 1 and 2, and lets `execve` close the rest.
+/// Takes the table of open files for itself, and puts the streams at 0, 1 and 2.
 pub(super) fn stdio(stdio: &Stdio, state: &State) -> Done {
     own_table()?;
     let mut moved = [-1; 3];
@@ -51,9 +51,15 @@ pub(super) fn stdio(stdio: &Stdio, state: &State) -> Done {
             return fail("ioctl(TIOCSCTTY)", identity::last_errno());
         }
     }
-    // Everything above goes when the command is executed (CVE-2024-21626); until then the maker can still be watched.
-    // SAFETY: marks descriptors of the child's own table; nothing of the maker's.
-    let closed = unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    // [`exec`] closes everything above; until then the maker can still be watched.
+    Ok(())
+}
+
+/// Closes all descriptors but the standard streams. Not by `FD_CLOEXEC`: `execve` looks its path up before it closes
+/// anything, so the command, or the interpreter that a script names, could be `/proc/self/fd/7/../bin/sh` of the host (CVE-2024-21626).
+fn close_the_rest() -> Done {
+    // SAFETY: closes descriptors of the child's own table; nothing of the maker's.
+    let closed = unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_UNSHARE) };
     if closed == 0 { Ok(()) } else { fail("close_range", identity::last_errno()) }
 }
 
@@ -89,6 +95,7 @@ fn default_signals() {
 
 /// Executes the first candidate that can be; what is wrong with the best one otherwise.
 pub(super) fn exec(exec: &Exec, state: &mut State) -> Done {
+    close_the_rest()?;
     default_signals();
     let mut fault = Fault { call: "execve", errno: Errno::NOENT };
     for (number, path) in exec.candidates.iter().enumerate() {

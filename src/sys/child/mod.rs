@@ -42,7 +42,7 @@ use super::{Error, Said as _};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
-use std::os::fd::RawFd;
+use std::os::fd::{AsFd, RawFd};
 
 /// What a child is to do, and the memory it does it with.
 #[derive(Debug, Default)]
@@ -85,6 +85,11 @@ impl Program {
 pub fn forbid_devices(path: &std::path::Path) -> super::Result<()> {
     let mount = rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).said("open", path)?;
     mounts::set_own_flags(mount, MountAttrFlags::MOUNT_ATTR_NODEV).map_err(|f| Error::new(f.call, path, f.errno))
+}
+
+/// Sets flags of a mount that isn't mounted anywhere.
+pub(super) fn set_flags(mount: impl AsFd, flags: MountAttrFlags) -> super::Result<()> {
+    mounts::set_own_flags(mount, flags).map_err(|f| Error { call: f.call, path: None, errno: f.errno })
 }
 
 /// A system call that failed in the child; the step it was part of knows the path.

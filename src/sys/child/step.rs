@@ -235,8 +235,7 @@ pub enum Step {
         /// What the process may raise it to.
         hard: Option<u64>,
     },
-    /// Takes the table of open files for itself, sets the standard streams, and marks everything else to be closed by
-    /// [`Step::Exec`].
+    /// Takes the table of open files for itself, and sets the standard streams. [`Step::Exec`] closes everything else.
     Stdio(Stdio),
     /// Loads a seccomp filter.
     Seccomp(Vec<libc::sock_filter>),
@@ -397,7 +396,7 @@ impl Pointers {
     }
 
     /// The array, ended by a null pointer; valid as long as `self`.
-    pub(super) fn as_ptr(&self) -> *const *const libc::c_char {
+    pub(in crate::sys) fn as_ptr(&self) -> *const *const libc::c_char {
         self.array.as_ptr()
     }
 }

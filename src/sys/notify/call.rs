@@ -3,7 +3,8 @@
 use super::Listener;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
-use std::ffi::{CString, c_void};
+use std::cell::OnceCell;
+use std::ffi::CString;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
@@ -21,13 +22,14 @@ pub struct Call<'a> {
     number: libc::c_long,
     architecture: u32,
     arguments: [u64; 6],
+    memory: OnceCell<OwnedFd>,
 }
 
 impl<'a> Call<'a> {
     pub(super) fn new(listener: &'a Listener, notification: &libc::seccomp_notif) -> Self {
         let libc::seccomp_notif { id, pid, data, .. } = *notification;
         let (number, architecture) = (libc::c_long::from(data.nr), data.arch);
-        Self { listener, id, thread: pid, number, architecture, arguments: data.args }
+        Self { listener, id, thread: pid, number, architecture, arguments: data.args, memory: OnceCell::new() }
     }
 
     /// The call's number (`libc::SYS_*`), of the architecture that kiln was made for if the filter tells others nothing.
@@ -71,65 +73,52 @@ impl<'a> Call<'a> {
         PathBuf::from(format!("/proc/{}/{name}", self.thread))
     }
 
-    /// The path at an address.
+    /// The string at an address: a path, or the name of an attribute.
     ///
     /// # Errors
-    /// As the kernel: `EFAULT` where there is no memory, `ENAMETOOLONG` for one without an end; `ESRCH` if the call doesn't
-    /// wait any more; `EPERM` for a process of others than this one's user and group, unless this one may look everywhere.
+    /// As the kernel: `EFAULT` where there is no memory, `ENAMETOOLONG` for a string without an end. `ESRCH` if the call does not
+    /// wait any more; `EACCES` if this thread may not look into its process (ptrace(2), `PTRACE_MODE_ATTACH_FSCREDS`).
     pub fn string(&self, address: u64) -> Result<CString, Errno> {
-        string(address, |at, length| self.bytes(at, length))
-    }
-
-    /// The same for a thread that [acts](crate::sys::Someone::act) as the user and group of the call's process; a little
-    /// slower.
-    ///
-    /// # Errors
-    /// As [`string`](Self::string), but `EACCES` for a process of others than those.
-    pub fn string_by_file(&self, address: u64) -> Result<CString, Errno> {
         let memory = self.memory()?;
-        string(address, |at, length| read(&memory, at, length))
+        string(address, |at, length| read(memory, at, length))
     }
 
-    /// [`bytes`](Self::bytes) for such a thread.
+    /// The bytes at an address.
     ///
     /// # Errors
-    /// As [`string_by_file`](Self::string_by_file).
-    pub fn bytes_by_file(&self, address: u64, length: usize) -> Result<Vec<u8>, Errno> {
-        read(&self.memory()?, address, length)
-    }
-
-    fn memory(&self) -> Result<OwnedFd, Errno> {
-        let memory = open(self.proc("mem"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-        self.alive()?;
-        memory
-    }
-
-    /// What stands at an address.
-    ///
-    /// # Errors
-    /// `EFAULT` where there is no memory; `ESRCH` if the call doesn't wait any more; `EPERM` as for [`string`](Self::string).
+    /// As [`string`](Self::string).
     pub fn bytes(&self, address: u64, length: usize) -> Result<Vec<u8>, Errno> {
-        let mut bytes = vec![0; length];
-        let local = libc::iovec { iov_base: bytes.as_mut_ptr().cast::<c_void>(), iov_len: length };
-        let remote = libc::iovec { iov_base: address as *mut c_void, iov_len: length };
-        // SAFETY: the kernel writes `length` bytes at most, which the vector has.
-        let read = unsafe { libc::process_vm_readv(self.pid(), &raw const local, 1, &raw const remote, 1, 0) };
-        let whole = moved(read, length);
-        self.alive()?;
-        whole.map(|()| bytes)
+        read(self.memory()?, address, length)
     }
 
     /// Writes to an address.
     ///
     /// # Errors
-    /// As [`bytes`](Self::bytes).
+    /// As [`string`](Self::string).
     pub fn write(&self, address: u64, bytes: &[u8]) -> Result<(), Errno> {
+        let memory = self.open_memory(OFlags::RDWR)?;
+        match rustix::io::pwrite(memory, bytes, address) {
+            Ok(count) if count == bytes.len() => Ok(()),
+            Ok(_) | Err(Errno::IO | Errno::INVAL) => Err(Errno::FAULT),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// The memory of the call's process, opened once for reading.
+    fn memory(&self) -> Result<&OwnedFd, Errno> {
+        if let Some(memory) = self.memory.get() {
+            return Ok(memory);
+        }
+        let memory = self.open_memory(OFlags::RDONLY)?;
+        Ok(self.memory.get_or_init(|| memory))
+    }
+
+    /// Opens the memory first and checks afterwards that the call still waits. The descriptor then belongs to the process that made
+    /// the call, even if that ends and its number is given to another process.
+    fn open_memory(&self, flags: OFlags) -> Result<OwnedFd, Errno> {
+        let memory = open(self.proc("mem"), flags | OFlags::CLOEXEC, Mode::empty());
         self.alive()?;
-        let local = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast::<c_void>(), iov_len: bytes.len() };
-        let remote = libc::iovec { iov_base: address as *mut c_void, iov_len: bytes.len() };
-        // SAFETY: the kernel only reads what is here.
-        let written = unsafe { libc::process_vm_writev(self.pid(), &raw const local, 1, &raw const remote, 1, 0) };
-        moved(written, bytes.len())
+        memory
     }
 
     pub(super) fn pid(&self) -> libc::pid_t {
@@ -138,12 +127,12 @@ impl<'a> Call<'a> {
     }
 }
 
-/// Reads from the memory of a process, which must be there.
+/// Reads from the memory of a process.
 fn read(memory: &OwnedFd, at: u64, length: usize) -> Result<Vec<u8>, Errno> {
     let mut bytes = vec![0; length];
     match rustix::io::pread(memory, &mut bytes, at) {
         Ok(count) if count == length => Ok(bytes),
-        Ok(_) | Err(Errno::IO) => Err(Errno::FAULT),
+        Ok(_) | Err(Errno::IO | Errno::INVAL) => Err(Errno::FAULT),
         Err(errno) => Err(errno),
     }
 }
@@ -162,13 +151,4 @@ fn string(address: u64, read: impl Fn(u64, usize) -> Result<Vec<u8>, Errno>) -> 
         text.extend(piece);
     }
     Err(Errno::NAMETOOLONG)
-}
-
-/// Whether all was moved to or from another process.
-fn moved(count: libc::ssize_t, wanted: usize) -> Result<(), Errno> {
-    match usize::try_from(count) {
-        Ok(count) if count == wanted => Ok(()),
-        Ok(_) => Err(Errno::FAULT),
-        Err(_) => Err(crate::sys::child::last_errno()),
-    }
 }

@@ -7,7 +7,8 @@
 //!
 //! **What may be decided here.** The processes are hostile. While a call waits, another thread of the same process may change
 //! the strings it points to, and another process the files that they name. So
-//! - memory is read once, and what was read is what is acted on ([`Call::string`], [`Call::bytes`]);
+//! - memory is read once, and what was read is what is acted on ([`Call::string`], [`Call::bytes`]). It is read and written through
+//!   `/proc/PID/mem`, which is opened before [`Call::is_alive`] is checked: it stays the memory of the process that made the call;
 //! - files are named by descriptors, which are opened inside the process's root and never by way of the magic links of
 //!   `/proc` ([`Call::find`], [`Call::parent`]); what is done is done to the descriptor;
 //! - a number of a process may be given to another one once it has died: everything that was found by it is checked by
@@ -31,7 +32,7 @@ mod paths;
 mod process;
 
 pub use call::Call;
-pub use paths::reopen;
+pub use paths::{Origin, reopen};
 pub use process::without_umask;
 
 use super::{Result, Said};

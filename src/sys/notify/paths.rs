@@ -32,73 +32,125 @@ impl Call<'_> {
         opened.map_err(|errno| if errno == Errno::NOENT { Errno::BADF } else { errno })
     }
 
-    /// What a path means to the process, which starts from one of its descriptors (or `AT_FDCWD`); `follow` says whether a
-    /// link at its end is followed. Nothing can be read or written by the descriptor (`O_PATH`).
+    /// Where the process resolves a path: its root for an absolute one, otherwise one of its descriptors (or `AT_FDCWD`).
+    ///
+    /// # Errors
+    /// As [`descriptor`](Self::descriptor).
+    pub fn origin(&self, from: i32, path: &CStr) -> Result<Origin<'_>, Errno> {
+        let start = match path.to_bytes().first() {
+            None => return Err(Errno::NOENT),
+            Some(b'/') => Start::Root(self.root()?),
+            Some(_) => Start::Descriptor(from, self.descriptor(from)?),
+        };
+        Ok(Origin { call: self, start })
+    }
+
+    /// The file that a path means to the process, as [`Origin::find`].
+    ///
+    /// # Errors
+    /// As [`origin`](Self::origin) and [`Origin::find`].
+    pub fn find(&self, from: i32, path: &CStr, follow: bool) -> Result<OwnedFd, Errno> {
+        self.origin(from, path)?.find(path, follow)
+    }
+
+    /// The directory and name that a path means to the process, as [`Origin::parent`].
+    ///
+    /// # Errors
+    /// As [`origin`](Self::origin) and [`Origin::parent`].
+    pub fn parent(&self, from: i32, path: &CStr) -> Result<(OwnedFd, CString), Errno> {
+        self.origin(from, path)?.parent(path)
+    }
+
+    fn root(&self) -> Result<OwnedFd, Errno> {
+        let root = open(self.proc("root"), DIR, Mode::empty());
+        self.alive()?;
+        root
+    }
+}
+
+/// Where a process resolves a path. To make one, this thread must be allowed to look into the process; the path is then resolved with
+/// whatever credentials the thread has.
+#[derive(Debug)]
+pub struct Origin<'a> {
+    call: &'a Call<'a>,
+    start: Start,
+}
+
+#[derive(Debug)]
+enum Start {
+    Root(OwnedFd),
+    /// The number of the descriptor, and what it is open for.
+    Descriptor(i32, OwnedFd),
+}
+
+impl Origin<'_> {
+    /// The file that a path means to the process; `follow` says whether a link at its end is followed. Nothing can be read or
+    /// written by the descriptor (`O_PATH`).
     ///
     /// # Errors
     /// As the kernel has them for paths. `ELOOP` also for a magic link of `/proc`, and `ENOENT` for `/proc/self`: both are
     /// something else to the process, to which [`Answer::Continue`](super::Answer::Continue) leaves them.
-    pub fn find(&self, from: i32, path: &CStr, follow: bool) -> Result<OwnedFd, Errno> {
-        self.open(from, path, if follow { PATH } else { PATH | OFlags::NOFOLLOW })
+    pub fn find(&self, path: &CStr, follow: bool) -> Result<OwnedFd, Errno> {
+        self.open(path, if follow { PATH } else { PATH | OFlags::NOFOLLOW })
     }
 
-    /// The folder that the last name of a path stands in, and that name, to which nothing need exist.
+    /// The directory that the last name of a path stands in, and that name, to which nothing need exist.
     ///
     /// # Errors
     /// As [`find`](Self::find); `EEXIST` for a path that ends in no name (`/`, `.` or `..`).
-    pub fn parent(&self, from: i32, path: &CStr) -> Result<(OwnedFd, CString), Errno> {
-        let (folder, name) = split(path.to_bytes()).ok_or(Errno::EXIST)?;
-        let [folder, name] = [folder, name].map(CString::new);
-        let (folder, name) = (folder.map_err(|_| Errno::INVAL)?, name.map_err(|_| Errno::INVAL)?);
-        Ok((self.open(from, &folder, DIR)?, name))
+    pub fn parent(&self, path: &CStr) -> Result<(OwnedFd, CString), Errno> {
+        let (dir, name) = split(path.to_bytes()).ok_or(Errno::EXIST)?;
+        let [dir, name] = [dir, name].map(CString::new);
+        let (dir, name) = (dir.map_err(|_| Errno::INVAL)?, name.map_err(|_| Errno::INVAL)?);
+        Ok((self.open(&dir, DIR)?, name))
     }
 
-    fn open(&self, from: i32, path: &CStr, flags: OFlags) -> Result<OwnedFd, Errno> {
-        if path.is_empty() {
-            return Err(Errno::NOENT);
-        }
-        if path.to_bytes().starts_with(b"/") {
-            return self.in_root(path, flags);
-        }
-        let start = self.descriptor(from)?;
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-        match openat2(&start, path, flags, Mode::empty(), resolve) {
-            Err(Errno::XDEV) => self.in_root(&self.behind(&start, from, path)?, flags),
-            done => done,
-        }
-    }
-
-    fn in_root(&self, path: &CStr, flags: OFlags) -> Result<OwnedFd, Errno> {
-        let root = open(self.proc("root"), DIR, Mode::empty());
-        self.alive()?;
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        // A rename somewhere, by anybody, stops a resolution with `..` in it.
-        for _ in 0..16 {
-            match openat2(root.as_ref().map_err(|e| *e)?, path, flags, Mode::empty(), resolve) {
-                Err(Errno::AGAIN) => {}
-                done => return done,
+    fn open(&self, path: &CStr, flags: OFlags) -> Result<OwnedFd, Errno> {
+        match &self.start {
+            Start::Root(root) => in_root(root, path, flags),
+            Start::Descriptor(from, start) => {
+                let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+                match openat2(start, path, flags, Mode::empty(), resolve) {
+                    Err(Errno::XDEV) => {
+                        let root = self.call.root()?;
+                        in_root(&root, &self.behind(start, *from, &root, path)?, flags)
+                    }
+                    done => done,
+                }
             }
         }
-        Err(Errno::AGAIN)
     }
 
-    /// A relative path behind the path of the folder it starts from, as the process sees that.
-    fn behind(&self, start: &OwnedFd, from: i32, path: &CStr) -> Result<CString, Errno> {
-        let link = if from == libc::AT_FDCWD { self.proc("cwd") } else { self.proc(&format!("fd/{from}")) };
+    /// A relative path behind the path of the directory it starts from, as the process sees that.
+    fn behind(&self, start: &OwnedFd, from: i32, root: &OwnedFd, path: &CStr) -> Result<CString, Errno> {
+        let call = self.call;
+        let link = if from == libc::AT_FDCWD { call.proc("cwd") } else { call.proc(&format!("fd/{from}")) };
         let named =
             |link: PathBuf| readlink(link, Vec::new()).map(|text| PathBuf::from(OsStr::from_bytes(text.as_bytes())));
-        let (folder, root) = (named(link)?, named(self.proc("root"))?);
-        self.alive()?;
-        let folder = Path::new("/").join(folder.strip_prefix(&root).map_err(|_| Errno::XDEV)?);
+        let (dir, below) = (named(link)?, named(call.proc("root"))?);
+        call.alive()?;
+        let dir = Path::new("/").join(dir.strip_prefix(&below).map_err(|_| Errno::XDEV)?);
         let name = |path: &Path| CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::INVAL);
-        let found = self.in_root(&name(&folder)?, DIR)?;
+        let found = in_root(root, &name(&dir)?, DIR)?;
         let identity = |fd: &OwnedFd| fstat(fd).map(|stat| (stat.st_dev, stat.st_ino));
         if identity(&found)? != identity(start)? {
             // It was renamed, or removed, or mounted over.
             return Err(Errno::XDEV);
         }
-        name(&folder.join(OsStr::from_bytes(path.to_bytes())))
+        name(&dir.join(OsStr::from_bytes(path.to_bytes())))
     }
+}
+
+fn in_root(root: &OwnedFd, path: &CStr, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    // A rename somewhere, by anybody, stops a resolution with `..` in it.
+    for _ in 0..16 {
+        match openat2(root, path, flags, Mode::empty(), resolve) {
+            Err(Errno::AGAIN) => {}
+            done => return done,
+        }
+    }
+    Err(Errno::AGAIN)
 }
 
 /// A path as the one of a folder and a name in it; `None` if it doesn't end in a name.

@@ -123,16 +123,52 @@ fn a_call_of_a_killed_process_is_not_answered() {
         .serve(Cancel::new().unwrap(), &mut |call| {
             asked += 1;
             assert!(call.is_alive());
+            let path = call.bytes(call.argument(0), 8).unwrap();
+            assert_eq!(path, b"/nowhere");
             child.kill().unwrap();
             while call.is_alive() {
                 std::thread::yield_now();
             }
-            assert_eq!(call.string(call.argument(0)).unwrap_err(), Errno::SRCH);
+            assert_eq!(call.write(call.argument(0), b"/another").unwrap_err(), Errno::SRCH);
+            // What was opened while the call waited is the memory of its process for good, whoever has the number now.
+            assert!(call.string(call.argument(0)).is_err());
             assert_eq!(call.descriptor(0).unwrap_err(), Errno::SRCH);
             Answer::Value(0)
         })
         .unwrap();
     assert_eq!(asked, 1);
+}
+
+#[test]
+fn memory_is_opened_only_while_the_call_waits() {
+    let Some((child, listener)) = start("mkdir /nowhere", &[libc::SYS_mkdir, libc::SYS_mkdirat]) else { return };
+    listener
+        .serve(Cancel::new().unwrap(), &mut |call| {
+            child.kill().unwrap();
+            while call.is_alive() {
+                std::thread::yield_now();
+            }
+            assert_eq!(call.string(call.argument(0)).unwrap_err(), Errno::SRCH);
+            Answer::Value(0)
+        })
+        .unwrap();
+}
+
+#[test]
+fn memory_is_written_where_the_kernel_would_write() {
+    // busybox prints the working directory that `getcwd` wrote.
+    let numbers = [libc::SYS_getcwd];
+    let Some((mut child, listener)) = start("test $(cd /; unset PWD; busybox pwd) = /told || exit 5", &numbers) else {
+        return;
+    };
+    listener
+        .serve(Cancel::new().unwrap(), &mut |call| {
+            assert_eq!(call.write(8, b"x").unwrap_err(), Errno::FAULT);
+            call.write(call.argument(0), b"/told\0").unwrap();
+            Answer::Value(6)
+        })
+        .unwrap();
+    assert_eq!(child.wait().unwrap(), Ended::Exited(0));
 }
 
 #[test]

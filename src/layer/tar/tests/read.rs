@@ -157,6 +157,26 @@ fn paths_that_lead_out_are_refused() {
     }
 }
 
+/// A path of a megabyte once took 768 MB to unpack: as many open directories as it has parts, each with its own path.
+#[test]
+fn paths_that_no_runtime_opens_are_refused() {
+    let long = b"d/".repeat(500_000);
+    let gnu = |kind| [raw_header(b"LongLink", kind, long.len() as i64, |_| ()), padded(&long)].concat();
+    for bytes in [
+        [pax(&[("path", &long)]), plain(b"x", b"")].concat(),
+        [pax(&[("linkpath", &long)]), raw_header(b"l", b'1', 0, |_| ())].concat(),
+        [gnu(b'L'), plain(b"x", b"")].concat(),
+        [gnu(b'K'), raw_header(b"l", b'1', 0, |_| ())].concat(),
+        [pax(&[("path", &b"a/../".repeat(200_000))]), plain(b"x", b"")].concat(),
+    ] {
+        let said = reason(&bytes);
+        assert!(said.contains("longer than 4095 bytes") && said.len() < 900, "{said}");
+    }
+    let longest = [b"d/".repeat(2047), b"f".to_vec()].concat();
+    let bytes = [pax(&[("path", &longest)]), plain(b"x", b"")].concat();
+    assert_eq!(read(&bytes).unwrap()[0].0.path.as_bytes(), longest);
+}
+
 #[test]
 fn absolute_and_unclean_paths_are_made_relative() {
     let bytes = [plain(b"/etc/passwd", b""), plain(b"./a//b/../c", b"")].concat();

@@ -69,7 +69,7 @@ fn xattrs_of_any_bytes_come_back() {
 
 #[test]
 fn names_of_any_bytes_and_length_come_back() {
-    for len in [1_usize, 99, 100, 101, 155, 156, 255, 256, 4096, 20_000] {
+    for len in [1_usize, 99, 100, 101, 155, 156, 255, 256, 4090] {
         for part in [&b"x"[..], b"y/", b"\xc3\xa4", b"\xff", b"\n"] {
             let name = EntryPath::parse(&part.repeat(len.div_ceil(part.len()))).unwrap();
             let entries = vec![
