@@ -4,10 +4,9 @@ use super::bind_emulation::BindEmulation;
 use super::confinement::{Confinement, Protection, SplitDirectory};
 use super::host_root::HostRoot;
 use super::inode_pool::InodePool;
-use super::reaper::{self, Which};
 use super::responder::{InterceptedCalls, Responder};
 use super::shared_mounts::{self, SharedMounts};
-use super::shebang;
+use super::{reaper, shebang};
 use crate::sandbox::cgroup::{self, Group, Hierarchy};
 use crate::sandbox::control::Control;
 use crate::sandbox::host::explained;
@@ -40,7 +39,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// # Errors
 /// If they cannot be found, or do not end.
 pub fn end_all() -> Result<(), Error> {
-    reaper::end(Which::Runs, reaper::sleep)
+    reaper::end_runs()
 }
 
 /// Runs processes in `/`. One serves a whole build.

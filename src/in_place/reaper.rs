@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Resource, Signal};
 use std::collections::{HashMap, HashSet};
 use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 /// The limit that marks a RUN's processes. It concerns real-time scheduling alone, and that the mark is a microsecond less than
@@ -24,8 +25,11 @@ pub(super) const MARK: Resource = Resource::Rttime;
 /// The line of `/proc/PID/limits` that shows it.
 const MARK_LINE: &str = "Max realtime timeout";
 
-/// How long processes may take to end once they have been killed.
+/// How long a process may take to end once it has been killed.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long processes may make others while they are killed.
+const MORE_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Milliseconds to wait between two looks.
 pub(super) const PAUSE: u32 = 5;
@@ -42,6 +46,13 @@ struct Process {
 }
 
 type Processes = HashMap<i32, Process>;
+
+/// All processes at a time, and descriptors of them as far as the limit of open files allows.
+#[derive(Debug, Default)]
+struct Snapshot {
+    processes: Processes,
+    pidfds: HashMap<i32, OwnedFd>,
+}
 
 /// Which processes to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,27 +76,28 @@ fn own_limit() -> u64 {
     rustix::process::getrlimit(MARK).maximum.unwrap_or(u64::MAX)
 }
 
-/// Kills processes until there are none. `pause` waits for [`PAUSE`] or less, and says whether it is known that none is left.
+/// Kills processes until there are none; whether there were any. `pause` waits for [`PAUSE`] or less, and says whether it is known
+/// that none is left.
 ///
 /// # Errors
-/// Names those that are still there after [`PATIENCE`].
-pub(super) fn end(which: Which, mut pause: impl FnMut() -> bool) -> Result<(), Error> {
+/// Names those that are still there [`PATIENCE`] after they were killed.
+pub(super) fn end(which: Which, mut pause: impl FnMut() -> bool) -> Result<bool, Error> {
     let (own, limit) = (rustix::process::getpid().as_raw_pid(), own_limit());
     let start = Instant::now();
+    let mut seen: HashMap<i32, Instant> = HashMap::new();
     loop {
-        let all = list(limit)?;
-        let found = find(&all, own, which);
+        let snapshot = Snapshot::take(limit, which)?;
+        let found = find(&snapshot.processes, own, which);
         if found.is_empty() {
-            return Ok(());
+            return Ok(!seen.is_empty());
         }
-        for pid in &found {
-            kill(*pid, &all, own, limit).call("kill")?;
-        }
+        snapshot.kill(&found)?;
         if pause() {
-            return Ok(());
+            return Ok(true);
         }
-        if start.elapsed() > PATIENCE {
-            return Err(survivors(&found, &list(limit)?));
+        seen = found.into_iter().map(|pid| (pid, seen.get(&pid).copied().unwrap_or_else(Instant::now))).collect();
+        if start.elapsed() > MORE_PATIENCE || seen.values().any(|since| since.elapsed() > PATIENCE) {
+            return Err(survivors(&seen, &snapshot.processes));
         }
     }
 }
@@ -104,63 +116,105 @@ pub(super) fn sleep() -> bool {
 /// # Errors
 /// As [`end`].
 pub(super) fn end_run(mut is_over: impl FnMut() -> bool) -> Result<(), Error> {
+    if is_over() {
+        return Ok(());
+    }
     let start = Instant::now();
-    while !is_over() {
+    loop {
+        let _ = end(Which::Runs, &mut is_over)?;
+        if is_over() {
+            return await_reaping();
+        }
         if start.elapsed() > PATIENCE {
             let processes = "processes that /proc does not show".to_owned();
             return Err(Error::Survivors { processes, seconds: PATIENCE.as_secs() });
         }
-        end(Which::Runs, &mut is_over)?;
+    }
+}
+
+/// Kills the processes of all RUNs.
+///
+/// # Errors
+/// As [`end`].
+pub(super) fn end_runs() -> Result<(), Error> {
+    if end(Which::Runs, sleep)? { await_reaping() } else { Ok(()) }
+}
+
+/// Waits until the supervisor has reaped what was killed, but not for long: until then, each of these processes takes a PID, and the
+/// next RUN may find that there is none.
+fn await_reaping() -> Result<(), Error> {
+    let start = Instant::now();
+    let supervisor = rustix::process::getppid().map_or(0, Pid::as_raw_pid);
+    let waits = |process: &Process| process.has_ended() && process.parent == supervisor;
+    while Snapshot::take(0, Which::Runs)?.processes.values().any(waits) && start.elapsed() < MOMENT {
+        sleep();
     }
     Ok(())
 }
 
-/// What to say of processes that do not end.
-fn survivors(found: &[i32], all: &Processes) -> Error {
-    let shown = found.iter().filter_map(|pid| all.get(pid).map(|p| (pid, p))).filter(|(_, p)| !p.has_ended());
-    let shown = shown.map(|(pid, p)| format!("{} (PID {pid}, state {})", p.name.escape_default(), p.state));
+/// The longest that reaping takes.
+const MOMENT: Duration = Duration::from_secs(2);
+
+/// What to say of processes that do not end: those that have been there longest.
+fn survivors(seen: &HashMap<i32, Instant>, all: &Processes) -> Error {
+    let mut oldest: Vec<_> = seen.iter().filter_map(|(pid, since)| Some((since, pid, all.get(pid)?))).collect();
+    oldest.sort_by_key(|(since, pid, _)| (*since, *pid));
+    let shown = oldest.iter().take(SHOWN).map(|(_, pid, p)| format!("{} (PID {pid}, state {})", p.name, p.state));
     Error::Survivors { processes: shown.collect::<Vec<_>>().join(", "), seconds: PATIENCE.as_secs() }
 }
 
-/// Kills a process unless its number belongs to another one by now.
-fn kill(pid: i32, all: &Processes, own: i32, limit: u64) -> Result<(), Errno> {
-    let Some(raw) = Pid::from_raw(pid) else { return Ok(()) };
-    // The descriptor stays with the process that has the number now; what is read afterwards is that one's, or it has ended.
-    let pidfd = match rustix::process::pidfd_open(raw, PidfdFlags::empty()) {
-        Err(Errno::SRCH) => return Ok(()),
-        pidfd => pidfd?,
-    };
-    let (Some(now), Some(before)) = (read(pid, limit), all.get(&pid)) else { return Ok(()) };
-    let is_same = now.marked && before.marked || [before.parent, own].contains(&now.parent);
-    if !is_same {
-        return Ok(());
-    }
-    match rustix::process::pidfd_send_signal(&pidfd, Signal::KILL) {
-        Err(errno) if errno != Errno::SRCH => Err(errno),
-        _ => Ok(()),
-    }
-}
+/// The most processes that an error names.
+const SHOWN: usize = 5;
 
-/// All processes. The list is read in small pieces, in the order of the numbers: a process that is made meanwhile comes later.
-fn list(limit: u64) -> Result<Processes, Error> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let proc = rustix::fs::openat(CWD, "/proc", flags, Mode::empty()).said("open", "/proc")?;
-    let mut buffer = [MaybeUninit::uninit(); 512];
-    let mut names = RawDir::new(proc, &mut buffer);
-    let mut all = HashMap::new();
-    while let Some(entry) = names.next() {
-        let entry = entry.said("read", "/proc")?;
-        let pid = entry.file_name().to_str().ok().and_then(|name| name.parse().ok());
-        if let Some((pid, process)) = pid.and_then(|pid| Some((pid, read(pid, limit)?))) {
-            all.insert(pid, process);
+impl Snapshot {
+    /// Lists the processes. The list is read in small pieces, in the order of the numbers: a process that is made meanwhile comes
+    /// later.
+    fn take(limit: u64, which: Which) -> Result<Self, Error> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let proc = rustix::fs::openat(CWD, "/proc", flags, Mode::empty()).said("open", "/proc")?;
+        let mut buffer = [MaybeUninit::uninit(); 512];
+        let mut names = RawDir::new(proc, &mut buffer);
+        let mut snapshot = Self::default();
+        while let Some(entry) = names.next() {
+            let entry = entry.said("read", "/proc")?;
+            if let Some(pid) = entry.file_name().to_str().ok().and_then(|name| name.parse().ok()) {
+                snapshot.add(pid, limit, which);
+            }
         }
+        Ok(snapshot)
     }
-    Ok(all)
+
+    /// Adds a process, unless it has ended meanwhile.
+    fn add(&mut self, pid: i32, limit: u64, which: Which) {
+        // What is read after the descriptor was opened is of the same process, or that one has ended and gets no signal.
+        let pidfd = Pid::from_raw(pid).and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok());
+        let Some(process) = read(pid, limit) else { return };
+        if process.marked || which == Which::Descendants {
+            self.pidfds.extend(pidfd.map(|pidfd| (pid, pidfd)));
+        }
+        self.processes.insert(pid, process);
+    }
+
+    /// Kills processes; where one has no descriptor, the next snapshot will have one. Nothing else is done in between: each moment that
+    /// one of them lives, it can make others.
+    fn kill(&self, found: &[i32]) -> Result<(), Error> {
+        let pidfds: Vec<&OwnedFd> = found.iter().filter_map(|pid| self.pidfds.get(pid)).collect();
+        for pidfd in pidfds {
+            match rustix::process::pidfd_send_signal(pidfd, Signal::KILL) {
+                Ok(()) | Err(Errno::SRCH) => {}
+                Err(errno) => return Err(errno).call("pidfd_send_signal").map_err(Error::Call),
+            }
+        }
+        Ok(())
+    }
 }
 
 /// A process; nothing for one that has ended meanwhile.
 fn read(pid: i32, limit: u64) -> Option<Process> {
-    let file = |name| std::fs::read_to_string(format!("/proc/{pid}/{name}")).ok();
+    // A process's name need not be UTF-8.
+    let file = |name| {
+        std::fs::read(format!("/proc/{pid}/{name}")).ok().map(|text| String::from_utf8_lossy(&text).into_owned())
+    };
     let (mut process, confined) = parse(&file("status")?)?;
     process.marked = confined && hard_limit(&file("limits")?).is_some_and(|value| value < limit);
     Some(process)
@@ -276,7 +330,8 @@ mod tests {
     #[test]
     fn survivors_are_named() {
         let all = HashMap::from([(7, Process { state: 'D', ..process(1, true) }), (8, process(1, true))]);
-        let error = survivors(&[7, 8, 9], &all).to_string();
+        let seen = [7, 8, 9].map(|pid| (pid, Instant::now())).into();
+        let error = survivors(&seen, &all).to_string();
         assert!(error.contains("x (PID 7, state D), x (PID 8, state S)"), "{error}");
     }
 }

@@ -163,7 +163,7 @@ pub fn recover(root: &Path, work: &Path) -> Result<(), CleanupError> {
 /// # Errors
 /// If they cannot be found, or do not end.
 pub fn end_orphans() -> Result<(), CleanupError> {
-    Ok(reaper::end(Which::Runs, reaper::sleep)?)
+    Ok(reaper::end_runs()?)
 }
 
 impl Supervisor {
@@ -206,7 +206,7 @@ impl Supervisor {
         // Daemons that git or a credential helper may have left outlive a build that came to its end.
         let which = if matches!(ended, Ended::Killed(_)) { Which::Descendants } else { Which::Runs };
         if !reap_all() {
-            note(reaper::end(which, || reap_all() || reaper::sleep()).map_err(CleanupError::from));
+            note(reaper::end(which, || reap_all() || reaper::sleep()).map(drop).map_err(CleanupError::from));
         }
         let interrupted = crash_journal::exists(&work);
         if interrupted {

@@ -68,7 +68,7 @@ pub enum Error {
         said: String,
     },
     /// Processes of a RUN are still there although they were killed.
-    #[error("cannot end processes of the RUN: {processes} did not end within {seconds} seconds after SIGKILL")]
+    #[error("cannot end processes of the RUN: {processes} did not end within {seconds} seconds of SIGKILL")]
     Survivors {
         /// Their names, numbers and states.
         processes: String,

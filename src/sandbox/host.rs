@@ -103,10 +103,11 @@ impl Host {
         let recorder = self.recorded.as_ref().map(|told| Recorder::new(told, spec)).transpose()?;
         let stop = Cancel::new()?;
         std::thread::scope(|scope| {
-            let answering = scope.spawn(|| match recorder {
+            let answering = std::thread::Builder::new().spawn_scoped(scope, || match recorder {
                 Some(recorder) => recorder.serve(listener, &stop),
                 None => raw_sockets::serve(&listener, &stop),
             });
+            let answering = answering.call("clone")?;
             let panicked = StopOnPanic(&stop);
             let ended = follow();
             drop(panicked);

@@ -84,7 +84,8 @@ impl LocalTree {
         let queue = Queue::new(path.clone());
         std::thread::scope(|scope| {
             for _ in 1..self.threads.get() {
-                scope.spawn(|| self.list_all(&queue));
+                // Without PIDs for more, one thread does it all.
+                let _ = std::thread::Builder::new().spawn_scoped(scope, || self.list_all(&queue));
             }
             self.list_all(&queue);
         });
@@ -137,7 +138,8 @@ impl LocalTree {
         };
         let threads = self.threads.get().min(files.len().div_ceil(TOGETHER));
         let parts: Result<Vec<_>> = std::thread::scope(|scope| {
-            let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+            let other = |_| std::thread::Builder::new().spawn_scoped(scope, work).ok();
+            let others: Vec<_> = (1..threads).filter_map(other).collect();
             let own = work();
             let others = others.into_iter().map(|t| t.join().unwrap_or_else(|_| Err(Error::Worker("hashing".into()))));
             std::iter::once(own).chain(others).collect()

@@ -54,12 +54,16 @@ fn read_ahead<T>(blob: impl Read + Send, hasher: Hasher, work: impl FnOnce(&mut 
     let (full, filled) = sync_channel(AHEAD);
     let (back, spare) = sync_channel(AHEAD + 1);
     std::thread::scope(|scope| {
-        let reader = scope.spawn(move || send_all(blob, hasher, &full, &spare));
+        let failed = full.clone();
+        let reader = std::thread::Builder::new().spawn_scoped(scope, move || send_all(blob, hasher, &full, &spare));
+        // There may be no PID left for a thread.
+        let reader = reader.map_err(|e| failed.send(Err(e))).ok();
+        drop(failed);
         let mut pieces = Pieces { filled, back, piece: Vec::new(), at: 0 };
         let done = work(&mut pieces);
         // The reader ends when nobody takes what it reads.
         drop(pieces);
-        let digest = reader.join().unwrap_or_else(|_| Hasher::sha256().finish());
+        let digest = reader.and_then(|reader| reader.join().ok()).unwrap_or_else(|| Hasher::sha256().finish());
         (done, digest)
     })
 }

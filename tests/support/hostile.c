@@ -19,7 +19,7 @@ static int lock(void) {
 }
 
 /* Makes a process that makes a process, and so on; each ends at once, and each is in a session of its own. */
-static int hop(void) {
+static void hop(void) {
     for (;;) {
         pid_t pid = fork();
         if (pid > 0) _exit(0);
@@ -28,7 +28,7 @@ static int hop(void) {
 }
 
 /* Makes as many processes as there may be, and goes on. */
-static int bomb(void) {
+static void bomb(void) {
     signal(SIGTERM, SIG_IGN);
     for (;;) {
         if (fork() == 0) setsid();
@@ -36,7 +36,7 @@ static int bomb(void) {
 }
 
 /* Uses memory until there is none. */
-static int eat(void) {
+static void eat(void) {
     for (;;) {
         char *some = malloc(1 << 20);
         if (some) memset(some, 1, 1 << 20);
@@ -44,7 +44,7 @@ static int eat(void) {
 }
 
 /* Uses shared memory, which outlives its process. */
-static int share(void) {
+static void share(void) {
     for (;;) {
         int id = shmget(IPC_PRIVATE, 1 << 20, IPC_CREAT | 0600);
         char *some = shmat(id, 0, 0);
@@ -52,12 +52,20 @@ static int share(void) {
     }
 }
 
+/* Has a name that is no text, and ignores all signals. */
+static void hide(void) {
+    for (int number = 1; number < 65; number++) signal(number, SIG_IGN);
+    prctl(PR_SET_NAME, "\xff\xfe");
+    for (;;) pause();
+}
+
 int main(int count, char **args) {
     const char *command = count > 1 ? args[1] : "";
     if (!strcmp(command, "lock")) return lock();
-    if (!strcmp(command, "hop")) return hop();
-    if (!strcmp(command, "bomb")) return bomb();
-    if (!strcmp(command, "eat")) return eat();
-    if (!strcmp(command, "share")) return share();
+    if (!strcmp(command, "hide")) hide();
+    if (!strcmp(command, "hop")) hop();
+    if (!strcmp(command, "bomb")) bomb();
+    if (!strcmp(command, "eat")) eat();
+    if (!strcmp(command, "share")) share();
     return 2;
 }

@@ -51,11 +51,16 @@ impl Fingerprints for Read {
             return read(files);
         }
         thread::scope(|scope| {
-            let parts: Vec<_> = files.chunks(share).map(|part| scope.spawn(move || read(part))).collect();
+            let start = |part| (part, thread::Builder::new().spawn_scoped(scope, move || read(part)));
+            let parts: Vec<_> = files.chunks(share).map(start).collect();
             let mut all = Vec::with_capacity(files.len());
-            for part in parts {
-                // A panic in the thread goes on here.
-                all.extend(part.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
+            for (part, reading) in parts {
+                all.extend(match reading {
+                    // A panic in the thread goes on here.
+                    Ok(reading) => reading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?,
+                    // There may be no PID left for a thread.
+                    Err(_) => read(part)?,
+                });
             }
             Ok(all)
         })
