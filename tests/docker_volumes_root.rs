@@ -136,8 +136,8 @@ fn all_in(directory: &str) -> String {
         "{BASE}FROM base AS used
 COPY busybox ~/given
 RUN mkdir -p ~/sub/deep && chmod 1770 ~ && chown 0:33 ~ && echo 1 > ~/f && echo 2 > ~/sub/deep/g && chown -R 5:6 ~/sub && \\
-    ln -s f ~/l && echo h > ~/h && ln ~/h ~/sub/hard && mkfifo -m 640 ~/p && chmod 2750 ~/sub && test ! -e ~/own && test -s ~/given
-RUN echo more >> ~/f && rm ~/l ~/h && mv ~/sub ~/moved && mv ~/p /p && mv ~/given /given && stat -c '%n %a %u %g %F' ~ ~/* /p > /list
+    ln -s f ~/l && echo h > ~/sub/h && ln ~/sub/h ~/sub/hard && mkfifo -m 640 ~/p && chmod 2750 ~/sub && test ! -e ~/own && test -s ~/given
+RUN echo more >> ~/f && rm ~/l ~/sub/h && mv ~/sub ~/moved && mv ~/p /p && mv ~/given /given && stat -c '%n %a %u %g %F' ~ ~/* /p > /list
 COPY busybox ~/copied
 COPY --chown=3:4 --chmod=600 busybox ~/sub/copied
 USER me
@@ -276,7 +276,7 @@ fn works_or_says_what_to_change(
 fn a_volume_elsewhere_works_or_is_named() {
     let Some(site) = Site::new() else { return };
     site.filled("volume");
-    let faults = ["/etc/x", "/usr/lib/x/y", "/data"].into_iter().filter_map(|at| {
+    let faults = ["/etc/x", "/usr/lib/x/y", "/data", "/root/.cache"].into_iter().filter_map(|at| {
         let volume = site.volume("volume", at);
         let parent = Path::new(at).parent().unwrap().display();
         let around = format!("RUN mkdir -p {parent}; mkdir -p {at}2 && echo a > {at}2/f && rm -f /etc/passwd\n");
