@@ -48,8 +48,8 @@ pub enum Error {
     Fixed(std::path::PathBuf),
     /// A stage has something where kiln itself is.
     #[error(
-        "the image has {}, where kiln or its store is in this container; isolation level in-place needs both in a directory that no \
-         image has (kiln's own image has them in /kiln)",
+        "the image has {}, where kiln, its store or the build context is in this container; isolation level in-place needs these in \
+         a directory that no image has (kiln's own image has /kiln/store and /kiln/workspace)",
         .0.display()
     )]
     Held(std::path::PathBuf),

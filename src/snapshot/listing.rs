@@ -53,11 +53,11 @@ impl Stamp {
         self.links > 1 && self.inode == meta.inode.1
     }
 
-    /// Whether it was this very file, and nothing is different but that it has lost names. What was done to its extended attributes
-    /// meanwhile cannot be seen here.
-    pub(super) fn only_lost_names(&self, meta: &Meta) -> bool {
+    /// Whether it was this very file with other names besides, and something was only done to those: one was renamed or removed. What
+    /// was done to its extended attributes meanwhile cannot be seen here.
+    pub(super) fn only_other_names_changed(&self, meta: &Meta) -> bool {
         let later = Self::of(meta);
-        later.links < self.links && Self { links: later.links, ..*self }.is_only_touched(&later)
+        self.links > 1 && later.links <= self.links && Self { links: later.links, ..*self }.is_only_touched(&later)
     }
 
     /// Whether nothing is different but that something was done, which may have been undone.

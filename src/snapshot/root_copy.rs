@@ -147,7 +147,7 @@ impl RootCopy {
         let mut copy = Copy { from: &tree, to: &mut writer, names: HashMap::new() };
         for Change { path, was, now } in changes {
             if let (Some(was), Some(now)) = (was, now)
-                && was.only_lost_names(&now)
+                && was.only_other_names_changed(&now)
                 && has_the_same_attributes(&tree, &layer.parents().view(), &path)?
             {
                 continue;
