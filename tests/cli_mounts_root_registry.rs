@@ -206,6 +206,24 @@ fn a_secret_counts_for_no_key_and_is_missed_only_where_it_is_required() {
 }
 
 #[test]
+fn a_secret_of_a_base_images_trigger_is_told_and_can_be_refused() {
+    let trigger = "FROM busybox\nONBUILD RUN --mount=type=secret,id=token wc -c < /run/secrets/token\n";
+    let Some((world, bases)) = given(trigger) else { return };
+    world.file("token", "hunter2");
+    world.build(&bases, &["-t", "hostile:1"], &[]).ok().doesnt_say("warning");
+    world.dockerfile("FROM hostile:1\nRUN --mount=type=secret,id=own cat /run/secrets/own\n").file("own", "mine");
+    let own = "--secret=id=own,src=own,onbuild=false";
+    let run = world.build(&bases, &["--secret=id=token,src=token", own], &[]).ok();
+    run.says("base image hostile:1 is given the secret \"token\"").says("--secret id=token,onbuild=false").says(" 7\n");
+    let run = world.build(&bases, &["--no-cache", "--secret=id=token,src=token,onbuild=false", own], &[]).fails(2);
+    run.says("hostile:1 mounts the secret \"token\"").says("onbuild=false").points_at("FROM").doesnt_say(" 7\n");
+    // As with BuildKit, a trigger of the file itself is its author's business.
+    world.dockerfile(&format!("{}FROM base\n", trigger.replacen("busybox", "busybox AS base", 1)));
+    let run = world.build(&bases, &["--no-cache", "--secret=id=token,src=token,onbuild=false"], &[]).ok();
+    run.says(" 7\n").doesnt_say("base image");
+}
+
+#[test]
 fn files_of_every_source_are_bound_and_writes_are_discarded() {
     let text = "FROM busybox AS made\nRUN mkdir /d && echo stage > /d/f\nFROM busybox\n\
         RUN --mount=target=/context --mount=source=sub,target=/sub,rw --mount=from=made,source=/d,target=rel \

@@ -158,7 +158,7 @@ pub struct Build {
     /// Ask the registry what the bases' tags mean, even where the local store knows.
     #[arg(long)]
     pub pull: bool,
-    /// A secret for RUN --mount=type=secret: id=ID[,src=FILE|,env=NAME].
+    /// A secret for RUN --mount=type=secret: id=ID[,src=FILE|,env=NAME][,onbuild=false].
     #[arg(long, value_name = "SPEC")]
     pub secret: Vec<String>,
     /// An SSH agent for RUN --mount=type=ssh: default or ID[=SOCKET], without a socket that of $SSH_AUTH_SOCK; or

@@ -141,8 +141,8 @@ fn platforms_are_a_list_without_repeats() {
 
 #[test]
 fn secrets() {
-    let file = |id: &str, path: &str| Secret { id: id.into(), from: SecretFrom::File(path.into()) };
-    let variable = |id: &str, name: &str| Secret { id: id.into(), from: SecretFrom::Env(name.into()) };
+    let file = |id: &str, path: &str| Secret { id: id.into(), from: SecretFrom::File(path.into()), onbuild: true };
+    let variable = |id: &str, name: &str| Secret { id: id.into(), from: SecretFrom::Env(name.into()), onbuild: true };
     for (spec, want) in [
         ("id=a,src=f", file("a", "/work/f")),
         ("type=file,id=a,source=/f", file("a", "/f")),
@@ -415,6 +415,7 @@ fn wrong_values_are_usage_problems_that_name_flag_and_value() {
         ("build --secret id=a,type=x .", "--secret"),
         ("build --secret id=a,file=x .", "--secret"),
         ("build --secret id=a,src=x,env=y .", "--secret"),
+        ("build --secret id=a,src=x,onbuild=maybe .", "onbuild"),
         ("build --label =x .", "--label"),
         ("build --compression brotli .", "--compression"),
         ("build --compression gzip:99 .", "--compression"),

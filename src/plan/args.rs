@@ -3,7 +3,7 @@
 use super::git::GitUrl;
 use super::op::{Limits, Network};
 use crate::oci::{Platform, Reference};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The command line of a build as the planner needs it. Environment fallbacks (`--build-arg NAME` without a value,
 /// proxy variables, `SOURCE_DATE_EPOCH`) have been looked up by whoever fills it.
@@ -32,6 +32,8 @@ pub struct BuildArgs {
     pub limits: Limits,
     /// `--build-context`, by [`context_name`].
     pub contexts: BTreeMap<String, Context>,
+    /// Secrets that no ONBUILD trigger of a base image may mount: `--secret id=ID,onbuild=false`.
+    pub not_onbuild: BTreeSet<String>,
     /// What `--allow` allows.
     pub entitlements: Entitlements,
     /// Seconds since 1970 of the main context's commit, where it is a git repository: what `SOURCE_DATE_EPOCH=context`
@@ -56,6 +58,7 @@ impl BuildArgs {
             extra_hosts: Vec::new(),
             limits: Limits::default(),
             contexts: BTreeMap::new(),
+            not_onbuild: BTreeSet::new(),
             entitlements: Entitlements::default(),
             context_time: None,
             all_stages: false,

@@ -20,6 +20,8 @@ pub(super) struct Cx<'c, 'a> {
     pub(super) outline: &'c mut StageOutline,
     /// Whether it is a trigger of the base.
     pub(super) onbuild: bool,
+    /// The base image whose trigger it is, where the trigger isn't of this file.
+    pub(super) foreign: Option<String>,
     /// What it reads from: `None` the context, `Ok(None)` an empty tree, an error the name of a stage that comes later.
     pub(super) sources: Vec<Option<Result<Option<VertexId>, String>>>,
 }

@@ -33,7 +33,11 @@ impl Findings {
 
     /// Adds a warning, once: the platforms of a build mostly find the same.
     pub(super) fn warn(&mut self, rule: &'static str, span: Span, message: String) {
-        let warning = Diagnostic::warning(rule, span, message);
+        self.warn_once(Diagnostic::warning(rule, span, message));
+    }
+
+    /// The same for any warning.
+    pub(super) fn warn_once(&mut self, warning: Diagnostic) {
         if !self.warnings.contains(&warning) {
             self.warnings.push(warning);
         }

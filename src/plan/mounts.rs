@@ -108,6 +108,8 @@ impl Reader<'_, '_, '_> {
             target => paths::join(&self.state.dir(), target),
         };
         self.cx.outline.secret(&id, self.mount.required.unwrap_or(false), self.at);
+        self.refuse_foreign(&id)?;
+        self.warn_of_foreign("the secret", &id);
         let kind = MountSource::Secret {
             file: env.is_none() || !target.is_empty(),
             env,
@@ -131,6 +133,7 @@ impl Reader<'_, '_, '_> {
         };
         let id = Some(text(&self.mount.id)).filter(|id| !id.is_empty()).unwrap_or("default").to_owned();
         self.cx.outline.ssh(&id, self.mount.required.unwrap_or(false), self.at);
+        self.warn_of_foreign("the SSH agent", &id);
         let kind = MountSource::Ssh {
             id,
             required: self.mount.required.unwrap_or(false),
@@ -139,6 +142,34 @@ impl Reader<'_, '_, '_> {
             gid: number(&self.mount.gid, 10).unwrap_or(0),
         };
         Ok(Mount { target, kind })
+    }
+
+    /// Refuses a trigger of a base image a secret that isn't for such.
+    fn refuse_foreign(&self, id: &str) -> Result<(), Diagnostic> {
+        match &self.cx.foreign {
+            Some(image) if self.cx.shared.args.not_onbuild.contains(id) => {
+                let message = format!(
+                    "an ONBUILD trigger of the base image {image} mounts the secret {}, which --secret id={id},onbuild=false \
+                     forbids",
+                    quoted(id)
+                );
+                let hint = "take another base image, or leave out onbuild=false if the image may see the secret";
+                Err(Diagnostic::error(self.at, message).hint(hint))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Tells of a trigger of a base image that is given something secret: it isn't seen in this file.
+    fn warn_of_foreign(&mut self, what: &str, id: &str) {
+        let Some(image) = &self.cx.foreign else { return };
+        let message = format!("an ONBUILD trigger of the base image {image} is given {what} {}", quoted(id));
+        let warning = Diagnostic { rule: None, ..Diagnostic::warning("", self.at, message) };
+        let hint = match what {
+            "the secret" => format!("to refuse it: --secret id={id},onbuild=false"),
+            _ => "build without --ssh if the image may not use the agent".into(),
+        };
+        self.cx.shared.findings.warn_once(warning.hint(hint));
     }
 
     /// Where it is mounted; never on the root.

@@ -267,12 +267,17 @@ impl<'s, 'a> Walk<'s, 'a> {
             return;
         }
         let sources = command.sources.iter().map(|source| self.source(source.as_ref())).collect();
+        let foreign = match &self.stages.list[id].base {
+            Base::External(base) if command.reported_at.is_some() => Some(base.text.clone()),
+            _ => None,
+        };
         let (errors, warnings) = (self.shared.findings.errors.len(), self.shared.findings.warnings.len());
         let mut cx = Cx {
             shared: self.shared,
             globals: &self.globals,
             outline: &mut self.outlines[id],
             onbuild: command.onbuild,
+            foreign,
             sources,
         };
         let before = state.history.len();

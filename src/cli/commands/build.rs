@@ -194,6 +194,7 @@ fn build_args(request: &BuildRequest) -> BuildArgs {
         network: request.process.network,
         extra_hosts: request.process.extra_hosts.clone(),
         limits: request.process.limits.clone(),
+        not_onbuild: request.secrets.iter().filter(|s| !s.onbuild).map(|s| s.id.clone()).collect(),
         entitlements: request.entitlements,
         ..planning::args(&request.source)
     }

@@ -60,7 +60,7 @@ mod tests {
         std::fs::write(&large, vec![b'x'; 512_001]).unwrap();
         let mut env = Env::default();
         env.vars.insert("LARGE".into(), "x".repeat(512_001).into());
-        let ask = |from| value(&Secret { id: "s".into(), from }, &env);
+        let ask = |from| value(&Secret { id: "s".into(), from, onbuild: true }, &env);
         assert_eq!(ask(SecretFrom::File(fits)).unwrap().len(), 512_000);
         for from in [SecretFrom::File(large), SecretFrom::Env("LARGE".into())] {
             assert!(ask(from).unwrap_err().message.contains("500 KiB"));

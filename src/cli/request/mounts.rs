@@ -2,6 +2,7 @@
 
 use super::values::Why;
 use crate::cli::Env;
+use crate::plan::go_bool;
 use crate::report::csv;
 use std::path::PathBuf;
 
@@ -12,6 +13,8 @@ pub struct Secret {
     pub id: String,
     /// Where its value is.
     pub from: SecretFrom,
+    /// Whether ONBUILD triggers of base images may mount it.
+    pub onbuild: bool,
 }
 
 /// Where a secret's value is.
@@ -23,9 +26,9 @@ pub enum SecretFrom {
     Env(String),
 }
 
-/// `id=ID[,src=FILE|,env=NAME][,type=file|env]`; with an id alone, the variable of that name, else the file.
+/// `id=ID[,src=FILE|,env=NAME][,type=file|env][,onbuild=true|false]`; with an id alone, the variable of that name, else the file.
 pub(super) fn secret(text: &str, env: &Env) -> Result<Secret, Why> {
-    let (mut id, mut file, mut variable, mut kind) = (None, None, None, None);
+    let (mut id, mut file, mut variable, mut kind, mut onbuild) = (None, None, None, None, true);
     for field in csv::fields(text)? {
         let (key, value) = field.text.split_once('=').ok_or_else(|| format!("the field {:?} has no =", field.text))?;
         match key.to_ascii_lowercase().as_str() {
@@ -34,7 +37,8 @@ pub(super) fn secret(text: &str, env: &Env) -> Result<Secret, Why> {
             "env" => variable = Some(value.to_owned()),
             "type" if matches!(value, "file" | "env") => kind = Some(value.to_owned()),
             "type" => return Err(format!("the type {value:?} is neither file nor env")),
-            _ => return Err(format!("there is no field {key:?}; known are id, src, env and type")),
+            "onbuild" => onbuild = go_bool(value).ok_or_else(|| format!("onbuild is {value:?}; want true or false"))?,
+            _ => return Err(format!("there is no field {key:?}; known are id, src, env, type and onbuild")),
         }
     }
     let id = id.filter(|i| !i.is_empty()).ok_or("it has no id=")?;
@@ -48,7 +52,7 @@ pub(super) fn secret(text: &str, env: &Env) -> Result<Secret, Why> {
         (None, None) if env.var(&id).is_some() => SecretFrom::Env(id.clone()),
         (None, None) => SecretFrom::File(env.cwd.join(&id)),
     };
-    Ok(Secret { id, from })
+    Ok(Secret { id, from, onbuild })
 }
 
 /// `default`, `ID`, `ID=SOCKET` or `ID=KEYFILE[,KEYFILE]`; with a name alone, the socket of `$SSH_AUTH_SOCK`. Which one it

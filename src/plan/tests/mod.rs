@@ -6,6 +6,7 @@ mod printing;
 mod properties;
 mod rounds;
 mod snapshots;
+mod triggers;
 
 use super::*;
 use crate::dockerfile;
