@@ -14,7 +14,10 @@ pub fn problem(problem: &Problem, source: Option<&SourceText>) -> String {
     let place = source.zip(problem.span);
     let causes = problem.causes.iter().map(|c| ("because", harmless_line(c)));
     let hints = problem.hints.iter().map(|h| ("help", harmless_line(h)));
-    let notes: Vec<(&str, String)> = causes.chain(hints).collect();
+    let notes: Vec<(&str, String)> = match problem.hints_first {
+        true => hints.chain(causes).collect(),
+        false => causes.chain(hints).collect(),
+    };
     let notes: Vec<(&str, &str)> = notes.iter().map(|(label, note)| (*label, note.as_str())).collect();
     text.push_str(&render("error", &harmless_line(&problem.message), place, &notes));
     for other in &problem.others {
@@ -58,6 +61,8 @@ error: the command failed with exit code 127
   = help: is it installed in this stage?
 ";
         assert_eq!(problem(&p, Some(&source)), want);
+        let first = problem(&Problem { hints_first: true, ..p }, Some(&source));
+        assert!(first.find("= help").unwrap() < first.find("= because").unwrap(), "{first}");
     }
 
     #[test]

@@ -3,12 +3,13 @@
 use super::env::Env;
 use super::in_place;
 use super::own_program;
+use super::remedy::Situation;
 use super::request::{Isolation, ProcessRequest, Request};
 use super::rootless::{self, Rootless};
 use super::session::Session;
 use crate::report::{Event, Kind, Problem};
 use crate::sandbox::oci::Runtime;
-use crate::sandbox::probe::{Way, new_proc, probe};
+use crate::sandbox::probe::{Way, missing_capabilities, new_proc, probe};
 use crate::sandbox::{self, ChrootExecutor, Executor, Level, OciExecutor, PrivateNetwork, RootExecutor};
 use crate::snapshot::{Copy, Overlay, Snapshotter};
 use crate::store::Store;
@@ -163,7 +164,8 @@ fn climb(session: &Session, site: &Site<'_>) -> Result<Place, Problem> {
             }
         }
     }
-    Err(none(&above))
+    let problem = Situation::of(site.env).remedies().into_iter().fold(none(&above), Problem::hint);
+    Err(Problem { hints_first: true, ..problem })
 }
 
 /// Each level, tried in turn, whether or not a better one works. Who has no rights over mounts is in a user namespace after
@@ -274,6 +276,9 @@ impl Site<'_> {
     ) -> Result<Place, Refused> {
         if let Some(why) = &self.env.exposed {
             return Err(Refused::Here(format!("processes could change kiln's own program file: {why}")));
+        }
+        if let Some(lacks) = missing_capabilities() {
+            return Err(Refused::Here(lacks));
         }
         let executor = executor.map_err(|e| Refused::Here(e.to_string()))?;
         Ok(Place { snapshots, executor: Arc::new(executor), together: Together::Steps, warning: None, last: None })

@@ -14,6 +14,7 @@ mod isolation;
 mod own_program;
 pub mod progress;
 mod refusal;
+mod remedy;
 pub mod request;
 mod rootless;
 mod session;

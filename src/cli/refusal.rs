@@ -52,6 +52,8 @@ impl Settings {
         let makes = call.starts_with("unshare");
         match *errno {
             Errno::NOSPC | Errno::USERS if makes => Some(self.too_many()),
+            // Podman's profile says so of calls that it forbids.
+            Errno::NOSYS if self.filtered => Some(FILTERED.into()),
             Errno::INVAL | Errno::NOSYS if makes => Some("this kernel has no user namespaces (CONFIG_USER_NS)".into()),
             Errno::PERM | Errno::ACCESS => Some(self.denied(makes, call, *profile)),
             _ => None,
@@ -92,9 +94,7 @@ impl Settings {
             );
         }
         if self.filtered {
-            return "a seccomp profile forbids it; in a container: --security-opt seccomp=unconfined (Kubernetes: \
-                    seccompProfile: type: Unconfined)"
-                .into();
+            return FILTERED.into();
         }
         "a security module forbids it, or kiln runs in a changed root (chroot)".into()
     }
@@ -113,6 +113,10 @@ impl Settings {
         )
     }
 }
+
+/// What lifts a container's limit.
+const FILTERED: &str = "a seccomp profile forbids it; in a container: --security-opt seccomp=unconfined (Kubernetes: \
+     seccompProfile: type: Unconfined)";
 
 /// What lifts Ubuntu's limit.
 const RESTRICTED: &str = "AppArmor gives user namespaces no rights here (Ubuntu 24.04's default); as root: give kiln a profile \
@@ -139,7 +143,7 @@ mod tests {
         let root = Settings { root: true, unprivileged: Some(0), ..plain.clone() };
         let (perm, access) = (Errno::PERM, Errno::ACCESS);
         let sysctl = "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0";
-        let cases: [Case<'_>; 19] = [
+        let cases: [Case<'_>; 20] = [
             // Ubuntu: the namespace is there, and what is done in it is refused.
             (&ubuntu, "mount", access, Some("unprivileged_userns (enforce)"), Some(sysctl)),
             (&ubuntu, "mount", perm, Some("unprivileged_userns (enforce)"), Some("examples/apparmor/kiln")),
@@ -159,6 +163,7 @@ mod tests {
             (&off, UNSHARE, Errno::NOSPC, None, Some("user.max_user_namespaces=10000")),
             (&plain, UNSHARE, Errno::NOSPC, None, Some("user.max_user_namespaces=18")),
             (&filtered, UNSHARE, perm, None, Some("seccompProfile")),
+            (&filtered, UNSHARE, Errno::NOSYS, None, Some("seccompProfile")),
             (&plain, UNSHARE, Errno::INVAL, None, Some("CONFIG_USER_NS")),
             (&plain, UNSHARE, Errno::NOMEM, None, None),
             (&plain, "setns", Errno::NOSPC, None, None),

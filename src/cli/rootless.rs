@@ -5,7 +5,7 @@
 use super::env::Env;
 use super::refusal::{Refusal, Settings};
 use super::request::{Command, Isolation, Request};
-use crate::sandbox::probe::{Way, probe};
+use crate::sandbox::probe::{Way, missing_capabilities, probe};
 use crate::sys::program::find;
 use crate::sys::userns::{self, Map, Refused};
 use rustix::thread::CapabilitySet;
@@ -98,6 +98,11 @@ fn needs_one(env: &Env) -> bool {
 /// Whether this process may mount something where it is, if the kernel and its filters allow it.
 pub fn has_rights_over_mounts() -> bool {
     rustix::thread::capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN))
+}
+
+/// Whether this process, where it is, lacks a capability that each level needs.
+pub fn lacks_capabilities() -> bool {
+    missing_capabilities().is_some()
 }
 
 /// How the level `rootless` works, where there is more to say than that it does; `proc` says why there is no new `/proc`.

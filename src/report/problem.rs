@@ -43,6 +43,8 @@ pub struct Problem {
     pub causes: Vec<String>,
     /// What the reader can do about it, one sentence each.
     pub hints: Vec<String>,
+    /// Whether what helps is said before the causes, since there are many and one remedy.
+    pub hints_first: bool,
     /// The exit code of the RUN that failed, where that is the cause.
     pub run_exit_code: Option<i32>,
     /// Further findings shown before this one (all errors of a Dockerfile at once).
@@ -60,6 +62,7 @@ impl Problem {
             span: None,
             causes: Vec::new(),
             hints: Vec::new(),
+            hints_first: false,
             run_exit_code: None,
             diagnostics: Vec::new(),
             others: Vec::new(),

@@ -11,7 +11,7 @@ pub(super) use super::streams::streams;
 use super::{Error, Exit, Network, PrivateNetwork, Spec, Stream, oci, seccomp, terminal};
 use crate::sys::child::{Child, Ended, Failure, Namespaces, Slot};
 use crate::sys::notify::Listener;
-use crate::sys::{Cancel, Said, userns};
+use crate::sys::{Cancel, Said, netns, userns};
 use libc::sock_filter;
 use rustix::mount::FsOpenFlags;
 use rustix::thread::CapabilitySet;
@@ -71,6 +71,13 @@ impl Host {
         }
         let number = self.groups.fetch_add(1, Ordering::Relaxed);
         Group::new(&self.hierarchies, &spec.limits, number).map(Some)
+    }
+
+    /// The network of a process that has none, where it can't bring up its loopback device itself. Where this can't be had either, the
+    /// process's own attempt says why.
+    fn loopback(&self, spec: &Spec) -> Option<OwnedFd> {
+        let needed = spec.network == Network::None && !self.permitted.contains(CapabilitySet::NET_ADMIN);
+        needed.then(|| netns::with_loopback().ok()).flatten()
     }
 
     /// What a process may that comes by this door. `shares_network` says whether it is on kiln's own network.
@@ -136,19 +143,21 @@ impl Host {
         let group = self.group(spec)?;
         let (streams, pipes) = streams(spec.stdio)?;
         let private = self.network.as_ref().filter(|_| spec.network == Network::Default);
+        let loopback = self.loopback(spec);
         let place = Place {
             way: self.way,
             door,
             resolv_conf: private.map_or(self.resolv_conf.as_str(), |private| private.resolv_conf()),
-            network: private.map(|private| private.namespace()).transpose()?,
+            network: private.map(|private| private.namespace()).transpose()?.or(loopback),
             cgroups: cgroup::shown(&self.hierarchies, group.as_ref()),
             permitted: self.permitted,
             rights: self.rights(spec, door, raw_sockets::shares_network(spec, private.is_some())),
             join: group.as_ref().map(Group::procs).transpose()?.unwrap_or_default(),
         };
+        let network = spec.network == Network::None && place.network.is_none();
         let Prepared { program, parts, terminal, listener, candidates, bundle } =
             program::prepare(spec, place, streams)?;
-        let namespaces = Namespaces { network: spec.network == Network::None, none: false };
+        let namespaces = Namespaces { network, ..Namespaces::default() };
         let mut child = program.spawn(namespaces).map_err(|f| match door {
             Door::Runtime(hand) if f.error.call == "execve" => hand.cannot_start(&f.error),
             _ => explained(f, spec, &parts, &candidates),

@@ -7,6 +7,8 @@ use crate::sys::child::step::FileSystem;
 use crate::sys::child::{Namespaces, Program, Step};
 use crate::sys::{self, RootMount, Said, userns};
 use rustix::mount::MountAttrFlags;
+use rustix::thread::CapabilitySet;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 /// An isolation level and whether it works here.
@@ -22,25 +24,84 @@ pub struct Level {
     pub remark: Option<String>,
 }
 
+/// What each level needs of root, to give files the owners, modes and capabilities of an image, and to start its users' processes.
+/// Without CAP_FSETID the kernel takes set-group-ID bits away, and nothing fails.
+const NEEDED: CapabilitySet = CapabilitySet::CHOWN
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::FSETID)
+    .union(CapabilitySet::SETFCAP)
+    .union(CapabilitySet::SETGID)
+    .union(CapabilitySet::SETPCAP)
+    .union(CapabilitySet::SETUID);
+
+/// Names of capabilities, for a sentence.
+fn names(capabilities: CapabilitySet) -> String {
+    let names: BTreeSet<&str> = capabilities.iter_names().map(|(name, _)| name).collect();
+    let names: Vec<&str> = names.into_iter().collect();
+    match names.as_slice() {
+        [first @ .., before, last] => {
+            first.iter().map(|name| format!("{name}, ")).collect::<String>() + before + " and " + last
+        }
+        names => names.concat(),
+    }
+}
+
+/// The capabilities that each level needs, as a list for people.
+pub fn needed_capabilities() -> String {
+    format!("the capabilities {}", names(NEEDED))
+}
+
+/// Which of those this process lacks where it is, in a sentence; `None` where it has all.
+pub fn missing_capabilities() -> Option<String> {
+    let own = rustix::thread::capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
+    let missing = NEEDED.difference(own);
+    (!missing.is_empty())
+        .then(|| format!("{} missing: it needs {}, as Docker gives them", names(missing), needed_capabilities()))
+}
+
 /// What the level `root` needs.
-const NEEDS_ROOT: &str = "it needs root with CAP_SYS_ADMIN, and a seccomp profile and security module that \
-     allow clone, mount and pivot_root: in a container, start it with --privileged";
+fn needs_root() -> String {
+    format!(
+        "it needs root with CAP_SYS_ADMIN and {}, and a seccomp profile and security module that allow clone, mount and pivot_root: \
+         in a container, start it with --privileged",
+        needed_capabilities()
+    )
+}
 
 /// What the same needs in a user namespace.
 const NEEDS_NAMESPACE: &str = "it needs a seccomp profile and security module that allow clone, mount and pivot_root in user \
      namespaces: in a container, start it with --security-opt seccomp=unconfined --security-opt apparmor=unconfined";
 
 /// What the levels below need, too.
-const NEEDS_MOUNT: &str = "it needs CAP_SYS_ADMIN, and a seccomp profile and security module that allow clone and mount: in a \
-     container, start it with --cap-add SYS_ADMIN and without AppArmor's profile";
+fn needs_mount() -> String {
+    format!(
+        "it needs CAP_SYS_ADMIN, CAP_SYS_CHROOT and {}, and a seccomp profile and security module that allow clone and mount: in a \
+         container, start it with --cap-add SYS_ADMIN and without AppArmor's profile",
+        needed_capabilities()
+    )
+}
 
 /// What `in-place` needs.
-const NEEDS_DOCKER: &str = "it needs root with the capabilities CHOWN, DAC_OVERRIDE, FOWNER, FSETID and SETFCAP, as Docker gives \
-     them, and a seccomp profile no stricter than Docker's";
+fn needs_docker() -> String {
+    format!(
+        "it needs root with {}, as Docker gives them, and a seccomp profile no stricter than Docker's",
+        needed_capabilities()
+    )
+}
+
+/// What a step without a network needs besides.
+const NEEDS_LOOPBACK: &str = "to bring up the loopback device of RUN --network=none takes CAP_NET_ADMIN, or a seccomp profile and \
+     security module that allow user namespaces";
 
 /// What `oci` needs.
-const NEEDS_RUNTIME: &str = "it needs what its runtime needs: CAP_SYS_ADMIN, or a user namespace, and a seccomp profile and \
-     security module that allow clone, mount and pivot_root";
+fn needs_runtime() -> String {
+    format!(
+        "it needs what its runtime needs: CAP_SYS_ADMIN and {}, or a user namespace, and a seccomp profile and security module that \
+         allow clone, mount and pivot_root",
+        needed_capabilities()
+    )
+}
 
 /// What a new `/proc` needs in a user namespace (`mount_too_revealing` in the kernel).
 pub(super) const NEEDS_PROC: &str = "a new /proc can be mounted only where nothing of the present one is hidden: in a container, \
@@ -109,21 +170,22 @@ pub fn new_proc(folder: &Path) -> Result<(), String> {
 pub(super) fn needs(level: &str, call: &sys::Error) -> String {
     let proc = matches!(call.call, "mount" | "fsmount") && call.path.as_deref() == Some(Path::new("proc"));
     let needs = match level {
-        _ if proc => NEEDS_PROC,
-        "root" => NEEDS_ROOT,
-        "rootless" => NEEDS_NAMESPACE,
-        "chroot" => NEEDS_MOUNT,
-        "in-place" => NEEDS_DOCKER,
-        _ => NEEDS_RUNTIME,
+        _ if proc => NEEDS_PROC.to_owned(),
+        _ if call.call == "ioctl(SIOCSIFFLAGS)" => NEEDS_LOOPBACK.to_owned(),
+        "root" => needs_root(),
+        "rootless" => NEEDS_NAMESPACE.to_owned(),
+        "chroot" => needs_mount(),
+        "in-place" => needs_docker(),
+        _ => needs_runtime(),
     };
     format!("isolation level {level}: {needs}")
 }
 
 fn why(error: &Error, way: Way) -> String {
     let needs = match way.pivot {
-        true if userns::is_initial().unwrap_or(true) => NEEDS_ROOT,
-        true => NEEDS_NAMESPACE,
-        false => NEEDS_MOUNT,
+        true if userns::is_initial().unwrap_or(true) => needs_root(),
+        true => NEEDS_NAMESPACE.to_owned(),
+        false => needs_mount(),
     };
     match error {
         Error::Part { part: Part::Mount(at), source } if !source.is_denied() => format!(
@@ -132,7 +194,9 @@ fn why(error: &Error, way: Way) -> String {
             at.display()
         ),
         Error::Call(call) | Error::Part { source: call, .. } if call.is_denied() => format!("{call}: {needs}"),
-        Error::Call(call) if call.errno == rustix::io::Errno::NOSYS => format!("{call}: it needs Linux 5.12"),
+        Error::Call(call) if call.errno == rustix::io::Errno::NOSYS => {
+            format!("{call}: it needs Linux 5.12, and a seccomp profile that allows the call")
+        }
         Error::Call(call) => call.to_string(),
         other => other.to_string(),
     }
@@ -191,6 +255,17 @@ mod tests {
             assert!(rustix::process::geteuid().is_root() || found.is_err());
             assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "{way:?}: {found:?}");
         }
+    }
+
+    #[test]
+    fn capabilities_are_listed_for_people() {
+        assert_eq!(
+            needed_capabilities(),
+            "the capabilities CHOWN, DAC_OVERRIDE, FOWNER, FSETID, SETFCAP, SETGID, SETPCAP and SETUID"
+        );
+        assert_eq!(names(CapabilitySet::KILL), "KILL");
+        assert_eq!(names(CapabilitySet::KILL | CapabilitySet::CHOWN), "CHOWN and KILL");
+        assert!(missing_capabilities().is_none_or(|text| text.contains("missing: it needs the capabilities CHOWN")));
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub(super) struct Place<'a> {
     pub(super) permitted: CapabilitySet,
     /// What the process may.
     pub(super) rights: Rights<'a>,
-    /// The private network, for a process that is to be on it.
+    /// The network of the process, where it is there already.
     pub(super) network: Option<OwnedFd>,
     /// `cgroup.procs` of the group to join, if there is one; of several under version 1.
     pub(super) join: Vec<(OwnedFd, CString)>,
@@ -238,6 +238,7 @@ impl<'a> Builder<'a> {
         network: Option<OwnedFd>,
     ) -> Result<(), Error> {
         self.push(Step::DieWithMaker);
+        let has_loopback = network.is_some();
         if let Some(namespace) = network {
             self.push(Step::JoinNetwork(namespace));
         }
@@ -255,7 +256,7 @@ impl<'a> Builder<'a> {
         self.push(Step::NewKeyring);
         self.push(Step::Umask(0));
         self.push(Step::Hostname(c_string(&spec.hostname)?));
-        if spec.network == super::Network::None {
+        if spec.network == super::Network::None && !has_loopback {
             self.push(Step::LoopbackUp);
         }
         self.push(Step::PrivateMounts);

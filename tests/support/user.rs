@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Runs a program that must go well.
 pub(crate) fn run(program: &str, args: &[&str]) -> Output {
@@ -45,7 +46,9 @@ impl Place {
         if !can(&["/usr/bin/newuidmap", "/usr/sbin/useradd", "/usr/bin/setpriv", "/bin/busybox", "/usr/sbin/setcap"]) {
             return None;
         }
-        let user = format!("kiln-{name}-{}", std::process::id());
+        // Tests of one program run at the same time.
+        static USERS: AtomicU32 = AtomicU32::new(0);
+        let user = format!("kiln-{name}-{}-{}", std::process::id(), USERS.fetch_add(1, Ordering::Relaxed));
         run("useradd", &["--no-create-home", "--home-dir", "/nonexistent", &user]);
         let number = |flag| {
             let text = String::from_utf8(run("id", &[flag, &user]).stdout).unwrap();

@@ -4,7 +4,7 @@ use super::step::{Slot, Step};
 use super::stubs::Stub;
 use super::{Done, EMPTY, Fault, Named, fail, finish, identity, mounts, target};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::Mode;
+use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::Signal;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
@@ -77,6 +77,11 @@ fn one(step: &Step, state: &mut State) -> Done {
             set => set.fault("sethostname"),
         },
         Step::LoopbackUp => identity::loopback_up(),
+        Step::OpenNetwork(out) => {
+            let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+            let opened = rustix::fs::openat(CWD, c"/proc/self/ns/net", flags, Mode::empty()).fault("open")?;
+            state.put(*out, opened)
+        }
         Step::JoinNetwork(namespace) => {
             let kind = Some(rustix::thread::LinkNameSpaceType::Network);
             rustix::thread::move_into_link_name_space(namespace.as_fd(), kind).fault("setns")

@@ -16,15 +16,22 @@ pub struct Namespaces {
     pub network: bool,
     /// None is new, whatever else is asked for.
     pub none: bool,
+    /// Only a network is new, and a user namespace that it belongs to.
+    pub users_network: bool,
 }
 
 impl Namespaces {
     /// All are its maker's.
-    pub const NONE: Self = Self { network: false, none: true };
+    pub const NONE: Self = Self { network: false, none: true, users_network: false };
+    /// Only a network is new, and a user namespace that it belongs to.
+    pub const USERS_NETWORK: Self = Self { network: false, none: false, users_network: true };
 
     fn flags(self) -> c_int {
         if self.none {
             return 0;
+        }
+        if self.users_network {
+            return libc::CLONE_NEWUSER | libc::CLONE_NEWNET;
         }
         let always = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
         always | if self.network { libc::CLONE_NEWNET } else { 0 }

@@ -39,6 +39,8 @@ pub enum Step {
     Hostname(CString),
     /// Brings up the loopback device.
     LoopbackUp,
+    /// Opens the network namespace that the child is in.
+    OpenNetwork(Slot),
     /// Joins a network namespace.
     JoinNetwork(OwnedFd),
     /// Cuts all mounts off from the host's.
@@ -434,6 +436,7 @@ impl Step {
             | Self::NewKeyring
             | Self::Umask(_)
             | Self::LoopbackUp
+            | Self::OpenNetwork(_)
             | Self::JoinNetwork(_)
             | Self::AtRoot
             | Self::PrivateMounts
