@@ -88,7 +88,14 @@ impl Store {
     /// not know yet. For the end of a process that doesn't wait for its threads.
     pub fn end(&self) -> Result<()> {
         match self.inner.session.get() {
-            Some(session) => tree::remove(&session.folder),
+            Some(session) => {
+                // Under another name first: who still writes finds no place any more, and makes nothing while it is emptied.
+                let ended = session.folder.with_extension("ended");
+                match std::fs::rename(&session.folder, &ended) {
+                    Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+                    other => other.at("rename", &session.folder).and_then(|()| tree::remove(&ended)),
+                }
+            }
             None => Ok(()),
         }
     }

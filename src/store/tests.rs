@@ -444,3 +444,26 @@ fn builds_and_pruners_at_once_never_lose_what_was_found() {
         stop.store(true, std::sync::atomic::Ordering::SeqCst);
     });
 }
+
+#[test]
+fn a_store_that_ends_is_left_by_those_who_still_write() {
+    for _ in 0..50 {
+        let (temp, store) = store();
+        drop(store.new_snapshot().unwrap());
+        let writing = store.clone();
+        let writer = std::thread::spawn(move || {
+            while writing.new_snapshot().is_ok_and(|s| std::fs::write(s.fs().join("f"), "").is_ok_and(|()| forget(s))) {
+            }
+        });
+        std::thread::sleep(Duration::from_millis(1));
+        store.end().unwrap();
+        writer.join().unwrap();
+        assert_eq!(names_in(&temp.path().join("store/tmp")), [""; 0]);
+    }
+}
+
+/// Leaves a snapshot where it is.
+fn forget(snapshot: TempSnapshot) -> bool {
+    std::mem::forget(snapshot);
+    true
+}
