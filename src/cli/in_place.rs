@@ -5,6 +5,7 @@ use super::isolation::{Last, Needs, Place, Together};
 use super::request::{Isolation, Request};
 use crate::in_place::{self, HiddenFiles, HostRoot, InPlaceExecutor, InPlaceSnapshotter, Layout, Protection, layout};
 
+use crate::sandbox::probe::missing_capabilities;
 use crate::store::Store;
 use rustix::thread::CapabilitySet;
 use std::ffi::OsStr;
@@ -203,8 +204,7 @@ fn why_not(store: &Store, forced: bool, env: &Env) -> Result<(), String> {
                 .into(),
         );
     }
-    let capabilities = rustix::thread::capabilities(None).map_err(|e| format!("capget: {e}"))?.effective;
-    if let Some(text) = missing(capabilities) {
+    if let Some(text) = missing_capabilities() {
         return Err(text);
     }
     // In a user namespace with few IDs, files cannot have their owners in spite of all capabilities.
@@ -212,30 +212,6 @@ fn why_not(store: &Store, forced: bool, env: &Env) -> Result<(), String> {
         true => Err("files cannot have their owners here: the user namespace of this container has too few IDs".into()),
         false => Ok(()),
     }
-}
-
-/// The capabilities that a build needs in place: to write files of any owner and mode, and to become the user of a RUN.
-const NEEDED: CapabilitySet = CapabilitySet::CHOWN
-    .union(CapabilitySet::DAC_OVERRIDE)
-    .union(CapabilitySet::FOWNER)
-    .union(CapabilitySet::FSETID)
-    .union(CapabilitySet::SETFCAP)
-    .union(CapabilitySet::SETGID)
-    .union(CapabilitySet::SETPCAP)
-    .union(CapabilitySet::SETUID);
-
-/// What a process with these capabilities lacks, and what helps.
-fn missing(capabilities: CapabilitySet) -> Option<String> {
-    let names = |set: CapabilitySet| set.iter_names().map(|(name, _)| name).collect::<Vec<_>>().join(", ");
-    let missing = NEEDED - capabilities;
-    (!missing.is_empty()).then(|| {
-        format!(
-            "it needs the capabilities {}, which Docker gives by default; this container lacks {} (docker run --cap-add, or \
-             securityContext.capabilities.add in Kubernetes)",
-            names(NEEDED),
-            names(missing)
-        )
-    })
 }
 
 /// The first name of an absolute path.
@@ -249,14 +225,6 @@ fn top(path: &Path) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn missing_capabilities_are_named() {
-        assert_eq!(missing(CapabilitySet::all()), None);
-        let text = missing(NEEDED - CapabilitySet::SETPCAP).unwrap();
-        assert!(text.contains("FSETID, SETFCAP") || text.contains("SETFCAP"), "{text}");
-        assert!(text.contains("lacks SETPCAP ("), "{text}");
-    }
 
     #[test]
     fn the_first_name_of_a_path() {

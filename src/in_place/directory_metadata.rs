@@ -28,6 +28,11 @@ impl DirectoryMetadata {
         Self { mode: 0o755, uid: 0, gid: 0, mtime: (0, libc::UTIME_NOW), attributes: Vec::new() }
     }
 
+    /// Whether everything but the time is the same.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        Self { mtime: other.mtime, ..self.clone() } == *other
+    }
+
     /// Reads the metadata of an open directory; `path` is for errors.
     ///
     /// # Errors

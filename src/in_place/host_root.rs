@@ -18,7 +18,7 @@ use super::crash_journal::{self, CrashJournal, Record};
 use super::directory_metadata::DirectoryMetadata;
 use super::hidden_files::{HiddenFiles, HiddenGuard};
 use super::layout::{Fixed, Layout};
-use super::switch::{self, Counts, Entered, Switch};
+use super::switch::{self, Counts, Entered, Needed, Switch};
 use super::volumes;
 use crate::layer::EntryPath;
 use crate::snapshot::Error;
@@ -47,6 +47,8 @@ pub struct HostRoot {
     hidden_files: HiddenFiles,
     /// The journal of the switch that is under way.
     journal: Mutex<Option<CrashJournal>>,
+    /// Directories that are there although the stage lacks them, until a process "makes" them.
+    unclaimed: Mutex<BTreeSet<PathBuf>>,
 }
 
 /// A stage that is switched in. Dropping it switches back, and discards what a process did.
@@ -77,6 +79,7 @@ impl HostRoot {
             closed: AtomicBool::new(false),
             hidden_files: HiddenFiles::default(),
             journal: Mutex::default(),
+            unclaimed: Mutex::default(),
         };
         std::fs::create_dir_all(switch::own(work)).map_err(|e| Error::host("mkdir", &switch::own(work), e))?;
         let root = at::open_root(root)?;
@@ -244,6 +247,8 @@ impl HostRoot {
         let mut stage = SwitchedRoot { host, place: place.into(), entered, root, finished: false, hidden };
         let switch = Switch::new(&self.root, stage.root.as_fd(), &self.work);
         stage.entered = switch.enter(&self.layout, &mut |record| self.record(record), place)?;
+        let absent = stage.entered.absent.union(&stage.entered.absent_volumes);
+        *self.unclaimed() = absent.map(|path| self.root.join(path.as_path())).collect();
         Ok(stage)
     }
 
@@ -251,6 +256,15 @@ impl HostRoot {
         let root = at::open_root(&self.root)?;
         file::lock(&root, Lock::Exclusive).map_err(switch::failed)?;
         Ok(root)
+    }
+
+    /// Makes a directory the stage's that it lacked so far. Returns whether that was so: to a process, the directory was not there.
+    pub(super) fn claim(&self, path: &Path) -> bool {
+        self.unclaimed().remove(path)
+    }
+
+    fn unclaimed(&self) -> MutexGuard<'_, BTreeSet<PathBuf>> {
+        self.unclaimed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn journal(&self) -> MutexGuard<'_, Option<CrashJournal>> {
@@ -269,9 +283,24 @@ impl SwitchedRoot {
     /// # Errors
     /// If a directory cannot be read.
     pub(super) fn excluded(&self) -> Result<Excluded, Error> {
+        let claimed = self.claimed()?;
         let journal = self.host.journal();
         let Some(state) = journal.as_ref().map(CrashJournal::state) else { return Ok(Excluded::none()) };
-        Switch::new(&self.host.root, self.root.as_fd(), &self.host.work).excluded(state, &self.entered)
+        self.switch().excluded(state, Needed { entered: &self.entered, claimed: &claimed })
+    }
+
+    fn switch(&self) -> Switch<'_> {
+        Switch::new(&self.host.root, self.root.as_fd(), &self.host.work)
+    }
+
+    /// The directories that the stage lacked and that a process has made its own.
+    fn claimed(&self) -> Result<BTreeSet<EntryPath>, Error> {
+        let unclaimed = self.host.unclaimed();
+        let is_claimed = |path: &&EntryPath| !unclaimed.contains(&self.host.root.join(path.as_path()));
+        let absent = self.entered.absent.union(&self.entered.absent_volumes);
+        let mut claimed: BTreeSet<EntryPath> = absent.filter(is_claimed).cloned().collect();
+        claimed.extend(self.switch().changed_absent(&self.entered)?);
+        Ok(claimed)
     }
 
     /// How many entries each directory has whose entries move one by one.
@@ -294,8 +323,9 @@ impl SwitchedRoot {
     /// # Errors
     /// If something cannot be renamed, or not as many entries were moved as the walk saw.
     pub(super) fn finish(mut self, counted: &dyn Fn(&EntryPath) -> usize) -> Result<(), Error> {
+        let claimed = self.claimed()?;
+        let moved = self.leave(Some(Needed { entered: &self.entered, claimed: &claimed }))?;
         self.finished = true;
-        let moved = self.leave(Some(&self.entered))?;
         self.hidden.take().map_or(Ok(()), HiddenGuard::end)?;
         match moved.into_iter().find(|(dir, found)| counted(dir) != *found) {
             None => Ok(()),
@@ -303,11 +333,11 @@ impl SwitchedRoot {
         }
     }
 
-    /// Switches back. Without `entered`, nobody needs the stage's files any more.
-    fn leave(&self, entered: Option<&Entered>) -> Result<Counts, Error> {
+    /// Switches back.
+    fn leave(&self, needed: Option<Needed<'_>>) -> Result<Counts, Error> {
         let Some(journal) = self.host.journal().take() else { return Ok(Counts::new()) };
-        let host = Switch::new(&self.host.root, self.root.as_fd(), &self.host.work);
-        host.leave(journal, &self.place, entered)
+        self.host.unclaimed().clear();
+        self.switch().leave(journal, &self.place, needed)
     }
 }
 

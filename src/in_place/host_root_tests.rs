@@ -323,3 +323,23 @@ fn attributes_of_the_root_directory_do_not_reach_the_next_stage() {
     drop(stage);
     assert_eq!(list("root"), [b"user.own".to_vec()]);
 }
+
+#[test]
+fn a_directory_that_a_process_claims_is_the_stages_even_if_it_is_empty() {
+    let fixture = volumes();
+    fs::remove_dir_all(fixture.path("stage/tmp")).unwrap();
+    fs::remove_dir_all(fixture.path("stage/etc")).unwrap();
+    let host = fixture.host_with_volumes();
+    // By mkdir, which finds no directory.
+    let stage = host.switch_in(&fixture.path("stage")).unwrap();
+    assert!(host.claim(&fixture.path("root/tmp")) && !host.claim(&fixture.path("root/tmp")));
+    assert!(!stage.excluded().unwrap().contains(&EntryPath::root(), b"tmp"));
+    Fixture::finish(stage).unwrap();
+    assert_eq!(fixture.list("stage"), ["tmp"]);
+    // By a change of metadata.
+    let stage = host.switch_in(&fixture.path("stage")).unwrap();
+    fs::set_permissions(fixture.path("root/etc"), fs::Permissions::from_mode(0o700)).unwrap();
+    Fixture::finish(stage).unwrap();
+    assert_eq!(fixture.list("stage"), ["etc", "tmp"]);
+    assert_eq!(fs::metadata(fixture.path("stage/etc")).unwrap().mode() & 0o777, 0o700);
+}

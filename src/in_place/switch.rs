@@ -45,6 +45,14 @@ pub(super) struct Entered {
     pub(super) files: BTreeMap<EntryPath, volumes::Stamp>,
 }
 
+/// A stage whose files are needed after it has left.
+#[derive(Clone, Copy)]
+pub(super) struct Needed<'n> {
+    pub(super) entered: &'n Entered,
+    /// The directories that the stage lacked, and that a process has made its own: it "made" one, or changed its metadata.
+    pub(super) claimed: &'n BTreeSet<EntryPath>,
+}
+
 /// A switch between `/` and the work directory.
 pub(super) struct Switch<'a> {
     pub(super) root: &'a Path,
@@ -122,7 +130,7 @@ impl<'a> Switch<'a> {
         Ok(())
     }
 
-    /// Moves the stage's entries to `place` and the container's back, and removes the journal. Without `entered`, nobody needs the
+    /// Moves the stage's entries to `place` and the container's back, and removes the journal. Without `needed`, nobody needs the
     /// stage any more. Returns how many entries of each directory were moved to `place`.
     ///
     /// # Errors
@@ -131,19 +139,20 @@ impl<'a> Switch<'a> {
         &self,
         mut journal: CrashJournal,
         place: &Path,
-        entered: Option<&Entered>,
+        needed: Option<Needed<'_>>,
     ) -> Result<Counts, Error> {
         let state = journal.state().clone();
-        let mut of_stage = volumes::leave_files(self, &state, place, entered)?;
+        let mut of_stage = volumes::leave_files(self, &state, place, needed.map(|needed| needed.entered))?;
         for (path, volume) in &state.volumes {
-            if volumes::leave(self, &mut journal, path, volume, entered.map(|_| place))? {
+            let claimed = needed.is_some_and(|needed| needed.claimed.contains(path));
+            if volumes::leave(self, &mut journal, (path, volume), needed.map(|_| (place, claimed)))? {
                 of_stage.insert(path.clone());
             }
         }
         let metadata = DirectoryMetadata::read(self.root_fd, self.root).map_err(failed)?;
         let (root, mut moved) = (EntryPath::root(), Counts::new());
         let (aside, to) = (at::open_root(&own(self.work))?, at::open_root(place)?);
-        let leaving = Leaving { switch: self, state: &state, aside: aside.as_fd(), of_stage };
+        let leaving = Leaving { switch: self, state: &state, aside: aside.as_fd(), of_stage, needed };
         leaving.leave(&Dirs { path: &root, host: self.root_fd, other: to.as_fd() }, &mut moved)?;
         leaving.come_back(&Dirs { path: &root, host: self.root_fd, other: aside.as_fd() })?;
         metadata.apply(&to, place).map_err(failed)?;
@@ -167,11 +176,27 @@ impl<'a> Switch<'a> {
         at::remove(at::open_root(self.work)?.as_fd(), b"left").map_err(|e| Error::host("remove", &left, e))
     }
 
+    /// The directories that the stage lacks and that a process has changed.
+    ///
+    /// # Errors
+    /// If one cannot be read.
+    pub(super) fn changed_absent(&self, entered: &Entered) -> Result<BTreeSet<EntryPath>, Error> {
+        let mut changed = BTreeSet::new();
+        for path in entered.absent.union(&entered.absent_volumes) {
+            let Ok(dir) = at::open(self.root_fd, path, OFlags::RDONLY | OFlags::DIRECTORY) else { continue };
+            let metadata = DirectoryMetadata::read(&dir, path.as_path()).map_err(failed)?;
+            if !metadata.is_like(&DirectoryMetadata::made()) {
+                changed.insert(path.clone());
+            }
+        }
+        Ok(changed)
+    }
+
     /// What lies in `/` and is not the stage's.
     ///
     /// # Errors
     /// If a directory cannot be read.
-    pub(super) fn excluded(&self, state: &State, entered: &Entered) -> Result<Excluded, Error> {
+    pub(super) fn excluded(&self, state: &State, Needed { entered, claimed }: Needed<'_>) -> Result<Excluded, Error> {
         let mut excluded = Excluded::none();
         let mut add = |path: &EntryPath| {
             if let (Some(dir), Some(name)) = (path.parent(), path.file_name()) {
@@ -185,11 +210,12 @@ impl<'a> Switch<'a> {
         }
         for (path, volume) in &state.volumes {
             add(&path.join(volume.aside.as_bytes())?);
-            if entered.absent_volumes.contains(path) && !volumes::holds_stage_files(self, path, volume)? {
+            let is_absent = entered.absent_volumes.contains(path) && !claimed.contains(path);
+            if is_absent && !volumes::holds_stage_files(self, path, volume)? {
                 add(path);
             }
         }
-        for path in &entered.absent {
+        for path in entered.absent.difference(claimed) {
             if let Ok(dir) = at::open(self.root_fd, path, OFlags::RDONLY | OFlags::DIRECTORY)
                 && !holds_stage_files(state, path, dir.as_fd())?
             {
@@ -263,6 +289,7 @@ struct Leaving<'l, 'a> {
     aside: BorrowedFd<'l>,
     /// The volumes and mounted files whose content went to the stage.
     of_stage: BTreeSet<EntryPath>,
+    needed: Option<Needed<'l>>,
 }
 
 impl Leaving<'_, '_> {
@@ -293,7 +320,8 @@ impl Leaving<'_, '_> {
         let fail = |errno| Error::inside("open", path, errno);
         let host = at::open_dir(dirs.host, name).map_err(fail)?;
         let is_stages = is_dir(dirs.other, name);
-        if !is_stages && !holds_stage_files(self.state, path, host.as_fd())? {
+        let is_claimed = self.needed.is_some_and(|needed| needed.claimed.contains(path));
+        if !is_stages && !is_claimed && !holds_stage_files(self.state, path, host.as_fd())? {
             return Ok(false);
         }
         let metadata = DirectoryMetadata::read(&host, path.as_path()).map_err(failed)?;

@@ -137,7 +137,8 @@ fn occupied(switch: &Switch<'_>, path: &EntryPath, why: &'static str) -> Error {
     Error::Occupied { path: switch.root.join(path.as_path()), why }
 }
 
-/// Copies what is in a volume to `place`, if that is given, and gives the volume its own entries back. Returns whether the stage has
+/// Copies what is in a volume to `place`, if the stage is needed, and gives the volume its own entries back. A directory that a process
+/// has claimed is the stage's even if it is empty. Returns whether the stage has
 /// something there.
 ///
 /// # Errors
@@ -145,16 +146,15 @@ fn occupied(switch: &Switch<'_>, path: &EntryPath, why: &'static str) -> Error {
 pub(super) fn leave(
     switch: &Switch<'_>,
     journal: &mut CrashJournal,
-    path: &EntryPath,
-    state: &VolumeState,
-    place: Option<&Path>,
+    (path, state): (&EntryPath, &VolumeState),
+    place: Option<(&Path, bool)>,
 ) -> Result<bool, Error> {
     let volume = open(switch, path)?;
     let mut is_stages = false;
     if state.is_entered {
-        if let Some(place) = place {
+        if let Some((place, is_claimed)) = place {
             let to = place.join(path.as_path());
-            is_stages = to.exists() || holds_stage_files(switch, path, state)?;
+            is_stages = is_claimed || to.exists() || holds_stage_files(switch, path, state)?;
             if is_stages {
                 replace(&switch.root.join(path.as_path()), &to, path, state.aside.as_bytes())?;
             }
