@@ -41,6 +41,17 @@ pub fn acquire(request: &Request, env: &Env) -> Result<Option<InPlaceLock>, Prob
     Ok(Some(InPlaceLock(program)))
 }
 
+/// Removes the root filesystems that builds in this container have left, unless one is at work.
+pub fn remove_copies(store: &Path, env: &Env) {
+    let program = open(&env.program, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    let locked =
+        program.and_then(|program| flock(&program, FlockOperation::NonBlockingLockExclusive).map(|()| program));
+    if let Ok(_program) = locked {
+        // What stays is removed by the next build.
+        let _ = crate::in_place::remove_copies(&in_place::work_directory(store, env));
+    }
+}
+
 /// Takes the lock unless a living kiln has it. Where kiln's file is not protected by Landlock, a process of a RUN can lock it as well:
 /// one whose kiln was killed is ended.
 fn is_free(program: &OwnedFd) -> Result<bool, Problem> {

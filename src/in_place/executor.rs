@@ -222,7 +222,7 @@ impl InPlaceExecutor {
             let ended = pipes.follow(&mut spawn(program)?, output, control);
             return end_all().and(ended);
         };
-        let mut responder = Responder::new(&self.intercepted, &confinement, &mut pools)?;
+        let mut responder = Responder::new(&self.intercepted, &self.host, &confinement, &mut pools)?;
         let (never, gone) = (Cancel::new()?, Cancel::new()?);
         let (hand_over, handed_over) = std::sync::mpsc::channel();
         let ended = std::thread::scope(|scope| {
@@ -301,6 +301,9 @@ impl Executor for InPlaceExecutor {
         let ended = ended.map_err(|e| e.at_level("in-place"))?;
         cleared?;
         undone?;
+        if let Some(path) = self.host.take_wanted_mount() {
+            return Err(Error::Occupied(path));
+        }
         let out_of_memory = group.as_ref().is_some_and(Group::ran_out_of_memory);
         Ok(match ended {
             Ended::Exited(code) => Exit { code, signal: None, out_of_memory },

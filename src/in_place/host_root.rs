@@ -49,6 +49,8 @@ pub struct HostRoot {
     journal: Mutex<Option<CrashJournal>>,
     /// Directories that are there although the stage lacks them, until a process "makes" them.
     unclaimed: Mutex<BTreeSet<PathBuf>>,
+    /// The first mount that a process of the stage took for a directory of its own.
+    wanted_mount: Mutex<Option<PathBuf>>,
 }
 
 /// A stage that is switched in. Dropping it switches back, and discards what a process did.
@@ -80,6 +82,7 @@ impl HostRoot {
             hidden_files: HiddenFiles::default(),
             journal: Mutex::default(),
             unclaimed: Mutex::default(),
+            wanted_mount: Mutex::default(),
         };
         std::fs::create_dir_all(switch::own(work)).map_err(|e| Error::host("mkdir", &switch::own(work), e))?;
         let root = at::open_root(root)?;
@@ -261,6 +264,25 @@ impl HostRoot {
     /// Makes a directory the stage's that it lacked so far. Returns whether that was so: to a process, the directory was not there.
     pub(super) fn claim(&self, path: &Path) -> bool {
         self.unclaimed().remove(path)
+    }
+
+    /// Takes note that a process wants to make something where the container has a hidden mount: the stage would lack it.
+    pub(super) fn want_mount(&self, path: &Path) {
+        let inside = path.strip_prefix(&self.root).unwrap_or(path);
+        let fixed =
+            EntryPath::parse(inside.as_os_str().as_encoded_bytes()).ok().and_then(|inside| self.layout.at(&inside));
+        if matches!(fixed, Some(Fixed::Volume { .. } | Fixed::MountedFile)) {
+            self.wanted_mount().get_or_insert_with(|| path.to_owned());
+        }
+    }
+
+    /// The mount that a process wanted since the last time, if there is one.
+    pub(super) fn take_wanted_mount(&self) -> Option<PathBuf> {
+        self.wanted_mount().take()
+    }
+
+    fn wanted_mount(&self) -> MutexGuard<'_, Option<PathBuf>> {
+        self.wanted_mount.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn unclaimed(&self) -> MutexGuard<'_, BTreeSet<PathBuf>> {

@@ -64,4 +64,4 @@ pub use executor::{InPlaceExecutor, end_all};
 pub use hidden_files::HiddenFiles;
 pub use host_root::HostRoot;
 pub use layout::Layout;
-pub use snapshotter::InPlaceSnapshotter;
+pub use snapshotter::{InPlaceSnapshotter, remove_copies};

@@ -6,6 +6,7 @@ use super::attribute_calls::{self, AttributeCalls};
 use super::caller::AssumedIdentity;
 use super::confinement::Confinement;
 use super::entry_request;
+use super::host_root::HostRoot;
 use super::inode_pool::InodePool;
 use super::process_calls::{self, ProcessCalls};
 use super::root_entries::RootEntries;
@@ -54,6 +55,7 @@ impl<'a> Responder<'a> {
     /// `pools` has one pool for each split directory, in the same order.
     pub(super) fn new(
         calls: &'a InterceptedCalls,
+        host: &'a HostRoot,
         confinement: &'a Confinement,
         pools: &'a mut [InodePool],
     ) -> Result<Self> {
@@ -61,7 +63,7 @@ impl<'a> Responder<'a> {
             attributes: AttributeCalls::new(&calls.attributes, confinement),
             processes: &calls.processes,
             listing: RootListing::new(confinement)?,
-            entries: RootEntries::new(confinement, pools)?,
+            entries: RootEntries::new(host, confinement, pools)?,
         })
     }
 

@@ -10,6 +10,7 @@
 use super::caller::{AssumedIdentity, Caller};
 use super::confinement::{Confinement, SplitDirectory};
 use super::entry_request::{EntryRequest, PathArgument, PathRequest};
+use super::host_root::HostRoot;
 use super::inode_pool::InodePool;
 use crate::sys::notify::{Answer, Call};
 use crate::sys::{Result as Called, Said};
@@ -21,13 +22,14 @@ use std::collections::HashSet;
 use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The device and number of an inode.
 type Inode = (u64, u64);
 
 /// Answers the calls of one RUN's processes.
 pub(super) struct RootEntries<'a> {
+    host: &'a HostRoot,
     confinement: &'a Confinement,
     directories: Vec<Directory<'a>>,
     /// When the RUN began, by the clock of file timestamps.
@@ -52,14 +54,14 @@ struct Entry {
 
 impl<'a> RootEntries<'a> {
     /// `pools` has one pool for each split directory, in the same order.
-    pub(super) fn new(confinement: &'a Confinement, pools: &'a mut [InodePool]) -> Called<Self> {
+    pub(super) fn new(host: &'a HostRoot, confinement: &'a Confinement, pools: &'a mut [InodePool]) -> Called<Self> {
         let mut directories = Vec::new();
         for (split, pool) in confinement.directories().iter().zip(pools) {
             let Some(fd) = split.open()? else { continue };
             let inode = inode(&fd).call("fstat")?;
             directories.push(Directory { split, fd, inode, pool });
         }
-        Ok(Self { confinement, directories, start: crate::sys::file::clock(), given: HashSet::new() })
+        Ok(Self { host, confinement, directories, start: crate::sys::file::clock(), given: HashSet::new() })
     }
 
     /// Answers a call. The thread keeps the assumed identity from call to call.
@@ -92,9 +94,18 @@ impl<'a> RootEntries<'a> {
             | EntryRequest::Remove { at, .. } => at,
         };
         let Some(entry) = self.entry(call, at, &path) else { return Ok(None) };
+        if self.is_hidden(&entry)? {
+            self.host.want_mount(&self.path(&entry)?);
+            return Ok(None);
+        }
         let Some(caller) = Caller::of(call) else { return Ok(None) };
         let exists = self.exists(&entry)?;
         match request {
+            // To the process, this directory was not there.
+            EntryRequest::CreateDir { mode, .. } if exists && self.host.claim(&self.path(&entry)?) => {
+                self.give(&entry, Some(mode & 0o1777), &caller)?;
+                return Ok(Some(Answer::Value(0)));
+            }
             EntryRequest::HardLink { .. } => return Err(Errno::XDEV),
             EntryRequest::Open { .. } if exists => return Ok(None),
             EntryRequest::Remove { .. } => {}
@@ -117,7 +128,7 @@ impl<'a> RootEntries<'a> {
         }
     }
 
-    /// The entry of a split directory that a path means; `None` if it means anything else, or something hidden.
+    /// The entry of a split directory that a path means, which may be hidden; `None` if it means anything else.
     fn entry(&self, call: &Call<'_>, at: PathArgument, path: &CStr) -> Option<Entry> {
         // With `/` alone, most paths show by their text that they mean something else.
         if self.directories.len() == 1 && !may_be_in_root(path.to_bytes()) {
@@ -125,9 +136,16 @@ impl<'a> RootEntries<'a> {
         }
         let (dir, name) = call.parent(at.from, path).ok()?;
         let found = inode(&dir).ok()?;
-        let number = self.directories.iter().position(|dir| dir.inode == found)?;
-        let hidden = &self.directories.get(number)?.split.hidden;
-        (!hidden.contains(name.to_bytes())).then_some(Entry { directory: number, name })
+        let directory = self.directories.iter().position(|dir| dir.inode == found)?;
+        Some(Entry { directory, name })
+    }
+
+    fn is_hidden(&self, entry: &Entry) -> Result<bool, Errno> {
+        Ok(self.directory(entry)?.split.hidden.contains(entry.name.to_bytes()))
+    }
+
+    fn path(&self, entry: &Entry) -> Result<PathBuf, Errno> {
+        Ok(self.directory(entry)?.split.path.join(OsStr::from_bytes(entry.name.to_bytes())))
     }
 
     fn directory(&self, entry: &Entry) -> Result<&Directory<'a>, Errno> {
@@ -145,8 +163,7 @@ impl<'a> RootEntries<'a> {
 
     /// Fails for an entry that is a split directory itself: its rules and hidden names belong to its path.
     fn refuse_split(&self, entry: &Entry) -> Result<(), Errno> {
-        let path = self.directory(entry)?.split.path.join(OsStr::from_bytes(entry.name.to_bytes()));
-        if self.confinement.is_split(&path) { Err(Errno::BUSY) } else { Ok(()) }
+        if self.confinement.is_split(&self.path(entry)?) { Err(Errno::BUSY) } else { Ok(()) }
     }
 
     fn remove(&self, entry: &Entry, flags: u32) -> Result<Answer, Errno> {
@@ -277,7 +294,8 @@ impl<'a> RootEntries<'a> {
         if self.removes_older(call, from, old, identity).unwrap_or(false) {
             return Err(Errno::XDEV);
         }
-        let entries = (self.entry(call, from, old), self.entry(call, to, new));
+        let visible = |entry: &Entry| self.is_hidden(entry).is_ok_and(|hidden| !hidden);
+        let entries = (self.entry(call, from, old).filter(visible), self.entry(call, to, new).filter(visible));
         let (false, Some(caller)) = (matches!(entries, (None, None)), Caller::of(call)) else { return Ok(None) };
         for entry in [&entries.0, &entries.1].into_iter().flatten() {
             self.refuse_split(entry)?;

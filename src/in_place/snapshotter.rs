@@ -24,9 +24,8 @@ impl InPlaceSnapshotter {
     /// # Errors
     /// If the work directory cannot be written to.
     pub fn new(host: Arc<HostRoot>, form: Form, threads: NonZeroUsize) -> Result<Self, Error> {
-        let dir = copies(&host);
-        crate::sys::tree::remove(rustix::fs::CWD, &dir).map_err(|e| Error::host("remove", &dir, e.errno))?;
-        std::fs::create_dir(&dir).map_err(|e| Error::host("mkdir", &dir, e))?;
+        let dir = copies(host.work());
+        set_old_copies_aside(host.work())?;
         Ok(Self { host, copies: Arc::new(RootCopyPool::new(dir, threads)), form })
     }
 }
@@ -51,20 +50,46 @@ impl Snapshotter for InPlaceSnapshotter {
     }
 
     fn end(&self) -> Result<(), Error> {
+        self.copies.abandon();
         self.host.close()
     }
 }
 
-impl Drop for InPlaceSnapshotter {
-    fn drop(&mut self) {
-        // What stays is removed by the next build.
-        let _ = crate::sys::tree::remove(rustix::fs::CWD, &copies(&self.host));
+/// Removes the root filesystem copies of earlier builds. A build leaves its copies: removing many files takes as long as a step does,
+/// and most containers are thrown away after a build.
+///
+/// # Errors
+/// If something cannot be removed.
+pub fn remove_copies(work: &Path) -> Result<(), Error> {
+    for dir in [copies(work), old_copies(work)] {
+        crate::sys::tree::remove(rustix::fs::CWD, &dir).map_err(|e| Error::host("remove", &dir, e.errno))?;
     }
+    Ok(())
+}
+
+/// Makes room for new copies: those of an earlier build are removed while this one goes on.
+fn set_old_copies_aside(work: &Path) -> Result<(), Error> {
+    let (dir, old) = (copies(work), old_copies(work));
+    std::fs::create_dir_all(&old).map_err(|e| Error::host("mkdir", &old, e))?;
+    let name = super::volumes::fresh_name()?;
+    match std::fs::rename(&dir, old.join(name)) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::host("rename", &dir, e)),
+        _ => {}
+    }
+    // What is not removed when this process ends is left to the next one.
+    let remover = std::thread::Builder::new().name("remover".into());
+    let _ = remover.spawn(move || crate::sys::tree::remove(rustix::fs::CWD, &old));
+    std::fs::create_dir(&dir).map_err(|e| Error::host("mkdir", &dir, e))
 }
 
 /// The directory of the root filesystem copies.
-fn copies(host: &HostRoot) -> PathBuf {
-    host.work().join("root-copies")
+fn copies(work: &Path) -> PathBuf {
+    work.join("root-copies")
+}
+
+/// The directory of those of earlier builds.
+fn old_copies(work: &Path) -> PathBuf {
+    work.join("old-root-copies")
 }
 
 /// A stage in `/`. The order of the fields is the order in which they are dropped.

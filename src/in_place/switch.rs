@@ -203,7 +203,10 @@ impl<'a> Switch<'a> {
                 excluded.add(dir, name.to_vec());
             }
         };
-        for path in state.fixed.iter().filter(|path| !state.volumes.contains_key(path)) {
+        // What is mounted in a directory that was set aside is not in `/` now.
+        let is_visible =
+            |path: &&EntryPath| path.parent().is_some_and(|dir| dir.is_root() || state.kept.contains_key(&dir));
+        for path in state.fixed.iter().filter(|path| !state.volumes.contains_key(path)).filter(is_visible) {
             if !volumes::is_changed(self, entered, path) {
                 add(path);
             }

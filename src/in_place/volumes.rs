@@ -212,7 +212,7 @@ fn make(volume: &OwnedFd, aside: &str, name: &str) -> Result<OwnedFd, Errno> {
 }
 
 /// A name that nothing else has.
-fn fresh_name() -> Result<String, Error> {
+pub(super) fn fresh_name() -> Result<String, Error> {
     let mut number = [0; 8];
     rustix::rand::getrandom(&mut number, rustix::rand::GetRandomFlags::empty()).call("getrandom").map_err(failed)?;
     Ok(format!(".kiln-{:016x}", u64::from_ne_bytes(number)))

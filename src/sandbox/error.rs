@@ -75,6 +75,9 @@ pub enum Error {
         /// How long kiln waited.
         seconds: u64,
     },
+    /// The process made something where the container has a mount, at level in-place.
+    #[error("the process makes {}, but something is mounted on that path in this container; mount it elsewhere", .0.display())]
+    Occupied(PathBuf),
     /// A system call failed.
     #[error("can't make the sandbox")]
     Call(#[from] sys::Error),
@@ -145,6 +148,7 @@ impl Error {
                 _ => Kind::Environment,
             },
             Self::Limit { .. }
+            | Self::Occupied(_)
             | Self::Network { .. }
             | Self::Runtime { .. }
             | Self::Survivors { .. }

@@ -345,6 +345,12 @@ impl RootCopyPool {
         Some((state.idle.swap_remove(at), missing))
     }
 
+    /// Leaves the files of idle copies to whoever removes the directory later.
+    pub(crate) fn abandon(&self) {
+        // Their drop would remove them.
+        self.lock().idle.drain(..).for_each(std::mem::forget);
+    }
+
     /// Waits until the next change to any file of a root can be seen by its time.
     pub fn settle(&self, root_copy: &RootCopy) {
         if !self.is_clock_fine {

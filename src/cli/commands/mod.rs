@@ -27,6 +27,7 @@ use super::env::Env;
 use super::progress::Style;
 use super::request::{BuildRequest, CheckRequest, Command, Method, Request};
 use super::session::{Failure, failure};
+use crate::cli::in_place_lock;
 use crate::report::{Kind, Problem};
 use crate::sandbox;
 use std::io::Read as _;
@@ -85,7 +86,10 @@ pub fn run(request: &Request, env: &Env) -> Result<Done, Failure> {
         Command::Save(images, output) => archive::save(images, output.as_deref(), store).map(Done::from),
         Command::Load(input) => archive::load(input.as_deref(), store, env).map(Done::from),
         Command::Explain(request) => explain::run(request, store, env).map(Done::from),
-        Command::Prune(request) => prune::prune(request, store).map(Done::from),
+        Command::Prune(request) => {
+            in_place_lock::remove_copies(store, env);
+            prune::prune(request, store).map(Done::from)
+        }
         Command::Du { verbose, json } => du::usage(*verbose, *json, store).map(Done::from),
     }
 }
