@@ -2,10 +2,8 @@
 //! stands beside a harmless variant that must keep working.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
-#[allow(dead_code)]
 #[path = "support/docker_registry.rs"]
 mod docker_registry;
-#[allow(dead_code)]
 #[path = "support/server.rs"]
 mod server;
 #[allow(dead_code)]
