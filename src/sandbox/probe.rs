@@ -188,6 +188,12 @@ fn why(error: &Error, way: Way) -> String {
         false => needs_mount(),
     };
     match error {
+        // A filter says EPERM.
+        Error::Part { part: Part::Mount(at), source } if source.errno == rustix::io::Errno::ACCESS => format!(
+            "{source}: no overlay can be made in {}: a directory there is of a group or user that this user namespace does not know, or \
+             a security module (AppArmor, SELinux) forbids it",
+            at.display()
+        ),
         Error::Part { part: Part::Mount(at), source } if !source.is_denied() => format!(
             "{source}: no overlay can be made in {}; the store must be on a file system like ext4, xfs, btrfs or tmpfs \
              (not on overlayfs itself)",
@@ -205,6 +211,8 @@ fn why(error: &Error, way: Way) -> String {
 /// Makes a process like a sandbox's, as far as the new root, of empty folders.
 fn attempt(folder: &Path, tried: Way) -> Result<(), Error> {
     let dir = tempfile::Builder::new().prefix(".probe-").tempdir_in(folder).said("mkdir", folder)?;
+    // As the store has its own.
+    sys::file::keep_own_group(dir.path());
     let path = |name: &str| dir.path().join(name);
     for name in ["lower", "upper", "work"] {
         std::fs::create_dir(path(name)).said("mkdir", path(name))?;

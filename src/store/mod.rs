@@ -76,6 +76,7 @@ pub use settle::Settled;
 pub use snapshots::{Snapshot, SnapshotInfo, TempSnapshot};
 pub use stat::{ContentHash, Stamp, StatIndex};
 
+use crate::sys::file::keep_own_group;
 use error::At as _;
 use session::{Gate, Session};
 use std::fs::{DirBuilder, File};
@@ -143,6 +144,11 @@ impl Store {
             return Err(Error::Format { root: root.into(), found: text.trim_end().into() });
         }
         owner::check(root, &file)?;
+        // A volume may prescribe a group for all that is made in it (Kubernetes' fsGroup), which no layer is of, and which a user namespace
+        // may not know.
+        std::iter::once(root.to_owned())
+            .chain(FOLDERS.map(|folder| root.join(folder)))
+            .for_each(|f| keep_own_group(&f));
         Ok(Self {
             inner: Arc::new(Inner {
                 root: root.into(),

@@ -76,6 +76,19 @@ pub fn chown_at(dir: impl AsFd, name: &Path, uid: u32, gid: u32) -> Result<()> {
     rustix::fs::chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).said("fchownat", name)
 }
 
+/// Gives a directory of this process's user its group, and takes the set-group-ID bit away, where that is set: what is made in the
+/// directory would have another group than its maker's, and be a directory of that sort itself. Another user's stays as it is, and so
+/// does one that can't be changed.
+pub fn keep_own_group(dir: &Path) {
+    let Ok(stat) = rustix::fs::statat(CWD, dir, AtFlags::SYMLINK_NOFOLLOW) else { return };
+    let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+    if is_dir && stat.st_mode & libc::S_ISGID != 0 && stat.st_uid == rustix::process::geteuid().as_raw() {
+        let own = rustix::process::getegid();
+        let _ = rustix::fs::chownat(CWD, dir, None, Some(own), AtFlags::SYMLINK_NOFOLLOW);
+        let _ = rustix::fs::chmodat(CWD, dir, Mode::from_raw_mode(stat.st_mode & 0o1777), AtFlags::empty());
+    }
+}
+
 /// Sets both times of the thing named, not following a link. Seconds may lie before 1970; `nanos` is below 10⁹.
 pub fn set_times_at(dir: impl AsFd, name: &Path, atime: (i64, u32), mtime: (i64, u32)) -> Result<()> {
     let times = Timestamps { last_access: timespec(atime), last_modification: timespec(mtime) };
