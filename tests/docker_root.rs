@@ -4,7 +4,6 @@
 
 #[path = "support/docker.rs"]
 mod docker;
-#[allow(dead_code)]
 #[path = "support/docker_registry.rs"]
 mod docker_registry;
 #[allow(dead_code)]

@@ -4,10 +4,8 @@
 
 #[path = "support/docker.rs"]
 mod docker;
-#[allow(dead_code)]
 #[path = "support/docker_registry.rs"]
 mod docker_registry;
-#[allow(dead_code)]
 #[path = "support/user.rs"]
 mod user;
 #[allow(dead_code)]
