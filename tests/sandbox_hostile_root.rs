@@ -4,7 +4,7 @@
 #[path = "support/executor.rs"]
 mod executor;
 
-use kiln::sandbox::{Error, Mount, MountKind, Network, Spec};
+use kiln::sandbox::{Error, Executor, Mount, MountKind, Network, Spec};
 use kiln::sys::{Cancel, RootMount, landlock};
 use std::fs;
 use std::os::fd::AsRawFd as _;
@@ -19,6 +19,10 @@ fn perl(script: &str) -> Option<i32> {
 }
 
 fn perl_on(network: Network, script: &str) -> Option<i32> {
+    perl_by(&*executor::executor(String::new()), network, script)
+}
+
+fn perl_by(executor: &dyn Executor, network: Network, script: &str) -> Option<i32> {
     if !rustix::process::geteuid().is_root() {
         eprintln!("skipped: the isolation level root needs root");
         return None;
@@ -38,7 +42,6 @@ fn perl_on(network: Network, script: &str) -> Option<i32> {
     spec.network = network;
     let kind = MountKind::Tree { root: RootMount::Dir("/".into()), path: "".into(), readonly: true };
     spec.mounts.push(Mount { target: "/host".into(), kind });
-    let executor = executor::executor(String::new());
     let mut said = Vec::new();
     let exit = executor.run(&spec, &mut |_, bytes| said.extend_from_slice(bytes), &Cancel::new().unwrap()).unwrap();
     eprintln!("{}", String::from_utf8_lossy(&said));
@@ -77,11 +80,17 @@ fn abstract_sockets_of_the_host_are_out_of_reach() {
     let connect = |name: &str| {
         format!("socket(S, AF_UNIX, SOCK_STREAM, 0); exit(connect(S, pack('S a*', 1, \"\\0{name}\")) ? 7 : 8)")
     };
-    let Some(code) = perl(&connect(&name)) else { return };
-    assert_eq!(code, 8);
     let own =
         "socket(L, AF_UNIX, SOCK_STREAM, 0); bind(L, pack('S a*', 1, \"\\0kiln-own\")) and listen(L, 1) or exit 9; ";
-    assert_eq!(perl(&format!("{own}{}", connect("kiln-own"))), Some(7), "its own are in reach");
+    let runtimes = [("crun", "/usr/bin/crun"), ("runc", "/usr/sbin/runc")].into_iter();
+    let runtimes = runtimes.filter(|(_, path)| Path::new(path).exists()).map(|(name, _)| name);
+    for level in ["", "chroot"].into_iter().chain(runtimes) {
+        let executor = executor::at(level, String::new());
+        let Some(code) = perl_by(&*executor, Network::Host, &connect(&name)) else { return };
+        assert_eq!(code, 8, "{level}");
+        let own = perl_by(&*executor, Network::Host, &format!("{own}{}", connect("kiln-own")));
+        assert_eq!(own, Some(7), "{level}: its own are in reach");
+    }
 }
 
 /// A child has its maker's descriptors until it executes its command, and a directory among them is a way to the machine's files
