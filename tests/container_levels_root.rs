@@ -150,8 +150,7 @@ fn processes_in_view_are_left_alone() {
                    RUN for p in 1 $(ls /proc | grep '^[0-9]'); do test -e /proc/$p/status || continue; kill -9 $p; \
                    chmod 4777 /proc/$p/exe; ls /proc/$p/root/. /proc/$p/cwd/.; cat /proc/$p/environ; done > /said 2>&1; \
                    ! grep -q s3cr3t /said && ! grep -q in-place /said\n";
-    let harmless =
-        "RUN grep -q . /proc/1/cmdline && grep -q Name /proc/self/status && readlink /proc/self/exe && ls /proc/self/fd\n";
+    let harmless = "RUN grep -q . /proc/1/cmdline && grep -q Name /proc/self/status && readlink /proc/self/exe && ls /proc/self/fd\n";
     place.file("context/Dockerfile", &format!("{BASE}RUN {attacks}{harmless}"));
     let build = "kiln build --isolation rootless /workspace/context; echo code $?; cat /proc/$$/oom_score_adj; b ls -l /kiln/kiln";
     let built = place.container(&UNCONFINED, &format!("cat() {{ b cat \"$@\"; }}; {build}"));

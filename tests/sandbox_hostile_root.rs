@@ -5,6 +5,8 @@
 mod executor;
 
 use kiln::sandbox::{Error, Executor, Mount, MountKind, Network, Spec};
+use kiln::sys::child::step::Identity;
+use kiln::sys::child::{Namespaces, Program, Step};
 use kiln::sys::{Cancel, RootMount, landlock};
 use std::fs;
 use std::os::fd::AsRawFd as _;
@@ -190,4 +192,56 @@ fn terminals_of_the_machine_are_out_of_reach() {
         "test ! -e /dev/console && chmod 600 /dev/pts/ptmx && test $(ls /dev/pts) = ptmx && ! echo x > /dev/tty";
     let Some(code) = busybox(script) else { return };
     assert_eq!((code, mode()), (0, before));
+}
+
+/// A child has its maker's memory until it executes its command. Another process of the same user, with the same capabilities, could read
+/// that by `/proc/PID/mem` if it sees the child in its `/proc`.
+#[test]
+fn a_child_keeps_a_capability_that_others_lack_until_it_executes_its_command() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: needs root");
+        return;
+    }
+    let kept = kiln::sandbox::capabilities_for(false);
+    let (full, stuck) = rustix::pipe::pipe().unwrap();
+    rustix::io::ioctl_fionbio(&stuck, true).unwrap();
+    while rustix::io::write(&stuck, &[0; 4096]).is_ok() {}
+    rustix::io::ioctl_fionbio(&stuck, false).unwrap();
+    let maker = std::thread::spawn(move || {
+        let mut program = Program::default();
+        let (uid, gid, groups) = (0, 0, vec![]);
+        program.push(Step::Identity(Identity {
+            uid,
+            gid,
+            groups,
+            capabilities: kept,
+            ambient: false,
+            keeps_ids: false,
+        }));
+        // Waits until there is room in the pipe.
+        program.push(Step::JoinCgroup { procs: stuck, path: c"stuck".to_owned() });
+        program.spawn(Namespaces::default()).map(|mut child| child.wait())
+    });
+    let permitted = || {
+        let tasks = fs::read_dir("/proc/self/task").unwrap().map(|task| task.unwrap().path().join("children"));
+        let children: String = tasks.filter_map(|children| fs::read_to_string(children).ok()).collect();
+        let statuses =
+            children.split_whitespace().filter_map(|pid| fs::read_to_string(format!("/proc/{pid}/status")).ok());
+        let field = |status: &str, name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+            u64::from_str_radix(line.trim(), 16).unwrap_or(0)
+        };
+        let mut statuses = statuses.filter(|status| field(status, "CapBnd:") == kept.bits());
+        statuses.next().map(|status| (field(&status, "CapEff:"), field(&status, "CapPrm:")))
+    };
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(5);
+    let found = loop {
+        match permitted() {
+            Some((effective, permitted)) if effective == kept.bits() => break permitted,
+            _ => assert!(std::time::Instant::now() < end, "there is no such child"),
+        }
+    };
+    rustix::io::read(&full, &mut [0; 8192]).unwrap();
+    maker.join().unwrap().unwrap().unwrap();
+    assert_ne!(found & !kept.bits(), 0, "{found:x}");
 }
