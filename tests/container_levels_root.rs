@@ -140,6 +140,23 @@ fn proc_is_its_own_where_the_containers_is_whole() {
     assert!(built.status.success(), "{}", text(&built));
 }
 
+/// Where a step sees the container's `/proc`, it sees its processes, and does nothing to them: a higher `oom_score_adj` would let the kernel
+/// end kiln first when memory runs out.
+#[test]
+fn processes_in_view_are_left_alone() {
+    let Some(place) = Place::new("view") else { return };
+    let attacks = "for p in 1 $PPID; do for file in oom_score_adj oom_adj comm coredump_filter clear_refs autogroup; do \
+                   ! echo 1 > /proc/$p/$file || exit 9; done; done 2> /dev/null\n\
+                   RUN for p in 1 $(ls /proc | grep '^[0-9]'); do test -e /proc/$p/status || continue; kill -9 $p; \
+                   chmod 4777 /proc/$p/exe; ls /proc/$p/root/. /proc/$p/cwd/.; cat /proc/$p/environ; done > /said 2>&1; \
+                   ! grep -q s3cr3t /said && ! grep -q in-place /said\n";
+    let harmless = "RUN grep -q . /proc/1/cmdline && grep -q Name /proc/self/status && readlink /proc/self/exe && ls /proc/self/fd\n";
+    place.file("context/Dockerfile", &format!("{BASE}RUN {attacks}{harmless}"));
+    let build = "kiln build --isolation rootless /workspace/context; echo code $?; cat /proc/$$/oom_score_adj; b ls -l /kiln/kiln";
+    let built = place.container(&UNCONFINED, &format!("cat() {{ b cat \"$@\"; }}; {build}"));
+    assert!(text(&built).contains("code 0\n0\n-rwxr-xr-x"), "{}", text(&built));
+}
+
 /// As AppArmor does it on Ubuntu 24.04: there is a namespace, and the first mount in it is refused.
 #[test]
 fn where_the_first_mount_is_refused_it_is_in_place_with_roots_image() {

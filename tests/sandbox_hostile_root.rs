@@ -4,7 +4,9 @@
 #[path = "support/executor.rs"]
 mod executor;
 
-use kiln::sandbox::{Error, Mount, MountKind, Network, Spec};
+use kiln::sandbox::{Error, Executor, Mount, MountKind, Network, Spec};
+use kiln::sys::child::step::Identity;
+use kiln::sys::child::{Namespaces, Program, Step};
 use kiln::sys::{Cancel, RootMount, landlock};
 use std::fs;
 use std::os::fd::AsRawFd as _;
@@ -19,6 +21,10 @@ fn perl(script: &str) -> Option<i32> {
 }
 
 fn perl_on(network: Network, script: &str) -> Option<i32> {
+    perl_by(&*executor::executor(String::new()), network, script)
+}
+
+fn perl_by(executor: &dyn Executor, network: Network, script: &str) -> Option<i32> {
     if !rustix::process::geteuid().is_root() {
         eprintln!("skipped: the isolation level root needs root");
         return None;
@@ -38,7 +44,6 @@ fn perl_on(network: Network, script: &str) -> Option<i32> {
     spec.network = network;
     let kind = MountKind::Tree { root: RootMount::Dir("/".into()), path: "".into(), readonly: true };
     spec.mounts.push(Mount { target: "/host".into(), kind });
-    let executor = executor::executor(String::new());
     let mut said = Vec::new();
     let exit = executor.run(&spec, &mut |_, bytes| said.extend_from_slice(bytes), &Cancel::new().unwrap()).unwrap();
     eprintln!("{}", String::from_utf8_lossy(&said));
@@ -77,11 +82,17 @@ fn abstract_sockets_of_the_host_are_out_of_reach() {
     let connect = |name: &str| {
         format!("socket(S, AF_UNIX, SOCK_STREAM, 0); exit(connect(S, pack('S a*', 1, \"\\0{name}\")) ? 7 : 8)")
     };
-    let Some(code) = perl(&connect(&name)) else { return };
-    assert_eq!(code, 8);
     let own =
         "socket(L, AF_UNIX, SOCK_STREAM, 0); bind(L, pack('S a*', 1, \"\\0kiln-own\")) and listen(L, 1) or exit 9; ";
-    assert_eq!(perl(&format!("{own}{}", connect("kiln-own"))), Some(7), "its own are in reach");
+    let runtimes = [("crun", "/usr/bin/crun"), ("runc", "/usr/sbin/runc")].into_iter();
+    let runtimes = runtimes.filter(|(_, path)| Path::new(path).exists()).map(|(name, _)| name);
+    for level in ["", "chroot"].into_iter().chain(runtimes) {
+        let executor = executor::at(level, String::new());
+        let Some(code) = perl_by(&*executor, Network::Host, &connect(&name)) else { return };
+        assert_eq!(code, 8, "{level}");
+        let own = perl_by(&*executor, Network::Host, &format!("{own}{}", connect("kiln-own")));
+        assert_eq!(own, Some(7), "{level}: its own are in reach");
+    }
 }
 
 /// A child has its maker's descriptors until it executes its command, and a directory among them is a way to the machine's files
@@ -181,4 +192,56 @@ fn terminals_of_the_machine_are_out_of_reach() {
         "test ! -e /dev/console && chmod 600 /dev/pts/ptmx && test $(ls /dev/pts) = ptmx && ! echo x > /dev/tty";
     let Some(code) = busybox(script) else { return };
     assert_eq!((code, mode()), (0, before));
+}
+
+/// A child has its maker's memory until it executes its command. Another process of the same user, with the same capabilities, could read
+/// that by `/proc/PID/mem` if it sees the child in its `/proc`.
+#[test]
+fn a_child_keeps_a_capability_that_others_lack_until_it_executes_its_command() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: needs root");
+        return;
+    }
+    let kept = kiln::sandbox::capabilities_for(false);
+    let (full, stuck) = rustix::pipe::pipe().unwrap();
+    rustix::io::ioctl_fionbio(&stuck, true).unwrap();
+    while rustix::io::write(&stuck, &[0; 4096]).is_ok() {}
+    rustix::io::ioctl_fionbio(&stuck, false).unwrap();
+    let maker = std::thread::spawn(move || {
+        let mut program = Program::default();
+        let (uid, gid, groups) = (0, 0, vec![]);
+        program.push(Step::Identity(Identity {
+            uid,
+            gid,
+            groups,
+            capabilities: kept,
+            ambient: false,
+            keeps_ids: false,
+        }));
+        // Waits until there is room in the pipe.
+        program.push(Step::JoinCgroup { procs: stuck, path: c"stuck".to_owned() });
+        program.spawn(Namespaces::default()).map(|mut child| child.wait())
+    });
+    let permitted = || {
+        let tasks = fs::read_dir("/proc/self/task").unwrap().map(|task| task.unwrap().path().join("children"));
+        let children: String = tasks.filter_map(|children| fs::read_to_string(children).ok()).collect();
+        let statuses =
+            children.split_whitespace().filter_map(|pid| fs::read_to_string(format!("/proc/{pid}/status")).ok());
+        let field = |status: &str, name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+            u64::from_str_radix(line.trim(), 16).unwrap_or(0)
+        };
+        let mut statuses = statuses.filter(|status| field(status, "CapBnd:") == kept.bits());
+        statuses.next().map(|status| (field(&status, "CapEff:"), field(&status, "CapPrm:")))
+    };
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(5);
+    let found = loop {
+        match permitted() {
+            Some((effective, permitted)) if effective == kept.bits() => break permitted,
+            _ => assert!(std::time::Instant::now() < end, "there is no such child"),
+        }
+    };
+    rustix::io::read(&full, &mut [0; 8192]).unwrap();
+    maker.join().unwrap().unwrap().unwrap();
+    assert_ne!(found & !kept.bits(), 0, "{found:x}");
 }

@@ -87,13 +87,19 @@ impl Builder<'_> {
         Ok(())
     }
 
+    /// Keeps the process, and whatever becomes of it, from processes outside: on the host's network are their abstract sockets, of which
+    /// many ask for nothing but the user's number.
+    pub(super) fn keep_apart(&mut self, spec: &Spec) {
+        let apart = landlock::abi().and_then(Ruleset::apart).unwrap_or_default().filter(|_| !spec.insecure);
+        if let Some(apart) = apart {
+            self.push(Step::Restrict(apart.into_fd()));
+        }
+    }
+
     /// What takes rights away. The filter comes first: it is loaded with CAP_SYS_ADMIN, as `no_new_privs` stays off.
     fn rights(&mut self, spec: &Spec, rights: Rights<'_>) {
+        self.keep_apart(spec);
         if !spec.insecure {
-            // On the host's network are its abstract sockets, of which many ask for nothing but the user's number.
-            if let Some(apart) = landlock::abi().and_then(Ruleset::apart).unwrap_or_default() {
-                self.push(Step::Restrict(apart.into_fd()));
-            }
             self.push(Step::Seccomp(rights.filter.to_vec()));
         }
         let User { uid, gid, groups } = &spec.user;

@@ -196,6 +196,7 @@ pub(super) fn hand_over(
     let streams = if spec.stdio == Stdio::Terminal { inherit } else { streams };
     builder.push(Step::Stdio(Streams { streams, terminal: false }));
     builder.push(Step::Umask(0o022));
+    builder.keep_apart(spec);
     let args = hand.runtime.args(&folder).into_iter().map(|a| CString::new(a.into_vec()));
     let args = args.collect::<Result<_, _>>().map_err(|_| Error::Spec("the store's path holds a zero byte".into()))?;
     let candidates = vec![c_string(&hand.runtime.path)?];

@@ -227,7 +227,8 @@ fn raise(
     }
 }
 
-/// Makes a link or a pipe like one that stands at a path, and puts it there.
+/// Makes a link or a pipe like one that stands at a path, and puts it there. The directory keeps its times: for the process, the file
+/// is the one that was there.
 fn renew(call: &Call<'_>, path: Path, file: &OwnedFd, kind: FileType) -> Result<OwnedFd, Errno> {
     let (folder, name) = call.parent(start(call, path), &call.string(call.argument(path.1))?)?;
     let stat = rustix::fs::fstat(file)?;
@@ -236,6 +237,7 @@ fn renew(call: &Call<'_>, path: Path, file: &OwnedFd, kind: FileType) -> Result<
         // A link leads to it, or somebody was quicker.
         return rustix::io::dup(file);
     }
+    let around = rustix::fs::fstat(&folder)?;
     let beside = format!(".kiln-{}-{}", call.thread(), stat.st_ino);
     match kind {
         FileType::Symlink => {
@@ -243,14 +245,19 @@ fn renew(call: &Call<'_>, path: Path, file: &OwnedFd, kind: FileType) -> Result<
         }
         kind => rustix::fs::mknodat(&folder, &*beside, kind, Mode::from_raw_mode(stat.st_mode & 0o7777), 0)?,
     }
+    rustix::fs::utimensat(&folder, &*beside, &times(&stat), AtFlags::SYMLINK_NOFOLLOW)?;
+    rustix::fs::renameat(&folder, &*beside, &folder, &name)?;
+    rustix::fs::utimensat(&folder, ".", &times(&around), AtFlags::empty())?;
+    rustix::fs::openat(&folder, &name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// Both times of a file.
+fn times(stat: &rustix::fs::Stat) -> Timestamps {
     let time = |tv_sec, nanos| Timespec { tv_sec, tv_nsec: nanos as i64 };
-    let times = Timestamps {
+    Timestamps {
         last_access: time(stat.st_atime, stat.st_atime_nsec),
         last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
-    };
-    rustix::fs::utimensat(&folder, &*beside, &times, AtFlags::SYMLINK_NOFOLLOW)?;
-    rustix::fs::renameat(&folder, &*beside, &folder, &name)?;
-    rustix::fs::openat(&folder, &name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+    }
 }
 
 fn start(call: &Call<'_>, (from, _): Path) -> i32 {

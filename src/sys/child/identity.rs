@@ -93,6 +93,10 @@ pub(super) fn notify(filter: &[libc::sock_filter]) -> Done<OwnedFd> {
 }
 
 /// Bounding set, groups, group, user, then the capabilities that are left.
+///
+/// Until the command is executed, this process has its maker's memory. Others of its user could look into that as soon as it has no
+/// capability that they lack; so what isn't kept stays permitted, though not effective, and `execve` takes it away, by the bounding set.
+/// With `no_new_privs` it wouldn't: there a process keeps what it has.
 pub(super) fn become_user(identity: &Identity) -> Done {
     let kept = identity.capabilities;
     limit_bounding_set(kept)?;
@@ -100,7 +104,11 @@ pub(super) fn become_user(identity: &Identity) -> Done {
         set_ids(identity)?;
     }
     let inheritable = if identity.ambient { kept } else { CapabilitySet::empty() };
-    let sets = CapabilitySets { effective: kept, permitted: kept, inheritable };
+    let permitted = match rustix::thread::no_new_privs() {
+        Ok(false) => kept | rustix::thread::capabilities(None).fault("capget")?.permitted,
+        _ => kept,
+    };
+    let sets = CapabilitySets { effective: kept, permitted, inheritable };
     rustix::thread::set_capabilities(None, sets).fault("capset")?;
     rustix::thread::clear_ambient_capability_set().fault("prctl(PR_CAP_AMBIENT)")?;
     if identity.ambient {

@@ -137,7 +137,8 @@ fn file_system(fs: &FileSystem) -> Done<OwnedFd> {
     match (new_file_system(fs), &fs.otherwise) {
         (Err(fault), Some(path)) if matches!(fault.errno, Errno::PERM | Errno::ACCESS | Errno::NODEV) => {
             let mount = host_tree(path)?;
-            set_flags(&mount, fs.flags)?;
+            // What is there is others', too: the host's processes in /proc have files that any process of their user may write to.
+            set_flags(&mount, fs.flags | MountAttrFlags::MOUNT_ATTR_RDONLY)?;
             Ok(mount)
         }
         (made, _) => made,

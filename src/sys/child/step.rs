@@ -299,7 +299,7 @@ pub struct FileSystem {
     pub options: Vec<(CString, Option<CString>)>,
     /// The mount's flags.
     pub flags: MountAttrFlags,
-    /// A folder of the host that is bound, with all that is mounted below it, where the kernel refuses a new one.
+    /// A folder of the host that is bound read-only, with all that is mounted below it, where the kernel refuses a new one.
     pub otherwise: Option<CString>,
     /// The mount.
     pub out: Slot,
