@@ -91,12 +91,13 @@ fn devices_and_shared_memory_are_for_the_next_run_what_they_were() {
         &[
             "FROM base
 RUN rm /dev/null && echo stdin > /dev/null; rm /dev/urandom; echo known > /dev/urandom; rm /dev/fd /dev/zero; \\
-    chmod 0 /dev/random; mkfifo /dev/left; chown 7 /dev/tty; mkdir -p /dev/shm/left/deep; chmod 700 /dev/shm /dev
+    chmod 0 /dev/random; mkfifo /dev/left; chown 7 /dev/tty; mkdir -p /dev/shm/left/deep; chmod 700 /dev/shm /dev; \\
+    chmod 600 /dev/pts/ptmx; chown 5:6 /dev/pts/ptmx; chmod 777 /dev/pts; test $(stat -c %a%u /dev/pts/ptmx) = 6005
 ",
             "FROM base
 USER 1000
 RUN test -z \"$(cat)\" && for d in null zero full random urandom tty; do test -c /dev/$d && test $(stat -c %a%u /dev/$d) = 6660 || exit 1; done; \\
-    head -c 8 /dev/random > /dev/null && test -e /dev/fd/0 && test ! -e /dev/left && test ! -e /dev/shm/left && touch /dev/shm/x
+    test $(stat -c %a%u /dev/pts/ptmx) = 6660 && test $(stat -c %a /dev/pts) = 755 && head -c 8 /dev/random > /dev/null && test -e /dev/fd/0 && test ! -e /dev/left && test ! -e /dev/shm/left && touch /dev/shm/x
 ",
         ],
         "",

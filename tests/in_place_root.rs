@@ -154,8 +154,18 @@ fn without_landlock_credentials_are_in_kilns_memory_alone() {
             test ! -e /workspace/home/token || exit 5
             for signal in $signals; do b kill -$signal $pid; done
             wait $pid
-            # What the second signal left is put right by the next build.
-            kiln build -f bad . ; same 6
+            # What the second signal left is put right by the supervisor.
+            same 6
+        done
+        for killed in supervisor worker; do
+            /kiln/kiln build --no-cache -f slow --secret id=s,src=/workspace/home/token . & pid=$!
+            until test -e /started; do b usleep 10000; done
+            worker=$(b cat /proc/$pid/task/$pid/children)
+            test ! -e /workspace/home/token && test ! -e /workspace/home/aws || exit 7
+            if test $killed = worker; then b kill -KILL $worker; else b kill -KILL $pid; fi
+            wait $pid; test $? = 137 || exit 8
+            while b grep State: /proc/$worker/status 2> /dev/null | b grep -qv Z; do b usleep 10000; done
+            same 9
         done";
     let output = place.container(&[AS_DOCKER, &seccomp], script);
     assert!(output.status.success(), "{:?}: {}", output.status, text(&output));

@@ -2,8 +2,8 @@
 
 use super::own_program::{self, State};
 use super::rootless::Rootless;
+use crate::in_place::supervisor::SupervisorLink;
 use crate::sandbox::PrivateNetwork;
-use crate::sys::SignalReceiver;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -27,8 +27,8 @@ pub struct Env {
     pub executed_again: bool,
     /// Why processes that it starts could reach this program's file, where it should be out of their reach.
     pub exposed: Option<String>,
-    /// The signals to the process that supervises this one, where there is one.
-    pub supervisor: Option<SignalReceiver>,
+    /// The process that supervises this one, where there is one.
+    pub supervisor: Option<SupervisorLink>,
     /// The network of processes that don't ask for another, unless it is the host's.
     pub network: Option<Arc<PrivateNetwork>>,
     /// What names of hosts are resolved by, where the files of a RUN may stand in `/` later. `None` leaves them to the system.

@@ -90,7 +90,7 @@ pub fn place(store: &Store, needs: &Needs<'_>, env: &Env) -> Result<Place, Strin
     let layout = layout(store.root(), needs.contexts, &read(MOUNTINFO)?, env);
     let protection = Protection::find();
     let Walled { withheld, together, warning, last } =
-        Walled::behind(&protection, needs.credentials, needs.process.force_in_place);
+        Walled::behind(&protection, needs.credentials, needs.process.force_in_place, env);
     let host = HostRoot::new(Path::new("/"), &work_directory(store.root(), env), layout).map_err(|e| unusable(&e))?;
     let host = Arc::new(host.hiding(withheld));
     let network = ["/etc/resolv.conf", "/etc/hosts"].map(|path| read(path).unwrap_or_default());
@@ -153,12 +153,13 @@ struct Walled {
 }
 
 impl Walled {
-    fn behind(wall: &Protection, credentials: &[PathBuf], forced: bool) -> Self {
+    fn behind(wall: &Protection, credentials: &[PathBuf], forced: bool, env: &Env) -> Self {
         let Protection::Removal { why } = wall else {
             let withheld = HiddenFiles::default();
             return Self { withheld, together: Together::OneProcess, warning: None, last: None };
         };
-        let withheld = HiddenFiles::new(credentials.iter().cloned(), forced);
+        let copy = env.supervisor.as_ref().map(|supervisor| supervisor.hidden.clone());
+        let withheld = HiddenFiles::new(credentials.iter().cloned(), forced, copy);
         let left = if forced { ", and credentials that can't be taken away" } else { "" };
         let warning = format!(
             "warning: there is no Landlock here ({why}): kiln keeps the credentials that it was given in memory alone while a RUN \

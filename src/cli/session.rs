@@ -86,7 +86,7 @@ impl Session {
         let (reporter, drawing) =
             progress::start(style, source, std::io::stderr()).map_err(|e| cannot("start a thread", &e))?;
         let registry = Client::new(registry_config(registry, env, reporter.clone())?);
-        let signals = SignalSource::new(env.supervisor.clone());
+        let signals = SignalSource::new(env.supervisor.as_ref().map(|supervisor| supervisor.signals.clone()));
         let (handed, last) = (Arc::default(), Arc::default());
         Ok(Self { store, registry, reporter, cancel, signals, handed, last, runtime, drawing })
     }

@@ -3,9 +3,8 @@
 
 use super::commands::Done;
 use super::session::{self, Failure};
-use crate::in_place::supervisor::{self, Outcome, Role};
+use crate::in_place::supervisor::{self, Outcome, Role, SupervisorLink};
 use crate::report::{Kind, Problem};
-use crate::sys::SignalReceiver;
 use crate::sys::child::Ended;
 use std::path::Path;
 
@@ -15,10 +14,10 @@ use std::path::Path;
 /// Those of the work; if there can be no second process; if the work was killed, or something could not be cleaned up after it.
 pub fn supervised(
     work_directory: &Path,
-    work: impl FnOnce(SignalReceiver) -> Result<Done, Failure>,
+    work: impl FnOnce(SupervisorLink) -> Result<Done, Failure>,
 ) -> Result<Done, Failure> {
     match supervisor::start(Path::new("/"), work_directory) {
-        Ok(Role::Worker(signals)) => work(signals),
+        Ok(Role::Worker(supervisor)) => work(supervisor),
         Ok(Role::Supervisor(supervisor)) => concluded(supervisor.run()),
         Err(error) => Err(session::cannot("start the process that cleans up after a killed build", &error).into()),
     }

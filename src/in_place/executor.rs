@@ -291,13 +291,17 @@ impl Executor for InPlaceExecutor {
             true => Some(Group::new(&self.hierarchies, &spec.limits, number)?),
             false => None,
         };
-        let clean = SharedMounts::look(&shared_mounts::SHARED)?;
+        let shared = SharedMounts::record(&shared_mounts::SHARED)?;
         let confinement = self.confinement();
         let binds = self.binds(spec, &confinement)?;
         let ended = self.start(spec, group.as_ref(), output, cancel);
-        // Where it failed halfway, nobody has looked yet.
-        let cleared = if ended.is_err() { end_all() } else { Ok(()) };
-        let undone = binds.end().and(clean.sweep());
+        let cleared = match &ended {
+            // Nothing helps against these.
+            Ok(_) | Err(Error::Survivors { .. }) => Ok(()),
+            // Where it failed halfway, nobody has looked yet.
+            Err(_) => end_all(),
+        };
+        let undone = binds.end().and(shared.restore());
         let ended = ended.map_err(|e| e.at_level("in-place"))?;
         cleared?;
         undone?;

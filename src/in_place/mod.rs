@@ -10,7 +10,7 @@
 //! | a layer's changes in the overlay's upper directory | a stat walk against an index | [`snapshotter`] |
 //! | bind, cache, secret and tmpfs mounts, `/etc/hosts`, `/etc/resolv.conf` | renamed to their targets and back | `bind_emulation` |
 //! | nothing of the host is visible | Landlock rules | [`confinement`] |
-//! | … and where the kernel has no Landlock | credentials exist in memory only, while a RUN runs | [`hidden_files`] |
+//! | … and where the kernel has no Landlock | credentials exist in memory only, while a RUN runs | [`hidden_files`], [`hidden_copy`] |
 //! | the end of the PID namespace | a resource limit marks the processes of a RUN, which are found by it and killed | `reaper` |
 //! | programs in `/dev` (heredocs) | the shell is given their interpreter | `shebang` |
 //! | a tmpfs at `/dev` of each process | new files in shared mounts are removed | `shared_mounts` |
@@ -42,6 +42,7 @@ mod crash_journal;
 mod directory_metadata;
 mod entry_request;
 pub mod executor;
+pub mod hidden_copy;
 pub mod hidden_files;
 mod hidden_owners;
 pub mod host_root;
@@ -61,6 +62,7 @@ mod volumes;
 
 pub use confinement::{Protection, SplitDirectory};
 pub use executor::{InPlaceExecutor, end_all};
+pub use hidden_copy::HiddenCopy;
 pub use hidden_files::HiddenFiles;
 pub use host_root::HostRoot;
 pub use layout::Layout;

@@ -17,10 +17,10 @@
 //! The supervisor is the subreaper of everything below it. A process whose parent has ended becomes its child, and is reaped at
 //! once. It has no other child than the worker, and nobody else waits for such processes, so no exit status is lost.
 
-use super::HostRoot;
 use super::crash_journal;
 use super::reaper::{self, Which};
 use super::shared_mounts::{self, SharedMounts};
+use super::{HiddenCopy, HostRoot};
 use crate::sys::child::Ended;
 use crate::sys::{self, BlockedSignals, Forked, Said, SignalReceiver, SignalSender};
 use crate::{sandbox, snapshot};
@@ -49,8 +49,17 @@ const RESERVE: usize = 1 << 20;
 pub enum Role {
     /// The one that cleans up.
     Supervisor(Supervisor),
-    /// The one that does the build. Signals to the supervisor arrive here.
-    Worker(SignalReceiver),
+    /// The one that does the build.
+    Worker(SupervisorLink),
+}
+
+/// What the worker has of its supervisor.
+#[derive(Debug, Clone)]
+pub struct SupervisorLink {
+    /// The signals to the supervisor. It ends with it.
+    pub signals: SignalReceiver,
+    /// The supervisor puts back the files in it if the worker is killed.
+    pub hidden: HiddenCopy,
 }
 
 /// The process that waits for the worker.
@@ -63,6 +72,7 @@ pub struct Supervisor {
     work: PathBuf,
     /// What was in shared mounts before; nothing where that could not be read.
     shared: Option<SharedMounts>,
+    hidden: HiddenCopy,
     reserve: Vec<u8>,
     /// The signals that were passed on.
     forwarded: BTreeSet<i32>,
@@ -83,14 +93,19 @@ pub struct Outcome {
 
 /// Why something could not be cleaned up.
 #[derive(Debug, thiserror::Error)]
-#[error(transparent)]
 pub enum CleanupError {
     /// Processes could not be ended.
+    #[error(transparent)]
     Processes(#[from] sandbox::Error),
-    /// Shared mounts could not be swept.
+    /// Shared mounts could not be restored.
+    #[error(transparent)]
     SharedMounts(#[from] sys::Error),
-    /// `/` could not be restored.
+    /// `/`, or a hidden file, could not be restored.
+    #[error(transparent)]
     Root(#[from] snapshot::Error),
+    /// Hidden files were not restored because of another failure.
+    #[error("the credentials that were hidden from the RUN are not restored, because something of it is left")]
+    Hidden,
 }
 
 /// Splits this process into supervisor and worker, before it has threads. `work` is kiln's work directory, on the file system of
@@ -104,7 +119,8 @@ pub fn start(root: &Path, work: &Path) -> sys::Result<Role> {
     sys::set_default_action(libc::SIGCHLD);
     let forwarded = FORWARDED.iter().filter(|(number, always)| *always || !sys::ignores(*number));
     let numbers: Vec<i32> = forwarded.map(|(number, _)| *number).chain([libc::SIGCHLD]).collect();
-    let shared = SharedMounts::look(&shared_mounts::SHARED).ok();
+    let shared = SharedMounts::record(&shared_mounts::SHARED).ok();
+    let hidden = HiddenCopy::new()?;
     let (queue, receiver) = sys::signal_queue()?;
     rustix::process::set_child_subreaper(Some(parent)).call("prctl(PR_SET_CHILD_SUBREAPER)")?;
     let signals = BlockedSignals::new(&numbers)?;
@@ -115,7 +131,7 @@ pub fn start(root: &Path, work: &Path) -> sys::Result<Role> {
             // Written to, so that the kernel has to back it.
             let reserve = vec![1; RESERVE];
             let forwarded = BTreeSet::new();
-            Ok(Role::Supervisor(Supervisor { worker, signals, queue, root, work, shared, reserve, forwarded }))
+            Ok(Role::Supervisor(Supervisor { worker, signals, queue, root, work, shared, hidden, reserve, forwarded }))
         }
         Forked::Child => {
             signals.unblock();
@@ -124,7 +140,7 @@ pub fn start(root: &Path, work: &Path) -> sys::Result<Role> {
             if rustix::process::getppid() != Some(parent) {
                 return Err(Errno::OWNERDEAD).call("getppid");
             }
-            Ok(Role::Worker(receiver))
+            Ok(Role::Worker(SupervisorLink { signals: receiver, hidden }))
         }
     }
 }
@@ -199,7 +215,7 @@ impl Supervisor {
 
     /// Whether `/` had to be restored, and what failed. Each part is done whatever becomes of the others.
     fn clean_up(self, ended: Ended) -> (bool, Vec<CleanupError>) {
-        let Self { root, work, shared, reserve, .. } = self;
+        let Self { root, work, shared, hidden, reserve, .. } = self;
         drop(reserve);
         let mut failures = Vec::new();
         let mut note = |done: Result<(), CleanupError>| failures.extend(done.err());
@@ -210,8 +226,17 @@ impl Supervisor {
         }
         let interrupted = crash_journal::exists(&work);
         if interrupted {
-            note(shared.map_or(Ok(()), SharedMounts::sweep).map_err(CleanupError::from));
+            note(shared.map_or(Ok(()), SharedMounts::restore).map_err(CleanupError::from));
             note(HostRoot::restore(&root, &work).map_err(CleanupError::from));
+        }
+        if !hidden.is_empty() {
+            // What is left of the RUN must not see them.
+            let restored = if failures.is_empty() {
+                hidden.restore().map_err(CleanupError::from)
+            } else {
+                Err(CleanupError::Hidden)
+            };
+            failures.extend(restored.err());
         }
         (interrupted, failures)
     }

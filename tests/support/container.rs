@@ -84,7 +84,9 @@ impl Place {
         fs::write(&profile, seccomp::oci::profile(CapabilitySet::SYS_CHROOT).to_string()).unwrap();
         let profile = format!("--security-opt=seccomp={}", profile.display());
         let own = (!flags.iter().any(|flag| flag.contains("seccomp="))).then_some(profile);
+        // conmon writes to its working directory when memory runs out.
         Command::new("podman")
+            .current_dir(self.folder.path())
             .args(["run", "--rm", "--runtime", "runc", "--cgroup-manager=cgroupfs", "--network", "host"])
             .args(["--ulimit", "nofile=20000:20000", "--ulimit", "nproc=30000:30000", "-v", &workspace])
             .args(own)
