@@ -13,8 +13,10 @@ mod attributes;
 mod container;
 #[path = "attacks/processes.rs"]
 mod processes;
+#[path = "attacks/sockets.rs"]
+mod sockets;
 
-use attacker::{become_user, undumpable, without_capabilities};
+use attacker::{become_user, in_a_copy, undumpable, without_capabilities};
 use container::{AS_DOCKER, BASE, Place, run, text};
 use rustix::fs::{AtFlags, CWD, Uid};
 use std::fs;
@@ -78,6 +80,18 @@ fn another_user_changes_no_hidden_file_of_its_own() {
         attributes::assert_all_fail("the owner of a hidden file");
         become_user(42);
         attributes::assert_all_fail("another user");
+        // What was kept of the process says nothing of its copy.
+        in_a_copy(|| {
+            attributes::assert_all_fail("a copy");
+            become_user(1000);
+            attributes::assert_all_fail("a copy of the owner of a hidden file");
+            become_user(0);
+            attributes::assert_all_fail("a copy as root");
+        });
+        become_user(0);
+        attributes::assert_all_fail("root that was another user");
+        attributes::assert_absolute_paths_succeed("root that was another user", "/etc/ok");
+        attributes::assert_absolute_paths_succeed("root that was another user", "/ok");
         return;
     }
     changes_nothing_hidden("other-user", "another_user_changes_no_hidden_file_of_its_own");
@@ -108,7 +122,9 @@ fn another_user_changes_its_own_files() {
         if rustix::process::geteuid().is_root() {
             become_user(user);
         }
-        attributes::assert_all_succeed("the user", &format!("/tmp/of-{user}"));
+        let file = format!("/tmp/of-{user}");
+        attributes::assert_all_succeed("the user", &file);
+        in_a_copy(|| attributes::assert_all_succeed("a copy", &file));
         return;
     }
     let Some(place) = place("own-files") else { return };
@@ -138,8 +154,63 @@ fn processes_of_a_run_are_limited_and_slowed_down() {
     }
     let Some(place) = place("own-processes") else { return };
     let shell = "RUN echo out > /dev/stdout && echo err > /dev/stderr && echo out > /dev/fd/1 && echo out > /proc/self/fd/1 && \\
-    echo in | cat /dev/stdin && echo in | cat /proc/self/fd/0 && renice -n 6 $$ && (sleep 1 & renice -n 7 $!) && taskset -p 1 $$ && \\
+    echo in | cat /dev/stdin && echo in | cat /proc/self/fd/0 && renice -n 19 -p $$ && (sleep 1 & renice -n 19 -p $!) && taskset -p 1 $$ && \\
     ! echo name > /proc/self/comm && test $(cat /proc/sys/kernel/osrelease) && test -e /sys/kernel && \\
     echo file > /f && { echo more > /proc/self/fd/3; } 3>> /f && grep -q more /f && ls /proc/self /sys > /dev/null\n";
     build(&place, &format!("{}{shell}", attack("processes_of_a_run_are_limited_and_slowed_down", 0)), "");
+}
+
+#[test]
+fn sockets_outside_receive_nothing() {
+    if let Ok("serve") = std::env::var(ATTACK).as_deref() {
+        return sockets::serve();
+    }
+    if let Some(user) = inside() {
+        if user == 42 {
+            become_user(user);
+        }
+        sockets::assert_out_of_reach(&format!("user {user}"), true);
+        if user == 42 {
+            in_a_copy(|| sockets::assert_out_of_reach("a copy", false));
+        }
+        #[cfg(target_arch = "x86_64")]
+        sockets::assert_narrow_calls_are_answered(true);
+        #[cfg(target_arch = "x86_64")]
+        in_a_copy(|| sockets::assert_narrow_calls_are_answered(user != 42));
+        sockets::race(true);
+        undumpable();
+        in_a_copy(|| sockets::race(false));
+        return;
+    }
+    let Some(place) = place("sockets") else { return };
+    let test = "sockets_outside_receive_nothing";
+    let attacks = format!("{}{}USER 1000\n{}", attack(test, 0), attack(test, 42), attack(test, 1000));
+    let steps = format!("{BASE}COPY --chmod=755 attacker /attacker\n{attacks}");
+    place.file("context/Dockerfile", &steps);
+    let script = format!(
+        "{ATTACK}=serve /workspace/context/attacker --exact {test} > /kiln/server 2>&1 & server=$!
+        until b grep -q listening /kiln/received; do b usleep 10000; done
+        b chmod 777 /workspace /workspace/outside.* /kiln/outside.*
+        kiln build --progress plain /workspace/context || exit 1
+        b kill $server; test \"$(b cat /kiln/received)\" = listening || {{ b sort /kiln/received | b uniq -c; exit 2; }}"
+    );
+    let output = place.container(&[AS_DOCKER], &script);
+    assert!(output.status.success(), "{:?}: {}", output.status, text(&output));
+}
+
+#[test]
+fn sockets_of_a_run_are_used() {
+    if inside().is_some() {
+        return sockets::assert_own_can_be_used();
+    }
+    let Some(place) = place("own-sockets") else { return };
+    build(&place, &attack("sockets_of_a_run_are_used", 0), "");
+}
+
+/// Another program of that test.
+#[test]
+fn connects_as_a_user() {
+    if let Ok(path) = std::env::var("KILN_TEST_CONNECT") {
+        sockets::connect_to(&path);
+    }
 }

@@ -35,6 +35,11 @@ impl Protection {
         }
     }
 
+    /// Whether the rules cover connections to Unix sockets.
+    pub(super) fn restricts_sockets(&self) -> bool {
+        matches!(self, Self::Landlock(abi) if *abi >= landlock::RESOLVES_UNIX)
+    }
+
     /// The part of the capabilities in `usual` that a RUN gets, where kiln and the container's other processes have `permitted`: the
     /// kernel lets a process look into another one that has no capability that the first one lacks.
     pub(super) fn capabilities(&self, usual: CapabilitySet, permitted: CapabilitySet) -> CapabilitySet {

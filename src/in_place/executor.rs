@@ -49,7 +49,8 @@ pub struct InPlaceExecutor {
     hosts: String,
     host: Arc<HostRoot>,
     hierarchies: Vec<Hierarchy>,
-    /// What processes get.
+    /// What kiln has, and what processes get.
+    permitted: CapabilitySet,
     capabilities: CapabilitySet,
     filter: Vec<sock_filter>,
     /// The same without any network.
@@ -78,11 +79,12 @@ impl InPlaceExecutor {
             hosts,
             host,
             hierarchies,
+            permitted,
             capabilities,
             filter: seccomp::filter(capabilities),
             alone: seccomp::without_network(capabilities),
+            intercepted: InterceptedCalls::new(&protection),
             protection,
-            intercepted: InterceptedCalls::new(),
             pools: Mutex::default(),
             runs: AtomicU64::new(0),
         })
@@ -166,6 +168,8 @@ impl InPlaceExecutor {
         let step = Step::WorkIn { path: c_string(&cwd)?, uid: spec.user.uid, gid: spec.user.gid };
         push_part(&mut program, &mut parts, Part::WorkingDirectory(cwd), step);
         program.push(Step::NoNewPrivileges);
+        // Before kiln is told of calls: it answers none before the command is executed. Capabilities remain until then.
+        program.push(Step::Identity(identity(spec, self.permitted, false)));
         // Before the table of open files becomes the child's own.
         let listener = wall.is_some().then(|| {
             let out = program.slot();
@@ -186,14 +190,7 @@ impl InPlaceExecutor {
         }
         let filter = if spec.network == Network::None { &self.alone } else { &self.filter };
         program.push(Step::Seccomp(filter.clone()));
-        program.push(Step::Identity(Identity {
-            uid: spec.user.uid,
-            gid: spec.user.gid,
-            groups: spec.user.groups.iter().map(|g| rustix::fs::Gid::from_raw(*g)).collect(),
-            capabilities: self.capabilities,
-            ambient: false,
-            keeps_ids: false,
-        }));
+        program.push(Step::Identity(identity(spec, self.capabilities, true)));
         program.push(Step::DieWithMaker);
         let exec = command::exec_of(&shebang::args(spec), spec)?;
         let candidates = exec.candidates.clone();
@@ -346,6 +343,18 @@ fn refuse(spec: &Spec) -> Result<(), Error> {
 
 fn part(at: &Path, done: crate::sys::Result<()>) -> Result<(), Error> {
     done.map_err(|source| Error::Part { part: Part::Mount(at.to_owned()), source })
+}
+
+/// The user of a process, and its capabilities.
+fn identity(spec: &Spec, capabilities: CapabilitySet, keeps_ids: bool) -> Identity {
+    Identity {
+        uid: spec.user.uid,
+        gid: spec.user.gid,
+        groups: spec.user.groups.iter().map(|g| rustix::fs::Gid::from_raw(*g)).collect(),
+        capabilities,
+        ambient: false,
+        keeps_ids,
+    }
 }
 
 fn push_part(program: &mut Program, parts: &mut Vec<(Range<usize>, Part)>, part: Part, step: Step) {

@@ -26,10 +26,11 @@
 //! | those that list split directories | `root_listing` |
 //! | those that change modes, owners, times and attributes, which Landlock does not restrict | `attribute_calls`, `hidden_owners` |
 //! | those that change the limits and the scheduling of other processes | `process_calls` |
+//! | those that connect to Unix sockets, on kernels whose Landlock does not restrict that | `socket_calls`, `socket_address`, `mute_sockets`, `datagram_relay` |
+//!
+//! `caller` has the credentials with which kiln acts for the process, `kept_processes` those processes that it could not look into any more.
 //!
 //! A second process, the [`supervisor`], cleans up when kiln is killed.
-//!
-//! `caller` has the credentials with which kiln acts for the process.
 //!
 //! Without CAP_SYS_ADMIN, Landlock and seccomp filters require `no_new_privs`: programs with the set-user-ID bit or with file
 //! capabilities gain nothing. Only a RUN of a user other than root notices.
@@ -39,6 +40,7 @@ mod bind_emulation;
 mod caller;
 pub mod confinement;
 mod crash_journal;
+mod datagram_relay;
 mod directory_metadata;
 mod entry_request;
 pub mod executor;
@@ -47,7 +49,9 @@ pub mod hidden_files;
 mod hidden_owners;
 pub mod host_root;
 mod inode_pool;
+mod kept_processes;
 pub mod layout;
+mod mute_sockets;
 mod process_calls;
 mod reaper;
 mod responder;
@@ -56,6 +60,8 @@ mod root_listing;
 mod shared_mounts;
 mod shebang;
 pub mod snapshotter;
+mod socket_address;
+mod socket_calls;
 pub mod supervisor;
 mod switch;
 mod volumes;

@@ -1,11 +1,11 @@
 //! The credentials of another process, assumed by the calling thread alone.
 
-use rustix::fs::Gid;
+use rustix::fs::{Gid, Uid};
 use rustix::io::Errno;
 use rustix::process::DumpableBehavior;
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
-/// The credentials of a process, as far as access to files is concerned.
+/// The credentials of a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Credentials {
     /// The user ID for file access (`fsuid`).
@@ -31,6 +31,8 @@ pub struct AssumedCredentials {
 struct Own {
     uid: u32,
     gid: u32,
+    /// The real and effective IDs, if they were changed.
+    ids: Option<[(Uid, Gid); 2]>,
     groups: Vec<Gid>,
     capabilities: CapabilitySets,
     /// Changes of user IDs make a process dumpable where the machine says so.
@@ -44,18 +46,30 @@ impl Credentials {
     /// # Errors
     /// `EPERM` if this process may not change its IDs.
     pub fn assume(&self) -> Result<AssumedCredentials, Errno> {
-        let own = Own {
-            uid: fsuid(None),
-            gid: fsgid(None),
-            groups: rustix::process::getgroups()?,
-            capabilities: rustix::thread::capabilities(None)?,
-            dumpable: rustix::process::dumpable_behavior().ok(),
-        };
-        let assumed = AssumedCredentials { own, _here: std::marker::PhantomData };
-        let groups: Vec<Gid> = self.groups.iter().map(|g| Gid::from_raw(*g)).collect();
-        if groups != assumed.own.groups {
-            rustix::thread::set_thread_groups(&groups)?;
-        }
+        let mut assumed = AssumedCredentials::none()?;
+        assumed.set_groups(&self.groups)?;
+        self.finish(assumed)
+    }
+
+    /// Assumes these credentials also as real and effective IDs, which a socket tells its peer. The saved IDs remain, so that the
+    /// thread can return. Meanwhile a process of this user may send it signals.
+    ///
+    /// # Errors
+    /// As [`assume`](Self::assume).
+    pub fn assume_fully(&self) -> Result<AssumedCredentials, Errno> {
+        let mut assumed = AssumedCredentials::none()?;
+        let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
+        assumed.own.ids = Some([
+            (rustix::process::getuid(), rustix::process::getgid()),
+            (rustix::process::geteuid(), rustix::process::getegid()),
+        ]);
+        assumed.set_groups(&self.groups)?;
+        rustix::thread::set_thread_res_gid(gid, gid, None)?;
+        rustix::thread::set_thread_res_uid(uid, uid, None)?;
+        self.finish(assumed)
+    }
+
+    fn finish(&self, assumed: AssumedCredentials) -> Result<AssumedCredentials, Errno> {
         fsgid(Some(self.gid));
         fsuid(Some(self.uid));
         assumed.stay_undumpable();
@@ -66,6 +80,24 @@ impl Credentials {
 }
 
 impl AssumedCredentials {
+    /// A guard that returns to what the thread has now.
+    fn none() -> Result<Self, Errno> {
+        let own = Own {
+            uid: fsuid(None),
+            gid: fsgid(None),
+            ids: None,
+            groups: rustix::process::getgroups()?,
+            capabilities: rustix::thread::capabilities(None)?,
+            dumpable: rustix::process::dumpable_behavior().ok(),
+        };
+        Ok(Self { own, _here: std::marker::PhantomData })
+    }
+
+    fn set_groups(&mut self, groups: &[u32]) -> Result<(), Errno> {
+        let groups: Vec<Gid> = groups.iter().map(|g| Gid::from_raw(*g)).collect();
+        if groups == self.own.groups { Ok(()) } else { rustix::thread::set_thread_groups(&groups) }
+    }
+
     fn stay_undumpable(&self) {
         if self.own.dumpable == Some(DumpableBehavior::NotDumpable) {
             let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
@@ -75,9 +107,13 @@ impl AssumedCredentials {
 
 impl Drop for AssumedCredentials {
     fn drop(&mut self) {
-        let Own { uid, gid, groups, capabilities, .. } = &self.own;
+        let Own { uid, gid, ids, groups, capabilities, .. } = &self.own;
         // Raising permitted capabilities again always succeeds, and with them so does everything else.
         let _ = set_effective(*capabilities, capabilities.permitted);
+        if let Some([real, effective]) = ids {
+            let _ = rustix::thread::set_thread_res_uid(real.0, effective.0, None);
+            let _ = rustix::thread::set_thread_res_gid(real.1, effective.1, None);
+        }
         fsuid(Some(*uid));
         fsgid(Some(*gid));
         let _ = rustix::thread::set_thread_groups(groups);
@@ -139,6 +175,24 @@ mod tests {
         let new = dir.path().join("new").metadata().unwrap();
         assert_eq!((new.uid(), new.gid()), (1234, 1235));
         assert_eq!((rustix::process::getgroups().unwrap(), rustix::thread::capabilities(None).unwrap()), before);
+    }
+
+    #[test]
+    fn a_socket_tells_its_peer_the_assumed_ids() {
+        if !is_root() {
+            return;
+        }
+        let pair = |credentials: Credentials| {
+            let _assumed = credentials.assume_fully().unwrap();
+            std::os::unix::net::UnixStream::pair().unwrap().0
+        };
+        let before = rustix::thread::capabilities(None).unwrap();
+        let socket = pair(credentials(1234, CapabilitySet::empty()));
+        let peer = rustix::net::sockopt::socket_peercred(&socket).unwrap();
+        assert_eq!((peer.uid.as_raw(), peer.gid.as_raw()), (1234, 1235));
+        assert_eq!((rustix::process::getuid(), rustix::process::geteuid()), (Uid::ROOT, Uid::ROOT));
+        assert_eq!((fsuid(None), rustix::thread::capabilities(None).unwrap()), (0, before));
+        assert_eq!(rustix::process::getgid(), Gid::ROOT);
     }
 
     #[test]

@@ -16,8 +16,8 @@ impl Rights {
     pub const LIST: Self = Self(1 << 3);
     /// To execute and read files and to list directories.
     pub const READ: Self = Self(1 | 1 << 2 | 1 << 3);
-    /// What there is for a file that is no directory: execute, write, read, truncate, `ioctl` of devices.
-    const OF_FILE: u64 = 1 | 1 << 1 | 1 << 2 | 1 << 14 | 1 << 15;
+    /// What there is for a file that is no directory: execute, write, read, truncate, `ioctl` of devices, connect to a socket.
+    const OF_FILE: u64 = 1 | 1 << 1 | 1 << 2 | 1 << 14 | 1 << 15 | 1 << 16;
 
     /// All that a version of the interface knows.
     fn all(abi: u32) -> Self {
@@ -25,7 +25,8 @@ impl Rights {
             0 | 1 => 13,
             2 => 14,
             3 | 4 => 15,
-            _ => 16,
+            5..RESOLVES_UNIX => 16,
+            _ => 17,
         };
         Self((1 << bits) - 1)
     }
@@ -44,6 +45,10 @@ pub fn abi() -> Result<u32> {
 
 /// The version that knows of processes outside.
 const APART: u32 = 6;
+
+/// The version whose rights cover connections to Unix sockets in file systems (Linux 7.1). Sockets of the restricted processes
+/// themselves need no rule.
+pub const RESOLVES_UNIX: u32 = 9;
 
 /// `struct landlock_ruleset_attr`.
 #[repr(C)]

@@ -40,3 +40,21 @@ pub(crate) fn without_capabilities() {
 pub(crate) fn undumpable() {
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable).unwrap();
 }
+
+/// Does something in a copy of this process. It must not fail.
+pub(crate) fn in_a_copy(act: impl FnOnce()) {
+    // SAFETY: the other threads of a test's process wait; the copy needs none of them.
+    match unsafe { libc::fork() } {
+        0 => {
+            let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(act));
+            // SAFETY: ends this process.
+            unsafe { libc::_exit(i32::from(done.is_err())) }
+        }
+        child => {
+            let mut status = 0;
+            // SAFETY: waits for a child of this process.
+            assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+            assert_eq!(status, 0);
+        }
+    }
+}

@@ -120,3 +120,14 @@ pub(crate) fn in_another_root(root: &str, file: &str) {
     rustix::process::fchdir(&own).unwrap();
     rustix::process::chroot(".").unwrap();
 }
+
+/// What apt does, which was another user for a while: absolute paths.
+pub(crate) fn assert_absolute_paths_succeed(who: &str, file: &str) {
+    fs::write(file, "").unwrap();
+    for (way, done) in change_attributes(file) {
+        if ["chmod", "old chmod", "old chown", "utime", "utimes", "setxattr", "lsetxattr"].contains(&way) {
+            assert!(done.is_ok(), "{who}: {way} of {file}: {done:?}");
+        }
+    }
+    fs::remove_file(file).unwrap();
+}

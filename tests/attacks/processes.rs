@@ -17,7 +17,7 @@ fn starve(pid: usize, group: usize) -> Vec<(&'static str, Result<libc::c_long, E
     let (mask, parameter) = ([1_u64], [0_i32]);
     let (mask, parameter) = (mask.as_ptr() as usize, parameter.as_ptr() as usize);
     // `struct sched_attr`: size, SCHED_BATCH, flags, nice.
-    let attributes = [48_u32, libc::SCHED_BATCH as u32, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0];
+    let attributes = [48_u32, libc::SCHED_BATCH as u32, 0, 0, 19, 0, 0, 0, 0, 0, 0, 0];
     let attributes = attributes.as_ptr() as usize;
     let idle = 3 << 13;
     vec![
@@ -29,8 +29,8 @@ fn starve(pid: usize, group: usize) -> Vec<(&'static str, Result<libc::c_long, E
         ),
         ("sched_setparam", call(libc::SYS_sched_setparam, [pid, parameter, 0, 0, 0, 0])),
         ("sched_setattr", call(libc::SYS_sched_setattr, [pid, attributes, 0, 0, 0, 0])),
-        ("setpriority", call(libc::SYS_setpriority, [PROCESS, pid, 5, 0, 0, 0])),
-        ("setpriority of a group", call(libc::SYS_setpriority, [GROUP, group, 5, 0, 0, 0])),
+        ("setpriority", call(libc::SYS_setpriority, [PROCESS, pid, 19, 0, 0, 0])),
+        ("setpriority of a group", call(libc::SYS_setpriority, [GROUP, group, 19, 0, 0, 0])),
         ("ioprio_set", call(libc::SYS_ioprio_set, [PROCESS + 1, pid, idle, 0, 0, 0])),
         ("ioprio_set of a group", call(libc::SYS_ioprio_set, [GROUP + 1, group, idle, 0, 0, 0])),
     ]

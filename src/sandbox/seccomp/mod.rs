@@ -91,6 +91,12 @@ pub fn numbers(name: &str) -> impl Iterator<Item = (u32, libc::c_long, bool)> {
     columns.filter_map(move |(of, narrow)| Some((of.audit, line.split(' ').nth(of.column + 1)?.parse().ok()?, narrow)))
 }
 
+/// Whether a process may make sockets of this address family.
+pub fn allows_family(family: u32) -> bool {
+    let ranges = profile::WITH_ARGUMENT.iter().filter(|(name, _)| *name == "socket").flat_map(|(_, ranges)| *ranges);
+    ranges.into_iter().any(|(first, last)| (*first..=*last).contains(&family))
+}
+
 /// When a filter's listener is told of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum When {

@@ -7,6 +7,7 @@ use std::cell::OnceCell;
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// The longest path that the kernel takes, with its final zero.
 const PATH_MAX: usize = libc::PATH_MAX as usize;
@@ -16,20 +17,37 @@ const PAGE: usize = 4096;
 /// A call that a process waits in.
 #[derive(Debug)]
 pub struct Call<'a> {
-    listener: &'a Listener,
+    pub(super) listener: &'a Listener,
     pub(super) id: u64,
     thread: u32,
     number: libc::c_long,
     architecture: u32,
     arguments: [u64; 6],
     memory: OnceCell<OwnedFd>,
+    kept: OnceCell<Arc<KeptProcess>>,
+}
+
+/// What was opened of a process as long as this one might look into it. It may be used afterwards, too.
+#[derive(Debug)]
+pub struct KeptProcess {
+    memory: OwnedFd,
+    pub(super) root: OwnedFd,
 }
 
 impl<'a> Call<'a> {
     pub(super) fn new(listener: &'a Listener, notification: &libc::seccomp_notif) -> Self {
         let libc::seccomp_notif { id, pid, data, .. } = *notification;
         let (number, architecture) = (libc::c_long::from(data.nr), data.arch);
-        Self { listener, id, thread: pid, number, architecture, arguments: data.args, memory: OnceCell::new() }
+        Self {
+            listener,
+            id,
+            thread: pid,
+            number,
+            architecture,
+            arguments: data.args,
+            memory: OnceCell::new(),
+            kept: OnceCell::new(),
+        }
     }
 
     /// The call's number (`libc::SYS_*`), of the architecture that kiln was made for if the filter tells others nothing.
@@ -96,7 +114,11 @@ impl<'a> Call<'a> {
     /// # Errors
     /// As [`string`](Self::string).
     pub fn write(&self, address: u64, bytes: &[u8]) -> Result<(), Errno> {
-        let memory = self.open_memory(OFlags::RDWR)?;
+        let opened = self.open_memory(OFlags::RDWR);
+        let memory = match (&opened, self.kept()) {
+            (Err(Errno::ACCESS), Some(kept)) => &kept.memory,
+            (opened, _) => opened.as_ref().map_err(|errno| *errno)?,
+        };
         match rustix::io::pwrite(memory, bytes, address) {
             Ok(count) if count == bytes.len() => Ok(()),
             Ok(_) | Err(Errno::IO | Errno::INVAL) => Err(Errno::FAULT),
@@ -104,13 +126,32 @@ impl<'a> Call<'a> {
         }
     }
 
+    /// Opens the memory and the root directory of the call's process, for later calls of it.
+    ///
+    /// # Errors
+    /// As [`string`](Self::string).
+    pub fn keep(&self) -> Result<KeptProcess, Errno> {
+        Ok(KeptProcess { memory: self.open_memory(OFlags::RDWR)?, root: self.root()? })
+    }
+
+    /// Looks into the call's process by what was kept of it, where it may not be looked into any more.
+    pub fn look_by(&self, kept: Arc<KeptProcess>) {
+        let _ = self.kept.set(kept);
+    }
+
+    pub(super) fn kept(&self) -> Option<&KeptProcess> {
+        self.kept.get().map(Arc::as_ref)
+    }
+
     /// The memory of the call's process, opened once for reading.
     fn memory(&self) -> Result<&OwnedFd, Errno> {
         if let Some(memory) = self.memory.get() {
             return Ok(memory);
         }
-        let memory = self.open_memory(OFlags::RDONLY)?;
-        Ok(self.memory.get_or_init(|| memory))
+        match (self.open_memory(OFlags::RDONLY), self.kept()) {
+            (Err(Errno::ACCESS), Some(kept)) => Ok(&kept.memory),
+            (memory, _) => memory.map(|memory| self.memory.get_or_init(|| memory)),
+        }
     }
 
     /// Opens the memory first and checks afterwards that the call still waits. The descriptor then belongs to the process that made

@@ -24,14 +24,17 @@
 //! |---|---|
 //! | `mod` | the listener and its loop |
 //! | `call` | one call, and its process's memory |
+//! | `descriptors` | its process's descriptors: what they are, and new ones |
 //! | `paths` | the files that its arguments name |
 //! | `process` | what its process is, and its structures |
 
 mod call;
+mod descriptors;
 mod paths;
 mod process;
 
-pub use call::Call;
+pub use call::{Call, KeptProcess};
+pub use descriptors::{Deferred, DescriptorFlags};
 pub use paths::{Origin, reopen};
 pub use process::without_umask;
 
@@ -40,6 +43,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use std::mem::{size_of, zeroed};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 /// What becomes of a call.
 #[derive(Debug)]
@@ -57,7 +61,35 @@ pub enum Answer {
         /// Whether it is closed on `execve`.
         close_on_exec: bool,
     },
+    /// It waits. Whoever has its [`Deferred`] answers it.
+    Later,
 }
+
+/// Decides about calls.
+pub trait Service<'l> {
+    /// Answers a call.
+    fn answer(&mut self, call: &Call<'l>) -> Answer;
+
+    /// Whether calls were deferred.
+    fn is_waiting(&self) -> bool {
+        false
+    }
+
+    /// Goes on with them; called once in every [`INTERVAL`].
+    fn go_on(&mut self) {}
+}
+
+/// A service that answers each call at once.
+struct AtOnce<'f>(&'f mut dyn FnMut(&Call<'_>) -> Answer);
+
+impl<'l> Service<'l> for AtOnce<'_> {
+    fn answer(&mut self, call: &Call<'l>) -> Answer {
+        (self.0)(call)
+    }
+}
+
+/// How often deferred calls are looked at.
+pub const INTERVAL: Duration = Duration::from_millis(5);
 
 /// The end of a filter at which calls arrive. Closed, all calls that wait for an answer, and all further ones, fail with
 /// `ENOSYS`.
@@ -99,24 +131,45 @@ impl Listener {
     /// If the kernel gives no calls any more. The processes must be killed then: once this listener is dropped, their
     /// calls fail with `ENOSYS`.
     pub fn serve(&self, stop: impl AsFd, answer: &mut dyn FnMut(&Call<'_>) -> Answer) -> Result<()> {
-        while self.wait(stop.as_fd())? {
-            let Some(call) = self.receive()? else { continue };
-            let answer = answer(&call);
-            self.send(&call, answer)?;
-        }
-        Ok(())
+        self.serve_with(stop, &mut AtOnce(answer))
     }
 
-    /// Waits for a call; `false` if there will be none, or none is wanted.
-    fn wait(&self, stop: BorrowedFd<'_>) -> Result<bool> {
-        let mut fds = [PollFd::new(&self.fd, PollFlags::IN), PollFd::from_borrowed_fd(stop, PollFlags::IN)];
+    /// The same by a service that may defer calls.
+    ///
+    /// # Errors
+    /// As [`serve`](Self::serve).
+    pub fn serve_with<'l>(&'l self, stop: impl AsFd, service: &mut impl Service<'l>) -> Result<()> {
+        let mut last = Instant::now();
         loop {
-            match poll(&mut fds, None) {
+            match self.wait(stop.as_fd(), service.is_waiting())? {
+                Event::End => return Ok(()),
+                Event::Interval => {}
+                Event::Call => {
+                    let Some(call) = self.receive()? else { continue };
+                    let answer = service.answer(&call);
+                    self.send(call.id, answer)?;
+                }
+            }
+            if service.is_waiting() && last.elapsed() >= INTERVAL {
+                service.go_on();
+                last = Instant::now();
+            }
+        }
+    }
+
+    /// Waits for a call, or for the end of the interval where calls are deferred.
+    fn wait(&self, stop: BorrowedFd<'_>, is_waiting: bool) -> Result<Event> {
+        let mut fds = [PollFd::new(&self.fd, PollFlags::IN), PollFd::from_borrowed_fd(stop, PollFlags::IN)];
+        let interval = rustix::event::Timespec { tv_sec: 0, tv_nsec: INTERVAL.subsec_nanos().into() };
+        loop {
+            match poll(&mut fds, is_waiting.then_some(&interval)) {
                 Err(Errno::INTR) => {}
                 Err(errno) => return Err(errno).call("poll"),
+                Ok(0) => return Ok(Event::Interval),
                 Ok(_) => {
                     let [listener, stop] = fds.map(|fd| fd.revents());
-                    return Ok(stop.is_empty() && listener.contains(PollFlags::IN));
+                    let is_call = stop.is_empty() && listener.contains(PollFlags::IN);
+                    return Ok(if is_call { Event::Call } else { Event::End });
                 }
             }
         }
@@ -137,14 +190,15 @@ impl Listener {
         }
     }
 
-    fn send(&self, call: &Call<'_>, answer: Answer) -> Result<()> {
+    fn send(&self, id: u64, answer: Answer) -> Result<()> {
         let (val, error, flags) = match answer {
             Answer::Continue => (0, 0, libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32),
             Answer::Value(value) => (value, 0, 0),
             Answer::Errno(errno) => (0, -errno.raw_os_error(), 0),
-            Answer::Fd { fd, close_on_exec } => return self.send_fd(call, &fd, close_on_exec),
+            Answer::Fd { fd, close_on_exec } => return self.send_fd(id, &fd, close_on_exec),
+            Answer::Later => return Ok(()),
         };
-        let response = libc::seccomp_notif_resp { id: call.id, val, error, flags };
+        let response = libc::seccomp_notif_resp { id, val, error, flags };
         // SAFETY: the kernel only reads the response.
         let result =
             unsafe { libc::ioctl(self.fd.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SEND as _, &raw const response) };
@@ -152,22 +206,34 @@ impl Listener {
     }
 
     /// Puts a file into the process's table and answers with its number, in one step (Linux 5.14).
-    fn send_fd(&self, call: &Call<'_>, fd: &OwnedFd, close_on_exec: bool) -> Result<()> {
+    fn send_fd(&self, id: u64, fd: &OwnedFd, close_on_exec: bool) -> Result<()> {
+        match self.add_fd(id, fd, None, (close_on_exec, libc::SECCOMP_ADDFD_FLAG_SEND as u32)) {
+            // The process's own limit: its call fails as it would have done.
+            Err(Errno::MFILE) => self.send(id, Answer::Errno(Errno::MFILE)),
+            done => unless_gone(done.map(drop).call("ioctl(SECCOMP_IOCTL_NOTIF_ADDFD)")),
+        }
+    }
+
+    /// Puts a file into the process's table, in the place of one of its descriptors or of none, and gives the number.
+    fn add_fd(
+        &self,
+        id: u64,
+        fd: impl AsFd,
+        replaced: Option<i32>,
+        (close_on_exec, flags): (bool, u32),
+    ) -> std::result::Result<i32, Errno> {
+        let set = if replaced.is_some() { libc::SECCOMP_ADDFD_FLAG_SETFD as u32 } else { 0 };
         let request = libc::seccomp_notif_addfd {
-            id: call.id,
-            flags: libc::SECCOMP_ADDFD_FLAG_SEND as u32,
-            srcfd: fd.as_raw_fd().unsigned_abs(),
-            newfd: 0,
+            id,
+            flags: flags | set,
+            srcfd: fd.as_fd().as_raw_fd().unsigned_abs(),
+            newfd: replaced.unwrap_or(0).cast_unsigned(),
             newfd_flags: if close_on_exec { libc::O_CLOEXEC.unsigned_abs() } else { 0 },
         };
         // SAFETY: the kernel only reads the request.
-        let result =
+        let number =
             unsafe { libc::ioctl(self.fd.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_ADDFD as _, &raw const request) };
-        match check(result.into(), "ioctl(SECCOMP_IOCTL_NOTIF_ADDFD)") {
-            // The process's own limit: its call fails as it would have done.
-            Err(error) if error.errno == Errno::MFILE => self.send(call, Answer::Errno(Errno::MFILE)),
-            done => unless_gone(done),
-        }
+        if number >= 0 { Ok(number) } else { Err(super::child::last_errno()) }
     }
 
     /// Whether a call still waits.
@@ -175,6 +241,15 @@ impl Listener {
         // SAFETY: the kernel only reads the number.
         unsafe { libc::ioctl(self.fd.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_ID_VALID as _, &raw const id) == 0 }
     }
+}
+
+/// What a listener waited for.
+enum Event {
+    Call,
+    /// Nothing happened, but calls are deferred.
+    Interval,
+    /// There will be no more calls, or none is wanted.
+    End,
 }
 
 fn check(result: libc::c_long, call: &'static str) -> Result<()> {

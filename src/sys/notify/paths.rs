@@ -61,10 +61,13 @@ impl Call<'_> {
         self.origin(from, path)?.parent(path)
     }
 
-    fn root(&self) -> Result<OwnedFd, Errno> {
+    pub(super) fn root(&self) -> Result<OwnedFd, Errno> {
         let root = open(self.proc("root"), DIR, Mode::empty());
         self.alive()?;
-        root
+        match (root, self.kept()) {
+            (Err(Errno::ACCESS), Some(kept)) => kept.root.try_clone().map_err(|_| Errno::MFILE),
+            (root, _) => root,
+        }
     }
 }
 
