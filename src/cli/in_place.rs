@@ -89,6 +89,9 @@ pub fn place(store: &Store, needs: &Needs<'_>, env: &Env) -> Result<Place, Strin
     let read = |path: &str| std::fs::read_to_string(path).map_err(|e| format!("read {path}: {e}"));
     let layout = layout(store.root(), needs.contexts, &read(MOUNTINFO)?, env);
     let protection = Protection::find();
+    if let Some(why) = protection.refusal(needs.process.force_in_place) {
+        return Err(why);
+    }
     let Walled { withheld, together, warning, last } =
         Walled::behind(&protection, needs.credentials, needs.process.force_in_place, env);
     let host = HostRoot::new(Path::new("/"), &work_directory(store.root(), env), layout).map_err(|e| unusable(&e))?;
@@ -163,8 +166,8 @@ impl Walled {
         let left = if forced { ", and credentials that can't be taken away" } else { "" };
         let warning = format!(
             "warning: there is no Landlock here ({why}): kiln keeps the credentials that it was given in memory alone while a RUN \
-             runs, but a RUN can read what else is in this container: the store with other stages and caches, and what is \
-             mounted{left}"
+             executes, but a RUN can read and change everything else in this container: kiln's program, the store with other stages and \
+             caches, and what is mounted{left}"
         );
         let away = withheld.clone();
         let last = move || {

@@ -35,6 +35,17 @@ impl Protection {
         }
     }
 
+    /// Why nothing should run in place with this protection, unless the user forces it.
+    pub fn refusal(&self, forced: bool) -> Option<String> {
+        match self {
+            Self::Removal { why } if !forced => Some(format!(
+                "there is no Landlock here ({why}), so a RUN could change kiln's program, other stages and volumes; it needs Linux 5.13 with \
+                 Landlock and a seccomp profile that allows it, or --force-in-place to accept that"
+            )),
+            _ => None,
+        }
+    }
+
     /// Whether the rules cover connections to Unix sockets.
     pub(super) fn restricts_sockets(&self) -> bool {
         matches!(self, Self::Landlock(abi) if *abi >= landlock::RESOLVES_UNIX)

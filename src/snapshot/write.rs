@@ -1,5 +1,7 @@
 //! Entries of a layer to a folder in overlayfs's form, on top of lower layers.
 
+mod root_filesystem;
+
 use super::at::{self, Kind, Meta};
 use super::content::{copy_exactly, copy_file};
 use super::count;
@@ -115,32 +117,6 @@ impl FolderWriter {
     /// that were [added](EntrySink::add), as some of these take the place of others, and some bring directories along.
     pub fn entries(&self) -> i64 {
         self.entries
-    }
-
-    /// Makes a socket that nobody listens at, which only a folder that is never packed has.
-    pub(super) fn add_socket(&mut self, entry: &Entry) -> Result<(), Error> {
-        let name = self.go_to(&entry.path)?;
-        self.clear(&name, false)?;
-        self.mknod(&name, &entry.path, FileType::Socket, Device::default())?;
-        self.set_meta_at(&name, entry)
-    }
-
-    /// Removes whatever is at `path` from the folder.
-    pub(super) fn delete(&mut self, path: &EntryPath) -> Result<(), Error> {
-        let name = self.go_to(path)?;
-        self.clear(&name, false).map(drop)
-    }
-
-    /// Removes whatever is in the directory at `path` from the folder.
-    pub(super) fn empty(&mut self, path: &EntryPath) -> Result<(), Error> {
-        self.descend(path)?;
-        let fd = self.here()?.fd.as_fd();
-        let mut removed = 0;
-        for name in at::names(fd).map_err(|e| Error::inside("getdents", path, e))? {
-            removed += at::remove_counting(fd, &name).map_err(|e| Error::inside("unlink", path, e))?;
-        }
-        self.lost(removed);
-        Ok(())
     }
 
     /// Counts what was removed.
