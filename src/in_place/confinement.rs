@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use rustix::thread::CapabilitySet;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
@@ -157,9 +157,9 @@ impl Confinement {
     }
 
     /// The rules for the entries that split directories have now, and for `more`; nothing where the kernel has no Landlock.
-    pub(super) fn ruleset<'f>(
+    pub(super) fn ruleset(
         &self,
-        more: impl Iterator<Item = BorrowedFd<'f>>,
+        more: impl Iterator<Item = Result<OwnedFd>>,
     ) -> std::result::Result<Option<Ruleset>, Error> {
         let Protection::Landlock(abi) = self.protection else { return Ok(None) };
         let ruleset = Ruleset::new(abi)?;
@@ -167,7 +167,7 @@ impl Confinement {
             self.allow_entries(&ruleset, directory)?;
         }
         for file in more {
-            ruleset.allow_all(file)?;
+            ruleset.allow_all(file?)?;
         }
         Ok(Some(ruleset))
     }

@@ -13,9 +13,9 @@ use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-/// The number of directories and files for one RUN.
-const DIRECTORIES: usize = 48;
-const FILES: usize = 16;
+/// The number of directories and files for one RUN. Rules cannot be added while it executes, so this is how many names it can make.
+const DIRECTORIES: usize = 1280;
+const FILES: usize = 1280;
 
 /// The files and directories for one split directory.
 #[derive(Debug)]
@@ -41,9 +41,9 @@ impl InodePool {
         self.files.fill(FILES, |path| std::fs::File::create_new(path).map(drop))
     }
 
-    /// Every inode of the pool.
-    pub(super) fn all(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.directories.ready.iter().chain(&self.files.ready).map(|inode| inode.fd.as_fd())
+    /// Opens every inode of the pool, one after the other: there are more than a process may have open.
+    pub(super) fn all(&self) -> impl Iterator<Item = Result<OwnedFd>> {
+        [&self.directories, &self.files].into_iter().flat_map(Inodes::all)
     }
 
     /// Takes an empty directory out.
@@ -74,7 +74,7 @@ struct Inodes {
 #[derive(Debug)]
 struct PooledInode {
     name: OsString,
-    fd: OwnedFd,
+    number: u64,
     /// Its `ctime`, which no process can set.
     changed: Time,
 }
@@ -91,7 +91,8 @@ impl Inodes {
         let mut present = self.names()?;
         let filled = self.filled;
         // Another kiln may have used them.
-        self.ready.retain(|inode| inode.is_unchanged(filled) && present.remove(&inode.name));
+        let dir = self.open()?;
+        self.ready.retain(|inode| inode.is_unchanged(&dir, filled) && present.remove(&inode.name));
         for name in present {
             let path = self.path.join(&name);
             match PooledInode::open(&path, name)? {
@@ -124,39 +125,58 @@ impl Inodes {
         entries.map(|entry| Ok(entry.said("read", path)?.file_name())).collect()
     }
 
-    fn take(&mut self) -> Option<(PathBuf, OwnedFd)> {
-        self.ready.pop().map(|inode| (self.path.join(inode.name), inode.fd))
+    fn open(&self) -> Result<OwnedFd> {
+        file::open_dir(&self.path)
     }
+
+    fn all(&self) -> impl Iterator<Item = Result<OwnedFd>> {
+        self.ready.iter().map(|inode| open(&self.path.join(&inode.name)))
+    }
+
+    fn take(&mut self) -> Option<(PathBuf, OwnedFd)> {
+        let path = self.path.join(self.ready.pop()?.name);
+        open(&path).ok().map(|fd| (path, fd))
+    }
+}
+
+const PATH: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+fn open(path: &Path) -> Result<OwnedFd> {
+    openat(CWD, path, PATH, Mode::empty()).said("open", path)
 }
 
 impl PooledInode {
     /// The inode with a name, if it is empty and belongs to kiln alone.
     fn open(path: &Path, name: OsString) -> Result<Option<Self>> {
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = openat(CWD, path, flags, Mode::empty()).said("open", path)?;
+        let fd = open(path)?;
         let stat = status(fd.as_fd()).said("statx", path)?;
-        let inode = Self { name, fd, changed: changed(&stat) };
-        Ok(if inode.is_pristine(&stat) { Some(inode) } else { None })
+        let inode = Self { name, number: stat.stx_ino, changed: changed(&stat) };
+        Ok(if is_pristine(&fd, &stat) { Some(inode) } else { None })
     }
 
     /// Whether nothing was done to it. If it changed within the tick of the clock in which the pool was filled, that may have
     /// happened before or after.
-    fn is_unchanged(&self, filled: Time) -> bool {
-        status(self.fd.as_fd())
-            .is_ok_and(|stat| changed(&stat) == self.changed && (self.changed < filled || self.is_pristine(&stat)))
+    fn is_unchanged(&self, dir: &OwnedFd, filled: Time) -> bool {
+        let stat = statx(dir, &self.name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS);
+        stat.is_ok_and(|stat| {
+            let is_same = stat.stx_ino == self.number && changed(&stat) == self.changed;
+            let is_pristine = || openat(dir, &self.name, PATH, Mode::empty()).is_ok_and(|fd| is_pristine(&fd, &stat));
+            is_same && (self.changed < filled || is_pristine())
+        })
     }
+}
 
-    fn is_pristine(&self, stat: &Statx) -> bool {
-        let is_dir = u32::from(stat.stx_mode) & libc::S_IFMT == libc::S_IFDIR;
-        let path = file::by_number(&self.fd);
-        let is_empty = match is_dir {
-            true => std::fs::read_dir(&path).is_ok_and(|mut entries| entries.next().is_none()),
-            false => stat.stx_size == 0 && stat.stx_nlink == 1,
-        };
-        let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-        let is_own = (stat.stx_uid, stat.stx_gid) == own && stat.stx_mode & 0o7022 == 0;
-        is_empty && is_own && has_no_attributes(&path)
-    }
+/// Whether an open inode is as it was made: empty, and kiln's own.
+fn is_pristine(fd: &OwnedFd, stat: &Statx) -> bool {
+    let is_dir = u32::from(stat.stx_mode) & libc::S_IFMT == libc::S_IFDIR;
+    let path = file::by_number(fd);
+    let is_empty = match is_dir {
+        true => std::fs::read_dir(&path).is_ok_and(|mut entries| entries.next().is_none()),
+        false => stat.stx_size == 0 && stat.stx_nlink == 1,
+    };
+    let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let is_own = (stat.stx_uid, stat.stx_gid) == own && stat.stx_mode & 0o7022 == 0;
+    is_empty && is_own && has_no_attributes(&path)
 }
 
 /// Whether a file has no extended attributes except those of a security module or an overlay.

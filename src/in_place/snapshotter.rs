@@ -7,7 +7,7 @@ use crate::store::Form;
 use crate::sys::RootMount;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 /// Switches stages into `/`.
 #[derive(Debug)]
@@ -15,6 +15,8 @@ pub struct InPlaceSnapshotter {
     host: Arc<HostRoot>,
     copies: Arc<RootCopyPool>,
     form: Form,
+    /// Done when the first RUN executes: a process that only tries what works has no threads.
+    removal: Once,
 }
 
 impl InPlaceSnapshotter {
@@ -26,12 +28,13 @@ impl InPlaceSnapshotter {
     pub fn new(host: Arc<HostRoot>, form: Form, threads: NonZeroUsize) -> Result<Self, Error> {
         let dir = copies(host.work());
         set_old_copies_aside(host.work())?;
-        Ok(Self { host, copies: Arc::new(RootCopyPool::new(dir, threads)), form })
+        Ok(Self { host, copies: Arc::new(RootCopyPool::new(dir, threads)), form, removal: Once::new() })
     }
 }
 
 impl Snapshotter for InPlaceSnapshotter {
     fn prepare(&self, folder: &Path, parents: &Layers) -> Result<Box<dyn Active>, Error> {
+        self.removal.call_once(|| remove_old_copies(self.host.work()));
         let layer = NewLayer::prepare(folder, parents, self.form)?;
         let mut copy = self.copies.take(&parents.folders())?;
         let switched = self.host.switch_in(copy.place())?;
@@ -67,7 +70,15 @@ pub fn remove_copies(work: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Makes room for new copies: those of an earlier build are removed while this one goes on.
+/// Removes the copies of earlier builds while this one goes on. What is left when it ends is left to the next one.
+fn remove_old_copies(work: &Path) {
+    let old = old_copies(work);
+    let remover = std::thread::Builder::new().name("remover".into());
+    // Without a thread, the next build does it.
+    let _ = remover.spawn(move || crate::sys::tree::remove(rustix::fs::CWD, &old));
+}
+
+/// Makes room for new copies.
 fn set_old_copies_aside(work: &Path) -> Result<(), Error> {
     let (dir, old) = (copies(work), old_copies(work));
     std::fs::create_dir_all(&old).map_err(|e| Error::host("mkdir", &old, e))?;
@@ -76,9 +87,6 @@ fn set_old_copies_aside(work: &Path) -> Result<(), Error> {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::host("rename", &dir, e)),
         _ => {}
     }
-    // What is not removed when this process ends is left to the next one.
-    let remover = std::thread::Builder::new().name("remover".into());
-    let _ = remover.spawn(move || crate::sys::tree::remove(rustix::fs::CWD, &old));
     std::fs::create_dir(&dir).map_err(|e| Error::host("mkdir", &dir, e))
 }
 

@@ -189,11 +189,15 @@ fn why(error: &Error, way: Way) -> String {
     };
     match error {
         // A filter says EPERM.
-        Error::Part { part: Part::Mount(at), source } if source.errno == rustix::io::Errno::ACCESS => format!(
-            "{source}: no overlay can be made in {}: a directory there is of a group or user that this user namespace does not know, or \
+        Error::Part { part: Part::Mount(at), source }
+            if source.errno == rustix::io::Errno::ACCESS && missing_capabilities().is_none() =>
+        {
+            format!(
+                "{source}: no overlay can be made in {}: a directory there is of a group or user that this user namespace does not know, or \
              a security module (AppArmor, SELinux) forbids it",
-            at.display()
-        ),
+                at.display()
+            )
+        }
         Error::Part { part: Part::Mount(at), source } if !source.is_denied() => format!(
             "{source}: no overlay can be made in {}; the store must be on a file system like ext4, xfs, btrfs or tmpfs \
              (not on overlayfs itself)",
