@@ -31,11 +31,11 @@ fn a_run_changes_no_attribute_of_what_is_closed() {
         &["FROM base
 RUN mkdir /ok && touch /ok/f && chmod 640 /ok/f && chown 5:6 /ok /ok/f && touch -d @1 /ok/f && \\
     test \"$(stat -c '%a %u %g %Y' /ok/f)\" = '640 5 6 1' && chmod 711 / && ls / | grep -q ok && chmod 755 / && chown 1:1 /dev/stdout
-RUN for f in /kiln /kiln/kiln /kiln/store /kiln/home/.docker/config.json /kiln/store/in-place/pool/directories /workspace /workspace/context/1; do \\
+RUN for f in /kiln /kiln/kiln /kiln/store /kiln/home/.docker/config.json /kiln/store/in-place/pools/0/directories /workspace /workspace/context/1; do \\
         ! chmod 4777 $f && ! chown 1000 $f && ! chown -h 1000 $f && ! touch -c $f || exit 1; \\
         cd /kiln && ! chmod 4777 ../$f && ln -sfn $f /link && ! chmod 4777 /link || exit 2; \\
     done
-RUN ! ls /kiln && ! ls /kiln/store/in-place/pool/directories && ! ls /workspace && cd /kiln && ! ls && ls .. | grep -q kiln
+RUN ! ls /kiln && ! ls /kiln/store/in-place/pools/0/directories && ! ls /workspace && cd /kiln && ! ls && ls .. | grep -q kiln
 USER 1000:1000
 RUN ls / | grep -q kiln && ! ls /kiln && ! chmod 777 /kiln/kiln
 "],
