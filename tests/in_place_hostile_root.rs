@@ -116,7 +116,7 @@ fn a_killed_build_leaves_no_process_that_the_next_one_meets() {
         b kill -KILL $pid; wait $pid
         kiln build -f good . || exit 1
         ! b ps | b grep -v grep | b grep 'sleep 123' || exit 2
-        test -z \"$(b ls /kiln/store/in-place/swaps)\" || exit 3
+        test -z \"$(b ls /kiln/store/in-place/binds)\" || exit 3
         b kill $setup";
     let output = place.container(&[AS_DOCKER], script);
     assert!(output.status.success(), "{:?}: {}", output.status, text(&output));

@@ -94,13 +94,13 @@ fn a_process_reaches_nothing_but_its_stage() {
     place.file(
         "context/Dockerfile",
         &format!(
-            "{BASE}RUN ! ls -l /proc/1/fd /proc/$PPID/fd | grep -e '->' && ! ls -l /proc/1/cwd/ && ! head -c 1 /proc/$PPID/mem && ! cat /kiln/store/in-place/in-place.json /kiln/store/in-place/own/etc/mtab\n\
+            "{BASE}RUN ! ls -l /proc/1/fd /proc/$PPID/fd | grep -e '->' && ! ls -l /proc/1/cwd/ && ! head -c 1 /proc/$PPID/mem && ! cat /kiln/store/in-place/crash-journal /kiln/store/in-place/own/etc/mtab\n\
              RUN for f in /kiln/home/.docker/config.json /kiln/kiln /kiln/store/kiln-store /workspace/secret /proc/1/environ \\
                 /proc/$PPID/environ /proc/1/mem /proc/1/root/kiln/kiln; do ! head -c 1 $f || exit 1; done\n\
              RUN for d in /kiln /kiln/store /workspace; do ! touch $d/new && ! mkdir $d/dir && ! mv /etc $d/ || exit 1; done\n\
              RUN ! rm /kiln/kiln && ! mv /kiln/kiln /etc/x && ! ln /kiln/kiln /etc/y && ! kill -9 1\n\
              RUN ! env | grep -q s3cr3t\n\
-             RUN cd /kiln/store/in-place/pool && for d in directories/*; do echo planted > $d/f; done; for f in files/*; do echo planted > $f; done; true\n\
+             RUN cd /kiln/store/in-place/pools/0 && for d in directories/*; do echo planted > $d/f; done; for f in files/*; do echo planted > $f; done; true\n\
              RUN mkdir /planted && touch /empty && test -z \"$(ls -A /planted)\" && test ! -s /empty\n\
              RUN echo left > /dev/shm/left && echo left > /dev/left\n\
              RUN test ! -e /dev/shm/left && test ! -e /dev/left\n\
