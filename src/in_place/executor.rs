@@ -72,8 +72,7 @@ impl InPlaceExecutor {
         let read = |path| std::fs::read_to_string(path).said("read", path);
         let hierarchies = cgroup::hierarchies(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?);
         let permitted = rustix::thread::capabilities(None).call("capget")?.permitted;
-        // Processes are on kiln's own network, or on none.
-        let capabilities = protection.capabilities(capabilities_for(true), permitted);
+        let capabilities = protection.capabilities(capabilities_for(false), permitted);
         Ok(Self {
             resolv_conf,
             hosts,
@@ -81,7 +80,8 @@ impl InPlaceExecutor {
             hierarchies,
             permitted,
             capabilities,
-            filter: seccomp::filter(capabilities),
+            // Processes are on kiln's own network, where they would read what it sends.
+            filter: seccomp::without_raw_sockets(capabilities, false),
             alone: seccomp::without_network(capabilities),
             intercepted: InterceptedCalls::new(&protection),
             protection,

@@ -186,8 +186,8 @@ impl<'a> RootEntries<'a> {
         identity: &mut AssumedIdentity,
     ) -> Result<Option<Answer>, Errno> {
         may_add_to(&self.directory(entry)?.fd)?;
-        let Some((path, fd)) = self.pool(entry)?.take_directory() else { return Ok(None) };
         identity.leave();
+        let Some((path, fd)) = self.pool(entry)?.take_directory() else { return Ok(None) };
         self.given.insert(inode(&fd)?);
         self.place(&path, entry, mode & 0o1777, caller)?;
         Ok(Some(Answer::Value(0)))
@@ -205,8 +205,8 @@ impl<'a> RootEntries<'a> {
             return Ok(None);
         }
         may_add_to(&self.directory(entry)?.fd)?;
-        let Some((path, _)) = self.pool(entry)?.take_file() else { return Ok(None) };
         identity.leave();
+        let Some((path, _)) = self.pool(entry)?.take_file() else { return Ok(None) };
         self.place(&path, entry, mode & 0o7777, caller)?;
         let wanted = (flags - (OFlags::CREATE | OFlags::EXCL)) | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = openat(&self.directory(entry)?.fd, &entry.name, wanted, Mode::empty())?;
@@ -223,8 +223,8 @@ impl<'a> RootEntries<'a> {
         let kind = FileType::from_raw_mode(mode);
         if mode & libc::S_IFMT == 0 || kind == FileType::RegularFile {
             may_add_to(&self.directory(entry)?.fd)?;
-            let Some((path, _)) = self.pool(entry)?.take_file() else { return Ok(None) };
             identity.leave();
+            let Some((path, _)) = self.pool(entry)?.take_file() else { return Ok(None) };
             self.place(&path, entry, mode & 0o7777, caller)?;
             return Ok(Some(Answer::Value(0)));
         }
