@@ -80,8 +80,8 @@ impl InPlaceExecutor {
             hierarchies,
             permitted,
             capabilities,
-            // Processes are on kiln's own network, where they would read what it sends.
-            filter: seccomp::without_raw_sockets(capabilities, false),
+            // Processes are on kiln's own network, where they would read what it sends. `socket_calls` answers `socketcall`.
+            filter: seccomp::without_raw_sockets(capabilities, true),
             alone: seccomp::without_network(capabilities),
             intercepted: InterceptedCalls::new(&protection),
             protection,

@@ -356,13 +356,19 @@ fn foreign(
     (kind, flags): (SocketType, SocketFlags),
     protocol: i32,
 ) -> Result<OwnedFd, Errno> {
-    if !seccomp::allows_family(family.cast_unsigned()) {
+    if !seccomp::allows_family(family.cast_unsigned()) || is_raw(family, kind) {
         return Err(Errno::PERM);
     }
     let family = u16::try_from(family).map_err(|_| Errno::AFNOSUPPORT)?;
     let protocol = std::num::NonZeroU32::new(protocol.cast_unsigned()).map(Protocol::from_raw);
     identity
         .fully(&caller.credentials, || rustix::net::socket_with(AddressFamily::from_raw(family), kind, flags, protocol))
+}
+
+/// Whether a socket reads what others send and receive. The filter refuses those of 64-bit programs.
+fn is_raw(family: i32, kind: SocketType) -> bool {
+    let has_harmless_ones = matches!(family, libc::AF_UNIX | libc::AF_NETLINK | libc::AF_CAN);
+    matches!(family, libc::AF_PACKET | libc::AF_XDP) || (kind == SocketType::RAW && !has_harmless_ones)
 }
 
 /// Makes a pair of Unix sockets.
