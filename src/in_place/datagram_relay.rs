@@ -60,10 +60,11 @@ fn relay(from: &OwnedFd, to: &OwnedFd) {
             _ => return,
         };
         let message = buffer.get(..length).unwrap_or_default();
-        match rustix::net::send(to, message, SendFlags::NOSIGNAL) {
-            Err(Errno::CONNREFUSED | Errno::PIPE | Errno::NOTCONN) => return,
-            // As with any datagram, nobody is told that one was lost.
-            _ => {}
+        // As with any datagram, nobody is told that one was lost.
+        if let Err(Errno::CONNREFUSED | Errno::PIPE | Errno::NOTCONN) =
+            rustix::net::send(to, message, SendFlags::NOSIGNAL)
+        {
+            return;
         }
     }
 }

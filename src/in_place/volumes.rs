@@ -281,7 +281,7 @@ fn saved_name(path: &EntryPath) -> String {
 /// Whether a process has changed a mounted file.
 pub(super) fn is_changed(switch: &Switch<'_>, entered: &Entered, path: &EntryPath) -> bool {
     let Some(before) = entered.files.get(path) else { return false };
-    let now = open_file(switch.root_fd, path, OFlags::RDONLY).and_then(|file| rustix::fs::fstat(file));
+    let now = open_file(switch.root_fd, path, OFlags::RDONLY).and_then(rustix::fs::fstat);
     now.is_ok_and(|now| stamp(&now) != *before)
 }
 

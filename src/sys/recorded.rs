@@ -147,7 +147,7 @@ impl Records {
     /// As `statx(2)` and `getxattr(2)`.
     pub fn get(&self, file: impl AsFd) -> std::result::Result<Option<Recorded>, Errno> {
         let file = file.as_fd();
-        match xattr::get_followed(&by_number(&file), OsStr::new(ATTRIBUTE)) {
+        match xattr::get_followed(&by_number(file), OsStr::new(ATTRIBUTE)) {
             Ok(Some(text)) => return Ok(Recorded::parse(&text)),
             // Those of procfs may be seen by nobody.
             Ok(None) | Err(Errno::PERM | Errno::ACCESS) => {}
@@ -172,7 +172,7 @@ impl Records {
         let file = file.as_fd();
         let (identity, kind) = identity(file)?;
         if matches!(kind, FileType::RegularFile | FileType::Directory) {
-            let (path, name) = (by_number(&file), OsStr::new(ATTRIBUTE));
+            let (path, name) = (by_number(file), OsStr::new(ATTRIBUTE));
             let done = match meant.is_plain() {
                 true => xattr::remove_followed(&path, name),
                 false => xattr::set_followed(&path, name, meant.text().as_bytes()),
