@@ -115,13 +115,13 @@ pub(crate) fn assert_out_of_reach(who: &str, is_readable: bool) {
         }
         let (dir, name) = outside.rsplit_once('/').unwrap();
         std::env::set_current_dir(dir).unwrap();
-        let connected = connect(&make(SocketType::STREAM), &at(&format!("{name}.stream")));
+        let connected = connect(make(SocketType::STREAM), &at(&format!("{name}.stream")));
         assert!(connected.is_err() || !is_readable, "{who}: {name}: {connected:?}");
         send_datagrams(who, is_readable, &at(&format!("{name}.datagram")));
         std::env::set_current_dir("/").unwrap();
     }
     let name = SocketAddrUnix::new_abstract_name(ABSTRACT).unwrap();
-    let connected = connect(&make(SocketType::STREAM), &name);
+    let connected = connect(make(SocketType::STREAM), &name);
     assert!(connected.is_err(), "{who}: an abstract name: {connected:?}");
 }
 
@@ -299,8 +299,8 @@ fn streams(path: &str) {
     drop(client);
     answers.join().unwrap();
     // Nobody listens any more.
-    assert_eq!(connect(&make(SocketType::STREAM), &at(path)), Err(Errno::CONNREFUSED));
-    assert_eq!(connect(&make(SocketType::STREAM), &at("/tmp/absent")), Err(Errno::NOENT));
+    assert_eq!(connect(make(SocketType::STREAM), &at(path)), Err(Errno::CONNREFUSED));
+    assert_eq!(connect(make(SocketType::STREAM), &at("/tmp/absent")), Err(Errno::NOENT));
     fs::remove_file(path).unwrap();
 }
 
@@ -316,7 +316,7 @@ fn streams_of_a_name() {
     assert_eq!(rustix::io::fcntl_getfd(&client).unwrap(), rustix::io::FdFlags::empty());
     assert_eq!(connect(&client, &name), Err(Errno::ISCONN));
     let absent = SocketAddrUnix::new_abstract_name(b"absent").unwrap();
-    assert_eq!(connect(&make(SocketType::STREAM), &absent), Err(Errno::CONNREFUSED));
+    assert_eq!(connect(make(SocketType::STREAM), &absent), Err(Errno::CONNREFUSED));
 }
 
 fn packets() {
@@ -358,7 +358,7 @@ fn datagrams() {
     });
     (0..1000).for_each(|_| assert_eq!(receive(), 4));
     sender.join().unwrap();
-    assert_eq!(sendto(&make(SocketType::DGRAM), b"x", SendFlags::NOSIGNAL, &at("/tmp/absent")), Err(Errno::NOENT));
+    assert_eq!(sendto(make(SocketType::DGRAM), b"x", SendFlags::NOSIGNAL, &at("/tmp/absent")), Err(Errno::NOENT));
 }
 
 /// A connection to a server that does not accept yet waits.
