@@ -7,14 +7,17 @@ mod container;
 
 use container::{AS_DOCKER, BASE, Place, text};
 use std::fs;
+use std::io::{Read, Write as _};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// A RUN whose processes hide in sessions of their own, ignore signals, or are stopped, and all have a number from 1230 to 1249 as their last argument.
 /// One of them waits for kiln's lock on `/`.
 const HIDES: &str = "RUN mkdir /made; echo > /dev/shm/left; (setsid sh -c '(setsid sleep 1234 &); sleep 1235' &); \
     (setsid sh -c 'trap \"\" HUP INT TERM; setsid sleep 1231; sleep 1232' &); \
-    (/hostile lock 1238 &); (/hostile hide 1239 &); (sleep 1233 & kill -STOP $!); setsid sleep 1236 & \
+    (/hostile lock 1238 &); (/hostile hide 1239 &); (/hostile headless &); (sleep 1233 & kill -STOP $!); setsid sleep 1236 & \
     sleep 0.5; echo > /started; sleep 1237\n";
 
 /// RUNs that use up something of the container, and leave processes.
@@ -32,7 +35,7 @@ const STARVING: [(&str, &str); 6] = [
 const FUNCTIONS: &str = "look() { b stat -c '%n %a %u %g' / /*; b ls -lA /etc /run /dev/shm; }
     before() { look > /kiln/before; }
     same() { look > /kiln/after; b diff /kiln/before /kiln/after || exit $1; }
-    alive() { b ps -o pid,ppid,stat,args | b grep -e ' 12[34][0-9]$' | b grep -v grep; }
+    alive() { b ps -o pid,ppid,stat,args | b grep -e ' 12[34][0-9]$' -e '[[]headless' | b grep -v grep; }
     dead() { ! alive || exit $1; }
     started() { until test -e /started; do b usleep 10000; done; }
     worker() { b cat /proc/$1/task/$1/children; }
@@ -282,4 +285,42 @@ fn a_process_that_cannot_be_killed_is_named_and_nothing_waits_for_it() {
         build.join().unwrap()
     });
     assert!(said.contains("cannot end processes of the RUN: sleep (PID ") && said.contains("state D"), "{said}");
+}
+
+/// What a program has written so far.
+fn collect(mut from: impl Read + Send + 'static) -> Arc<Mutex<String>> {
+    let text = Arc::new(Mutex::new(String::new()));
+    let mine = Arc::clone(&text);
+    std::thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok(length @ 1..) = from.read(&mut buffer) {
+            mine.lock().unwrap().push_str(&String::from_utf8_lossy(&buffer[..length]));
+        }
+    });
+    text
+}
+
+#[test]
+fn a_terminal_stops_continues_and_interrupts_a_build() {
+    let Some(place) = place("terminal") else { return };
+    place.file("context/wait", &format!("{BASE}RUN mkdir /made; echo RUN''NING; sleep 1244\n"));
+    let build = "set -m; /kiln/kiln build --progress plain -f wait . ; echo code $?; fg; echo code $?; same 2; dead 3";
+    let flags = [AS_DOCKER, "--pids-limit=300", "--memory=1g", "--timeout=200", "-i", "-t"];
+    let mut command = place.command(&flags, &format!("{FUNCTIONS}{build}"));
+    let mut container = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let said = collect(container.stdout.take().unwrap());
+    let mut keyboard = container.stdin.take().unwrap();
+    let mut type_after = |text: &str, key: &[u8]| {
+        while !said.lock().unwrap().contains(text) && container.try_wait().unwrap().is_none() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        // The shell makes the job the one that the terminal's signals are for.
+        std::thread::sleep(Duration::from_millis(500));
+        keyboard.write_all(key).unwrap();
+    };
+    type_after("RUNNING", b"\x1a");
+    type_after("code 148", b"\x03");
+    assert!(container.wait().unwrap().success(), "{}", said.lock().unwrap());
+    let said = said.lock().unwrap().clone();
+    assert!(said.contains("error: stopped") && said.contains("code 130"), "{said}");
 }

@@ -39,8 +39,10 @@ pub(super) const PAUSE: u32 = 5;
 struct Process {
     name: String,
     parent: i32,
-    /// As `ps` shows it: `Z` has ended and waits for its parent to notice.
+    /// As `ps` shows it.
     state: char,
+    /// Whether it has ended, and waits for its parent to reap it.
+    ended: bool,
     /// Whether it belongs to a RUN.
     marked: bool,
 }
@@ -145,7 +147,7 @@ pub(super) fn end_runs() -> Result<(), Error> {
 fn await_reaping() -> Result<(), Error> {
     let start = Instant::now();
     let supervisor = rustix::process::getppid().map_or(0, Pid::as_raw_pid);
-    let waits = |process: &Process| process.has_ended() && process.parent == supervisor;
+    let waits = |process: &Process| process.ended && process.parent == supervisor;
     while Snapshot::take(0, Which::Runs)?.processes.values().any(waits) && start.elapsed() < MOMENT {
         sleep();
     }
@@ -223,12 +225,11 @@ fn read(pid: i32, limit: u64) -> Option<Process> {
 /// A process by its status, and whether it can gain no rights by executing a program, as all that kiln starts here.
 fn parse(status: &str) -> Option<(Process, bool)> {
     let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
-    let process = Process {
-        name: field("Name")?.to_owned(),
-        parent: field("PPid")?.parse().ok()?,
-        state: field("State")?.chars().next()?,
-        marked: false,
-    };
+    let state = field("State")?.chars().next()?;
+    // The state is that of the first thread, which may have ended long before others.
+    let ended = matches!(state, 'Z' | 'X') && field("Threads").is_none_or(|threads| matches!(threads, "0" | "1"));
+    let (name, parent) = (field("Name")?.to_owned(), field("PPid")?.parse().ok()?);
+    let process = Process { name, parent, state, ended, marked: false };
     Some((process, field("NoNewPrivs") == Some("1")))
 }
 
@@ -238,12 +239,6 @@ fn hard_limit(limits: &str) -> Option<u64> {
     match values.split_whitespace().nth(1)? {
         "unlimited" => Some(u64::MAX),
         number => number.parse().ok(),
-    }
-}
-
-impl Process {
-    fn has_ended(&self) -> bool {
-        matches!(self.state, 'Z' | 'X')
     }
 }
 
@@ -257,7 +252,7 @@ fn find(all: &Processes, own: i32, which: Which) -> Vec<i32> {
         }
         Which::Descendants => chain(all, pid).any(|pid| pid == own),
     };
-    let wanted = |p: &Process| !p.has_ended() && (p.marked || which == Which::Descendants);
+    let wanted = |p: &Process| !p.ended && (p.marked || which == Which::Descendants);
     let mut found: Vec<i32> = all.iter().filter(|(_, p)| wanted(p)).map(|(pid, _)| *pid).collect();
     found.retain(|pid| is_meant(*pid));
     found.sort_unstable();
@@ -282,8 +277,12 @@ mod tests {
     #[test]
     fn a_status_and_limits_are_read() {
         let status = "Name:\tsh\nState:\tD (disk sleep)\nPPid:\t7\nNoNewPrivs:\t1\nSeccomp:\t2\n";
-        let expected = Process { name: "sh".into(), parent: 7, state: 'D', marked: false };
+        let expected = Process { name: "sh".into(), parent: 7, state: 'D', ended: false, marked: false };
         assert_eq!(parse(status), Some((expected, true)));
+        for (threads, ended) in [("1", true), ("2", false)] {
+            let status = format!("Name:\tx\nState:\tZ (zombie)\nPPid:\t7\nThreads:\t{threads}\nNoNewPrivs:\t1\n");
+            assert_eq!(parse(&status).unwrap().0.ended, ended, "{threads} threads");
+        }
         let limits = "Limit                     Soft Limit           Hard Limit           Units     \n\
                       Max realtime priority     0                    0                    \n\
                       Max realtime timeout      unlimited            18446744073709551614 us        \n";
@@ -293,7 +292,7 @@ mod tests {
     }
 
     fn process(parent: i32, marked: bool) -> Process {
-        Process { name: "x".into(), parent, state: 'S', marked }
+        Process { name: "x".into(), parent, state: 'S', ended: false, marked }
     }
 
     /// This kiln is 10 and 20, the supervisor and the worker, as is another one with 30 and 40.
@@ -307,7 +306,7 @@ mod tests {
             (22, process(20, true)),
             (23, process(22, true)),
             (24, process(10, true)), // its parent has ended
-            (25, Process { state: 'Z', ..process(10, true) }),
+            (25, Process { ended: true, ..process(10, true) }),
             (26, process(10, false)),
             (30, process(5, false)),
             (40, process(30, false)),

@@ -1,18 +1,20 @@
-//! A heredoc that is a program of its own, where it lies on a file system that executes nothing: a container's `/dev` may be
-//! one. The shell is told what the kernel would make of the script's first line, so that the script sees the same arguments,
-//! the path of itself among them.
+//! Runs a heredoc that has an interpreter of its own (`#!/usr/bin/env python3`).
+//!
+//! Such a heredoc is a file in `/dev/pipes`, which the shell is told to execute. In a container, `/dev` may be mounted with `noexec`.
+//! Then the shell is told to execute what the kernel would: the interpreter and its argument from the first line, with the path of the
+//! script. The script sees the same arguments as at other levels.
 
 use crate::sandbox::{MountKind, Spec};
 use rustix::fs::StatVfsMountFlags;
 use std::path::Path;
 
-/// The longest first line, in bytes, that the kernel reads.
+/// The number of bytes of the first line that the kernel reads.
 const LINE: usize = 255;
 
-/// The arguments of a spec whose files are in their places already.
+/// The arguments of a spec. Its files are in place already.
 pub(super) fn args(spec: &Spec) -> Vec<String> {
     let mut args = spec.args.clone();
-    if let Some(last) = args.last_mut().filter(|last| executes_nothing(Path::new(last.as_str())))
+    if let Some(last) = args.last_mut().filter(|last| is_noexec(Path::new(last.as_str())))
         && let Some(command) = script(spec, last).and_then(|content| command(content, last))
     {
         *last = command;
@@ -20,7 +22,7 @@ pub(super) fn args(spec: &Spec) -> Vec<String> {
     args
 }
 
-/// The content of the file that is mounted at this very path to be executed.
+/// The content of an executable file that is mounted at a path.
 fn script<'s>(spec: &'s Spec, path: &str) -> Option<&'s [u8]> {
     spec.mounts.iter().find_map(|mount| match &mount.kind {
         MountKind::File { content, mode, .. } if mode & 0o111 != 0 && mount.target == Path::new(path) => {
@@ -30,12 +32,12 @@ fn script<'s>(spec: &'s Spec, path: &str) -> Option<&'s [u8]> {
     })
 }
 
-fn executes_nothing(path: &Path) -> bool {
+fn is_noexec(path: &Path) -> bool {
     path.is_absolute() && rustix::fs::statvfs(path).is_ok_and(|fs| fs.f_flag.contains(StatVfsMountFlags::NOEXEC))
 }
 
-/// The interpreter of a script's first line, the rest of that line as one argument, and the script's path, as a shell reads
-/// them; nothing for what isn't a script.
+/// The command line for a script: the interpreter, the rest of the first line as one argument, and the script's path, quoted for a
+/// shell. `None` for a file that is not a script.
 fn command(content: &[u8], path: &str) -> Option<String> {
     let line = content.strip_prefix(b"#!")?.split(|b| *b == b'\n').next()?;
     let line = std::str::from_utf8(line.get(..LINE).unwrap_or(line)).ok()?.trim_matches([' ', '\t']);

@@ -79,22 +79,27 @@ impl Place {
     /// A script of busybox's shell in a new container, whose own programs are in /kiln. Its seccomp profile is Docker's unless
     /// the flags name another: Debian's podman has one that allows user namespaces.
     pub(crate) fn container(&self, flags: &[&str], script: &str) -> Output {
+        self.command(flags, script).output().unwrap()
+    }
+
+    /// The command that runs such a script.
+    pub(crate) fn command(&self, flags: &[&str], script: &str) -> Command {
         let workspace = format!("{}:/workspace", self.folder.path().display());
         let profile = self.path("docker.json");
         fs::write(&profile, seccomp::oci::profile(CapabilitySet::SYS_CHROOT).to_string()).unwrap();
         let profile = format!("--security-opt=seccomp={}", profile.display());
         let own = (!flags.iter().any(|flag| flag.contains("seccomp="))).then_some(profile);
         // conmon writes to its working directory when memory runs out.
-        Command::new("podman")
+        let mut command = Command::new("podman");
+        command
             .current_dir(self.folder.path())
             .args(["run", "--rm", "--runtime", "runc", "--cgroup-manager=cgroupfs", "--network", "host"])
             .args(["--ulimit", "nofile=20000:20000", "--ulimit", "nproc=30000:30000", "-v", &workspace])
             .args(own)
             .args(flags)
             .args([&self.image, "/kiln/busybox", "sh", "-c"])
-            .arg(format!("b() {{ /kiln/busybox \"$@\"; }}\nkiln() {{ /kiln/kiln \"$@\"; }}\n{script}"))
-            .output()
-            .unwrap()
+            .arg(format!("b() {{ /kiln/busybox \"$@\"; }}\nkiln() {{ /kiln/kiln \"$@\"; }}\n{script}"));
+        command
     }
 
     /// The binary on this machine, as root.

@@ -1,5 +1,6 @@
 /* What a hostile RUN does, as far as busybox cannot: hostile COMMAND. */
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,6 +8,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/shm.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -59,10 +61,23 @@ static void hide(void) {
     for (;;) pause();
 }
 
+static void *wait_for_ever(void *nothing) {
+    for (;;) pause();
+    return nothing;
+}
+
+/* Looks as if it had ended: its first thread has. */
+static void headless(void) {
+    pthread_t thread;
+    prctl(PR_SET_NAME, "headless");
+    if (pthread_create(&thread, 0, wait_for_ever, 0) == 0) syscall(SYS_exit, 0);
+}
+
 int main(int count, char **args) {
     const char *command = count > 1 ? args[1] : "";
     if (!strcmp(command, "lock")) return lock();
     if (!strcmp(command, "hide")) hide();
+    if (!strcmp(command, "headless")) headless();
     if (!strcmp(command, "hop")) hop();
     if (!strcmp(command, "bomb")) bomb();
     if (!strcmp(command, "eat")) eat();
